@@ -1,0 +1,139 @@
+"""Neural-collapse metrics of features, logits and classifiers, in NumPy.
+
+Definitions follow the authors' code where it has one; where not, the source is named.
+"""
+
+import numpy as np
+
+from .ufm import real_array
+
+PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
+ZERO = 1e-9  # a vector shorter than this fraction of the longest has no direction
+
+
+def _features_and_labels(features, labels):
+    features = real_array("features", features, 2)
+    labels = np.asarray(labels)
+    if labels.shape != features.shape[1:] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels has shape {labels.shape} and type {labels.dtype}: must be {features.shape[1]} "
+            "whole numbers, one for each column of features")
+    if labels.min() < 0:
+        raise ValueError(f"labels holds {labels.min()}: must be class indices >= 0")
+    return features, labels
+
+
+def class_means(features, labels):
+    """Means h̄_k (d, K) of the columns of `features` (d, N) over each class of `labels` (N,), in the
+    order of the class indices that occur."""
+    features, labels = _features_and_labels(features, labels)
+    classes, index = np.unique(labels, return_inverse=True)
+    one_hot = np.eye(len(classes))[index]  # (N, K)
+    return features @ one_hot / one_hot.sum(axis=0)
+
+
+def scatter(features, labels):
+    """Σ_W = (1/N) Σ (h_{k,i} − h̄_k)(·)ᵀ and Σ_B = (1/N) Σ n_k (h̄_k − h̄)(·)ᵀ, each (d, d).
+
+    h̄ is the mean over all samples. Raises ValueError unless `features` is (d, N), `labels` (N,).
+    Source: the authors' code.
+    """
+    features, labels = _features_and_labels(features, labels)
+    means = class_means(features, labels)
+    _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    within = features - means[:, index]
+    between = (means - features.mean(axis=1, keepdims=True)) * np.sqrt(sizes)
+    return within @ within.T / len(labels), between @ between.T / len(labels)
+
+
+def nc1(features, labels):
+    """tr(Σ_W Σ_B⁺)/K, within-class against between-class variability; 0 is collapse (claim a).
+
+    The pseudo-inverse drops singular values below 1e-6 of the largest. `features` (d, N), `labels`
+    (N,). NaN where all class means coincide. Once Σ_B loses rank (minority collapse), nearly lost
+    directions dominate the value: read `trace_ratio` beside it. Source: the authors' code.
+    """
+    sigma_w, sigma_b = scatter(features, labels)
+    if not np.trace(sigma_b) > 0:
+        return float("nan")
+    return float(np.trace(sigma_w @ np.linalg.pinv(sigma_b, rcond=PINV_CUT)) / len(np.unique(labels)))
+
+
+def trace_ratio(features, labels):
+    """tr Σ_W / tr Σ_B, collapse without a pseudo-inverse; NaN where all class means coincide."""
+    sigma_w, sigma_b = scatter(features, labels)
+    return float(np.trace(sigma_w) / np.trace(sigma_b)) if np.trace(sigma_b) > 0 else float("nan")
+
+
+def cosines_from_gram(gram):
+    """Cosines (K, K) from inner products (K, K); NaN for vectors of relative length below 1e-9."""
+    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    lengths = np.where(lengths > ZERO * lengths.max(), lengths, np.nan)
+    return gram / np.outer(lengths, lengths)
+
+
+def cosines(matrix):
+    """Cosines (K, K) between the columns of `matrix` (d, K), not centred.
+
+    A column that is zero (shorter than 1e-9 of the longest) has no direction: NaN there.
+    """
+    matrix = real_array("matrix", matrix, 2)
+    return cosines_from_gram(matrix.T @ matrix)
+
+
+def _block(name, logits, classes):
+    logits = real_array("logits", logits, 2)
+    if logits.shape[0] != logits.shape[1]:
+        raise ValueError(f"logits has shape {logits.shape}: must be (K, K)")
+    index = np.asarray(classes)
+    if index.ndim != 1 or index.dtype.kind not in "iu" or len(set(index.tolist())) != len(index):
+        raise ValueError(f"{name} = {classes!r}: must be a list of different class indices")
+    if len(index) < 2 or index.min() < 0 or index.max() >= len(logits):
+        raise ValueError(f"{name} = {classes!r}: must be at least 2 class indices in 0 … {len(logits) - 1}")
+    return logits, index
+
+
+def minority_gap(logits, minority):
+    """a_B: mean diagonal minus mean off-diagonal entry of the minority block Z_BB, in nats.
+
+    `logits` Z (K, K), `minority` the indices of at least two classes. 0 where the minority classes
+    have collapsed into one vector (claim c); by theory Z_BB = a_B I + β_B 11ᵀ.
+    """
+    logits, index = _block("minority", logits, minority)
+    block = logits[np.ix_(index, index)]
+    k = len(index)
+    return float(np.trace(block) / k - (block.sum() - np.trace(block)) / (k * (k - 1)))
+
+
+def minority_spread(logits, minority):
+    """max ‖z_k − z_l‖ over minority classes k, l, over the mean length of all columns of Z (K, K).
+
+    0 is minority collapse; NaN where Z = 0.
+    """
+    logits, index = _block("minority", logits, minority)
+    columns = logits[:, index]
+    distances = np.linalg.norm(columns[:, :, None] - columns[:, None, :], axis=0)
+    mean = np.linalg.norm(logits, axis=0).mean()
+    return float(distances.max() / mean) if mean > 0 else float("nan")
+
+
+def balance_residual(classifier, class_means, ufm):
+    """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F for W (K, d) and H̄ (d, K), or for W and all N
+    features H (d, N), with D = I.
+
+    0 at every critical point of the UFM: multiply ∂/∂W = 0 by Wᵀ and ∂/∂H = 0 by Hᵀ. 0 where W = 0.
+    """
+    W, H = real_array("classifier", classifier, 2), real_array("class_means", class_means, 2)
+    if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (ufm.num_classes, ufm.num_samples):
+        raise ValueError(
+            f"classifier {W.shape} and class_means {H.shape}: must be (K, d) and (d, K) or (d, N)")
+    weights = ufm.sizes if H.shape[1] == ufm.num_classes else np.ones(ufm.num_samples)
+    left = ufm.lam_w * W.T @ W
+    right = ufm.lam_h * (H * weights) @ H.T
+    size = np.linalg.norm(left)
+    return float(np.linalg.norm(left - right) / size) if size > 0 else 0.0
+
+
+def relative_gap(objective, optimum):
+    """objective/optimum − 1: how far a trained model is above the exact optimum."""
+    return objective / optimum - 1

@@ -1,0 +1,202 @@
+"""Closed forms: thresholds and phases, and the two geometries that class means can tend to.
+
+"Paper" is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from scipy.optimize import brentq
+
+from .metrics import cosines_from_gram
+from .ufm import UFM, positive, whole
+
+
+class Phase(Enum):
+    """What happens to two groups of classes at the global optimum."""
+
+    DISTINCT = "distinct"  # all class means differ
+    MINORITY_COLLAPSE = "minority collapse"  # minority means are one vector
+    MINORITY_VANISHES = "minority vanishes"  # minority means are zero
+    TRIVIAL = "trivial"  # all class means are zero
+
+
+@dataclass(frozen=True)
+class GroupPhases:
+    """Phases of any number of groups of equal class size.
+
+    collapsed : {class size n: whether its classes, two at least, are one vector}.
+    rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not collapsed
+        contributes K_g − 1; the group means at most one less than the number of groups.
+    """
+
+    collapsed: dict
+    rank: tuple
+
+
+def _two_groups(k_a, k_b, n_a, n_b):
+    k_a, k_b = whole("k_a", k_a, 1), whole("k_b", k_b, 1)
+    n_a, n_b = positive("n_a", n_a), positive("n_b", n_b)
+    if n_a < n_b:
+        raise ValueError(f"n_a = {n_a}, n_b = {n_b}: must have n_a >= n_b, A being the majority")
+    return k_a, k_b, n_a, n_b
+
+
+def minority_threshold(n_b):
+    """λ_Z N = sqrt(n_B), from which on the classes of size n_B, two at least, are one vector.
+
+    Source: the paper's minority-collapse theorem; with or without bias and for any number of groups
+    it follows from the optimality condition (1 − p_kk + p_lk) sqrt(n_B)/N ≤ λ_Z within the group.
+    """
+    return math.sqrt(positive("n_b", n_b))
+
+
+def _bias_difference(k_a, k_b, n_a, n_b, lam_b, a):
+    """b_A − b_B where minority columns of Z are 0 and majority ones a (e_k − 1/K_A) on A."""
+    if math.isinf(lam_b):
+        return 0.0
+    N, K = k_a * n_a + k_b * n_b, k_a + k_b
+
+    def residual(beta):  # λ_b b_A N/K_B − (n_A p_x − n_B p_y), with b_A = K_B β/K; increasing in β
+        p_x, p_y, _ = _probabilities(k_a, k_b, a, beta)
+        return lam_b * beta * N / K - (n_a * p_x - n_b * p_y)
+
+    return brentq(residual, 0.0, K * n_a / (lam_b * N), xtol=1e-15, rtol=1e-15)
+
+
+def _probabilities(k_a, k_b, a, beta):
+    """p_x, p_y of THEORY: probability a majority sample gives to one minority class, and a minority
+    sample to one majority class; and 1 − p_d + p_o of a majority sample."""
+    # logits relative to its own: other majority classes −a, minority −a (1 − 1/K_A) − β
+    other, minority = math.exp(-a), math.exp(-a * (1 - 1 / k_a) - beta)
+    total = 1 + (k_a - 1) * other + k_b * minority
+    p_y = 1 / (k_a + k_b * math.exp(-beta))
+    return minority / total, p_y, (k_a * other + k_b * minority) / total
+
+
+def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
+    """v = λ_Z N from which on the minority means are zero.
+
+    v solves K (K_B n_A p_x² + K_A n_B p_y²) = v², where p_x is the probability that a majority sample
+    gives to one minority class and p_y that a minority sample gives to one majority class, at the
+    optimum with z_B = 0. Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0.
+    Source: ours, from the optimality conditions.
+    """
+    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    lam_b = positive("lam_b", lam_b, infinite=True)
+    K = k_a + k_b
+
+    def across_and_within(a):  # v² as asked for across groups, and within the majority
+        beta = _bias_difference(k_a, k_b, n_a, n_b, lam_b, a)
+        p_x, p_y, margin = _probabilities(k_a, k_b, a, beta)
+        return K * (k_b * n_a * p_x**2 + k_a * n_b * p_y**2), n_a * margin**2
+
+    if k_a == 1 or n_a == n_b:
+        return math.sqrt(across_and_within(0.0)[0])
+    excess = lambda a: np.subtract(*across_and_within(a))
+    highest = 1.0
+    while excess(highest) < 0:
+        highest *= 2
+    a = brentq(excess, 0.0, highest, xtol=1e-14, rtol=1e-15)
+    return math.sqrt(across_and_within(a)[0])
+
+
+def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
+    """λ_Z N from which on Z = 0: sqrt(n_A), or the vanishing threshold where K_A = 1.
+
+    Without bias and K_A = 1 that is sqrt((K_B n_A + K_A n_B)/K). Source: ours, from ‖G‖_2 ≤ λ_Z at Z = 0.
+    """
+    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    if k_a == 1:
+        return vanishing_threshold(k_a, k_b, n_a, n_b, lam_b)
+    return math.sqrt(n_a)
+
+
+def phase(ufm):
+    """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number.
+
+    Source: the paper (minority collapse) and ours (the other two lines, and more than two groups).
+    """
+    if not isinstance(ufm, UFM):
+        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
+    level = ufm.lam_z * ufm.num_samples
+    if len(ufm.groups) == 2:
+        (n_a, in_a), (n_b, in_b) = ufm.groups.items()
+        sizes = len(in_a), len(in_b), n_a, n_b
+        if level >= trivial_threshold(*sizes, ufm.lam_b):
+            return Phase.TRIVIAL
+        if level >= vanishing_threshold(*sizes, ufm.lam_b):
+            return Phase.MINORITY_VANISHES
+        if len(in_b) > 1 and level >= minority_threshold(n_b):
+            return Phase.MINORITY_COLLAPSE
+        return Phase.DISTINCT
+    collapsed = {n: level >= minority_threshold(n) for n, members in ufm.groups.items() if len(members) > 1}
+    within = sum(len(ufm.groups[n]) - 1 for n, flag in collapsed.items() if not flag)
+    return GroupPhases(collapsed, (within, within + len(ufm.groups) - 1))
+
+
+def simplex_etf(num_classes):
+    """Cosines (K, K) of a simplex equiangular tight frame: 1 and −1/(K−1), the balanced optimum."""
+    K = whole("num_classes", num_classes, 2)
+    return (K * np.eye(K) - 1) / (K - 1)
+
+
+def seli(class_sizes):
+    """Cosines (K, K) of features and of classifiers in the SELI geometry of the given class sizes.
+
+    With (I − 11ᵀ/K) D^{1/2} = U Σ Vᵀ, features have Gram D^{-1/2} V Σ Vᵀ D^{-1/2}, classifiers U Σ Uᵀ.
+    Source: Thrampoulidis et al., Imbalance Trouble, NeurIPS 2022.
+    """
+    n = UFM.from_lam_z(class_sizes, 1.0).sizes
+    K = len(n)
+    U, s, Vt = np.linalg.svd((np.eye(K) - 1 / K) * np.sqrt(n))
+    U, s, V = U[:, :-1], s[:-1], Vt[:-1].T  # the last singular value is 0: columns sum to zero
+    features = (V * s) @ V.T / np.sqrt(np.outer(n, n))
+    return cosines_from_gram(features), cosines_from_gram((U * s) @ U.T)
+
+
+def limit_logits(k_a, k_b, n_a, n_b, c):
+    """Z (K, K) to O(1) as n → ∞ with n_A/n_B and c = λ_Z N fixed, no bias; the error is O(1/ln n).
+
+    Own class minus a class of the other group: ½ ln n_B − ln q with q = c/sqrt(K (K_B r + K_A)),
+    r = n_A/n_B. Own class minus another of the same group: ½ ln n_A − ln((c − K_B q sqrt(r))/K_A) in A,
+    ½ ln n_B − ln((c − K_A q)/K_B) in B. Columns sum to zero. n_a, n_b may be floats up to 1e300.
+    Source: ours; the paper shows that the limit is an ETF, without a rate.
+    """
+    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    c = positive("c", c)
+    K, r = k_a + k_b, n_a / n_b
+    q = c / math.sqrt(K * (k_b * r + k_a))
+    cross = math.log(n_b) / 2 - math.log(q)
+    within = {
+        "A": math.log(n_a) / 2 - math.log((c - k_b * q * math.sqrt(r)) / k_a),
+        "B": math.log(n_b) / 2 - math.log((c - k_a * q) / k_b),
+    }
+    Z = np.empty((K, K))
+    for k in range(K):
+        group = slice(0, k_a) if k < k_a else slice(k_a, K)
+        column = np.full(K, -cross)
+        column[group] = -within["A" if k < k_a else "B"]
+        column[k] = 0.0
+        Z[:, k] = column - column.mean()
+    return Z
+
+
+def deviation_constants(k_a, k_b, r, c):
+    """Limits of (cos + 1/(K−1)) · ln n_B for the columns of Z, n_B → ∞: {"A": …, "B": …, "AB": …}.
+
+    With Z = ½ ln(n_B) (I − 11ᵀ/K) + S + o(1), first order in 1/ln n_B. A group of one class has no
+    angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Source: ours.
+    """
+    k_a, k_b, r, _ = _two_groups(k_a, k_b, positive("r", r), 1.0)
+    K = k_a + k_b
+    S = limit_logits(k_a, k_b, r, 1.0, c)  # at n_B = 1 the leading term is 0
+    frame = np.eye(K) - 1 / K
+    cross = frame @ S
+    # cos of u_k + ε s_k and u_l + ε s_l, ε = 2/ln n_B, to first order in ε, with ‖u_k‖² = 1 − 1/K
+    first = cross + cross.T + (np.diag(cross)[:, None] + np.diag(cross)) / (K - 1)
+    slope = 2 * first / (1 - 1 / K)
+    pick = lambda k, l, exists: float(slope[k, l]) if exists else math.nan
+    return {"A": pick(0, 1, k_a > 1), "B": pick(K - 2, K - 1, k_b > 1), "AB": pick(0, K - 1, True)}
