@@ -1,0 +1,78 @@
+"""One look for all figures: majority, minority and across keep colour and marker on every page;
+a line is exact, a hollow marker a trained UFM, a filled marker a network on images."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+# Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
+STYLES = {
+    "A": {"color": "#0072B2", "marker": "o", "linestyle": "-", "label": "majority A"},
+    "B": {"color": "#D55E00", "marker": "s", "linestyle": "--", "label": "minority B"},
+    "AB": {"color": "#007A5A", "marker": "^", "linestyle": "-.", "label": "across A, B"},
+}
+GREY = "#555555"
+
+
+def use_theme():
+    """Set the companion's seaborn theme for this Python session."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.85, rc={
+        "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False,
+        "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "semibold",
+        "axes.titlelocation": "left", "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6"})
+
+
+def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
+    """Figure and axes, `width` inches for all columns together and `height` for each row."""
+    return plt.subplots(rows, columns, figsize=(width, height * rows), **options)
+
+
+def exact(ax, x, y, group, label=None):
+    """Exact values as a line."""
+    style = STYLES[group]
+    ax.plot(x, y, color=style["color"], linestyle=style["linestyle"], lw=1.8,
+            label=label or f"{style['label']}, exact")
+
+
+def trained(ax, x, y, group, label=None):
+    """Trained UFMs as hollow markers."""
+    style = STYLES[group]
+    ax.plot(x, y, linestyle="none", marker=style["marker"], mfc="none", mec=style["color"], mew=1.4, ms=8,
+            label=label or f"{style['label']}, trained UFM")
+
+
+def network(ax, x, y, group, label=None):
+    """Networks on images as filled markers."""
+    style = STYLES[group]
+    ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=5, mec="white", mew=0.6,
+            label=label or f"{style['label']}, network")
+
+
+def reference(ax, label, x=None, y=None, at=0.98):
+    """A dotted grey line at x or y, with its label along it, at fraction `at` of the other axis."""
+    if x is not None:
+        ax.axvline(x, color=GREY, ls=":", lw=1.4)
+        ax.annotate(label, (x, at), xycoords=("data", "axes fraction"), xytext=(3, 0),
+                    textcoords="offset points", color=GREY, size="small", va="top")
+    else:
+        ax.axhline(y, color=GREY, ls=":", lw=1.4)
+        ax.annotate(label, (at, y), xycoords=("axes fraction", "data"), xytext=(0, 3),
+                    textcoords="offset points", color=GREY, size="small", ha="right")
+
+
+def heatmap(ax, matrix, title, class_sizes, limits=None, unit=""):
+    """A (K, K) matrix with lines between groups of equal class size; NaN is hatched."""
+    ax.set_facecolor("white")
+    low, high = limits or (np.nanmin(matrix), np.nanmax(matrix))
+    bound = max(abs(low), abs(high), 1e-12)
+    sns.heatmap(matrix, ax=ax, cmap="vlag", vmin=-bound, vmax=bound, square=True, xticklabels=1, yticklabels=1,
+                cbar_kws={"label": unit, "shrink": 0.8})
+    if np.isnan(matrix).any():
+        K = len(matrix)
+        ax.fill_between([0, K], 0, K, hatch="///", facecolor="none", edgecolor="#bbbbbb", lw=0, zorder=0)
+    for edge in np.flatnonzero(np.diff(class_sizes)) + 1:
+        ax.axhline(edge, color="black", lw=1.2)
+        ax.axvline(edge, color="black", lw=1.2)
+    ax.tick_params(length=0, labelrotation=0, labelsize="small")
+    ax.grid(False)
+    ax.set_title(title)

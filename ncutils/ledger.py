@@ -1,0 +1,126 @@
+"""The ledger of a claim: predicted, measured, tolerance, PASS or FAIL."""
+
+import html
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+
+from .ufm import choice
+
+EVIDENCE = ("exact", "trained", "network")
+
+
+class LedgerError(AssertionError):
+    """A row of a ledger failed."""
+
+
+class Ledger:
+    """Checks of one claim, shown as a table; a failed one raises in `show`, after the table.
+
+    `evidence` says where the measured number comes from: "exact" (solver or closed form),
+    "trained" (a trained UFM) or "network". Trained values differ between processors in their last
+    digits, so the table shows only the bound they were checked against; so it does for residuals
+    and gaps of any origin. Every measured value goes in full to `<folder>/<name>.json`, `folder`
+    being $NCUTILS_LEDGERS unless given; without either no file is written.
+    """
+
+    def __init__(self, name, folder=None):
+        self.name = name
+        self.folder = folder if folder is not None else os.environ.get("NCUTILS_LEDGERS")
+        self.rows = []
+
+    def _add(self, what, evidence, relation, measured, predicted, tolerance, passed):
+        choice("evidence", evidence, EVIDENCE)
+        self.rows.append({
+            "what": what, "evidence": evidence, "relation": relation, "measured": measured,
+            "predicted": predicted, "tolerance": tolerance, "passed": bool(passed)})
+
+    def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact"):
+        """|measured − predicted| ≤ atol + rtol |predicted|; NaN fails."""
+        measured, predicted = float(measured), float(predicted)
+        tolerance = atol + rtol * abs(predicted)
+        passed = abs(measured - predicted) <= tolerance
+        self._add(what, evidence, "=", measured, predicted, tolerance, passed)
+
+    def check_at_most(self, what, measured, bound, evidence="exact"):
+        """measured ≤ bound; NaN fails."""
+        self._add(what, evidence, "<=", float(measured), float(bound), None, float(measured) <= bound)
+
+    def check_at_least(self, what, measured, bound, evidence="exact"):
+        """measured ≥ bound; NaN fails."""
+        self._add(what, evidence, ">=", float(measured), float(bound), None, float(measured) >= bound)
+
+    def check_true(self, what, fact, evidence="exact"):
+        """A fact that is true or not."""
+        if not isinstance(fact, bool) and type(fact).__name__ not in ("bool", "bool_"):
+            raise ValueError(f"fact = {fact!r}: must be True or False")
+        self._add(what, evidence, "true", bool(fact), None, None, fact)
+
+    def table(self):
+        """Header and rows of strings, as shown: no digit of a trained model."""
+        rows = []
+        for row in self.rows:
+            relation, tolerance = row["relation"], row["tolerance"]
+            measured, predicted = "", ""
+            if relation == "=":
+                digits = _decimals(tolerance)
+                predicted = f"{row['predicted']:.{digits}f}"
+                if row["evidence"] == "exact":
+                    measured = f"{row['measured']:.{digits}f}"
+            elif relation != "true":
+                predicted = f"{'≤' if relation == '<=' else '≥'} {row['predicted']:.4g}"
+            rows.append([
+                row["what"], row["evidence"], measured, predicted,
+                f"{tolerance:.1e}" if tolerance is not None else "", "PASS" if row["passed"] else "FAIL"])
+        return ["check", "evidence", "measured", "predicted", "tolerance", "result"], rows
+
+    def _repr_html_(self):
+        header, rows = self.table()
+        cells = lambda tag, row, more="": "".join(f"<{tag}{more}>{html.escape(cell)}</{tag}>" for cell in row)
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(row[0])}</th>{cells("td", row[1:])}</tr>' for row in rows)
+        return (f'<table class="ledger"><caption>Ledger: {html.escape(self.name)}</caption>'
+                f'<thead><tr>{cells("th", header, " scope=col")}</tr></thead><tbody>{body}</tbody></table>')
+
+    def __repr__(self):
+        header, rows = self.table()
+        widths = [max(map(len, column)) for column in zip(header, *rows)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
+        return "\n".join([f"Ledger: {self.name}", *lines])
+
+    def save(self):
+        """Write the JSON file, whole or not at all; nothing where there is no folder."""
+        if self.folder is None:
+            return
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        finite = lambda value: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        rows = [{key: finite(value) for key, value in row.items()} for row in self.rows]
+        text = json.dumps({"ledger": self.name, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, folder / f"{self.name}.json")
+
+    def show(self):
+        """Display the whole table, write the JSON file, then raise LedgerError if a row failed."""
+        try:
+            from IPython.display import display
+        except ImportError:
+            display = print
+        display(self)
+        self.save()
+        failed = [row for row in self.rows if not row["passed"]]
+        if failed:
+            raise LedgerError("; ".join(
+                f"{row['what']}: measured {row['measured']!r}, {row['relation']} {row['predicted']!r}"
+                f" (tolerance {row['tolerance']!r})" for row in failed))
+        if not self.rows:
+            raise LedgerError(f"ledger {self.name} has no row")
+
+
+def _decimals(tolerance):
+    """Decimals to print a value that is checked to `tolerance`: those that the check speaks for."""
+    return 12 if tolerance == 0 else max(0, min(12, math.ceil(-math.log10(tolerance))))
