@@ -5,7 +5,7 @@ With Z = W H̄ (K, K) the mean logits, D = diag(n_1 … n_K) and λ_Z = sqrt(λ_
     min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²      (CVX)
 
 Its optimal value is that of the UFM, whose class means and classifier are factors of Z.
-Source: Hong and Ling, arXiv:2309.09725, Theorem 1. The certificate is ours: a point of the dual
+Source: Hong and Ling, arXiv:2309.09725, claim (a). The certificate is ours: a point of the dual
 
     max over Q of (1/N) Σ_k n_k Ent(q_k) − ‖g‖²/(2 λ_b),  g = (1/N) Σ_k n_k (e_k − q_k),
     subject to q_k in the simplex and ‖(I − Q) D^{1/2}‖_2 ≤ λ_Z N

@@ -16,9 +16,9 @@ GREY = "#555555"
 
 def use_theme():
     """Set the companion's seaborn theme for this Python session."""
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.85, rc={
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc={
         "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "semibold",
+        "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "bold",
         "axes.titlelocation": "left", "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6"})
 
 
@@ -76,3 +76,20 @@ def heatmap(ax, matrix, title, class_sizes, limits=None, unit=""):
     ax.tick_params(length=0, labelrotation=0, labelsize="small")
     ax.grid(False)
     ax.set_title(title)
+
+
+def plane_of_means(ax, features, labels, classes, title):
+    """Features (d, N) of three classes, projected on the plane through their class means; means as stars."""
+    groups = [features[:, labels == k] for k in classes]
+    means = np.stack([group.mean(axis=1) for group in groups], axis=1)
+    center = means.mean(axis=1, keepdims=True)
+    plane = np.linalg.svd(means - center)[0][:, :2]
+    plane = plane * np.sign(plane.sum(axis=0))  # the sign of a singular vector is arbitrary
+    for k, group, mean, style in zip(classes, groups, means.T, STYLES.values()):
+        x, y = plane.T @ (group - center)
+        ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=3, alpha=0.25)
+        x, y = plane.T @ (mean - center[:, 0])
+        ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=11, mec="black",
+                label=f"class {k}")
+    ax.set(title=title, xlabel="first coordinate in the plane", ylabel="second coordinate")
+    ax.set_aspect("equal", adjustable="datalim")

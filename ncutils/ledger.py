@@ -123,4 +123,4 @@ class Ledger:
 
 def _decimals(tolerance):
     """Decimals to print a value that is checked to `tolerance`: those that the check speaks for."""
-    return 12 if tolerance == 0 else max(0, min(12, math.ceil(-math.log10(tolerance))))
+    return 8 if tolerance == 0 else max(0, min(8, math.ceil(-math.log10(tolerance))))

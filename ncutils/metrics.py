@@ -81,6 +81,33 @@ def cosines(matrix):
     return cosines_from_gram(matrix.T @ matrix)
 
 
+def group_means(matrix, k_a):
+    """Means of a (K, K) matrix of cosines over different classes, the first `k_a` being the majority A.
+
+    Returns {"A": within A, "B": within B, "AB": across}; NaN for a group of one class. By theory each
+    mean is over equal values.
+    """
+    K = len(matrix)
+    different = ~np.eye(K, dtype=bool)
+    mean = lambda rows, columns: matrix[rows, columns][different[rows, columns]]
+    A, B = slice(0, k_a), slice(k_a, K)
+    parts = {"A": mean(A, A), "B": mean(B, B), "AB": mean(A, B)}
+    return {group: float(part.mean()) if part.size else float("nan") for group, part in parts.items()}
+
+
+def block_range(logits, class_sizes):
+    """Largest difference between entries of Z (K, K) that exchanging classes of equal size would swap.
+
+    0 is the block structure of claim (b): Z_gg = a_g I + β_g 11ᵀ and Z_gh = c_gh 11ᵀ.
+    """
+    sizes = np.asarray(class_sizes)
+    same = np.eye(len(sizes), dtype=bool)
+    kinds = {}
+    for k, l in np.ndindex(logits.shape):
+        kinds.setdefault((sizes[k], sizes[l], same[k, l]), []).append(logits[k, l])
+    return float(max(np.ptp(entries) for entries in kinds.values()))
+
+
 def _block(name, logits, classes):
     logits = real_array("logits", logits, 2)
     if logits.shape[0] != logits.shape[1]:

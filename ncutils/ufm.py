@@ -70,7 +70,7 @@ class UFM:
 
     Raises ValueError, naming argument and value, where one is not allowed.
 
-    Source: Hong and Ling, arXiv:2309.09725, the problem of Theorem 1. Their code writes the
+    Source: Hong and Ling, arXiv:2309.09725. Their code writes the
     penalties without the factors 1/2.
     """
 
