@@ -7,8 +7,11 @@ PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
 
+# Nothing is left in the source folders, and nothing in the user's settings changes a figure or adds a warning.
 export PYTHONDONTWRITEBYTECODE := 1
-export HYPOTHESIS_STORAGE_DIRECTORY := _build/hypothesis
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/_build/hypothesis
+export MPLCONFIGDIR := $(CURDIR)/_build/matplotlib
+export IPYTHONDIR := $(CURDIR)/_build/ipython
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -31,26 +34,32 @@ test: export MKL_NUM_THREADS := 1
 test: export TQDM_DISABLE := 1
 test: export PYTHONPATH := $(CURDIR)
 test: venv  ## unit tests, and every notebook against its stored outputs
-	@mkdir -p _build
-	@$(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env --cov --cov-fail-under=95 notebooks tests
+	@$(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
+	@$(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env \
+	  --cov=ncutils --cov-report=term-missing --cov-fail-under=95 notebooks tests
 
 clean:  ## remove everything that was made, except .venv
 	rm -rf _build
 
-# .venv/installed tells what .venv was made for. It appears after the last package, so that an installation that was
-# interrupted, or was made for other pins or in another folder, is never taken for this one.
-WANTED = $(CURDIR) $(shell cat pyproject.toml constraints.txt | cksum)
+# .venv/installed tells what .venv was made for. It goes before the first package comes and returns after the last, so
+# that an interrupted installation, or one made in another folder, is never taken for this one but made again.
+PINS = $(shell cat pyproject.toml constraints.txt | cksum)
 ASK_VERSION := -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])'
 
 venv:
-	@have=`$(VENV) $(ASK_VERSION) 2>/dev/null`; \
-	if [ -n "$$have" ] && [ "`cat .venv/installed 2>/dev/null`" = "$(WANTED)" ]; then \
-	  if [ -z "$(PYTHON_CHOSEN)" ] || [ "`"$(PYTHON)" $(ASK_VERSION)`" = "$$have" ]; then exit 0; fi; \
+	@have=`$(VENV) $(ASK_VERSION) 2>/dev/null`; want=$$have; \
+	if [ -z "$$have" ] || [ -n "$(PYTHON_CHOSEN)" ]; then \
+	  want=`"$(PYTHON)" $(ASK_VERSION)` || \
+	    { echo "PYTHON=$(PYTHON) does not run; choose another with PYTHON=..." >&2; exit 1; }; \
+	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Python 3.11 or later is needed; $(PYTHON) is $$want. Choose another with PYTHON=..." >&2; exit 1; }; \
 	fi; \
-	found=`"$(PYTHON)" $(ASK_VERSION)` || { echo "PYTHON=$(PYTHON) does not run; choose another with PYTHON=..."; exit 1; }; \
-	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or later is needed; $(PYTHON) is $$found. Choose another with PYTHON=..."; exit 1; }; \
-	echo "Installing the pinned packages into .venv (once, some minutes)"; \
-	"$(PYTHON)" -m venv --clear .venv && \
+	made=$${have:+`cat .venv/installed 2>/dev/null`}; \
+	if [ "$$made" = "$$want $(CURDIR) $(PINS)" ]; then exit 0; fi; \
+	echo "Installing the pinned packages into .venv (some minutes, once)"; \
+	case "$$made" in \
+	  "$$want $(CURDIR) "*) rm .venv/installed ;; \
+	  *) "$(PYTHON)" -m venv --clear .venv || exit 1 ;; \
+	esac; \
 	$(VENV) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]' && \
-	echo "$(WANTED)" > .venv/installed
+	echo "$$want $(CURDIR) $(PINS)" > .venv/installed

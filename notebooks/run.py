@@ -26,7 +26,7 @@ ROOT = HERE.parent
 
 # The same on every machine; the versions that Jupyter would record are those of constraints.txt.
 METADATA = {
-    "jupytext": {"formats": "ipynb,md:myst"},
+    "jupytext": {"formats": "md:myst,ipynb"},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"},
 }
@@ -114,6 +114,7 @@ async def run(source, output):
             timeout=None,
             kernel_name="python3",
             record_timing=False,
+            extra_arguments=["--log-level=ERROR"],  # only what a reader can act on
             coalesce_streams=True,  # how a stream is cut into messages depends on the clock
             resources={"metadata": {"path": str(source.parent)}},
         )

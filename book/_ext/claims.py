@@ -11,7 +11,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxDirective
 
-HEADERS = ("Claim", "What is checked", "Evidence", "Measured", "Predicted or bound", "Tolerance", "Check")
+HEADERS = ("Claim", "What is checked", "Evidence", "Measured", "Predicted or bound", "Check")
 ROW_HEADER = HEADERS.index("What is checked")
 RELATIONS = {"=": "= ", "<=": "≤ ", ">=": "≥ "}
 
@@ -51,22 +51,24 @@ def read_ledgers(source, pages):
 
 def number(value):
     """A value of a ledger as a reader wants it, at most six significant digits, as a list of nodes."""
-    if value is None:
-        return [nodes.Text("–")]
     if isinstance(value, bool):
         return [nodes.Text("yes" if value else "no")]
     digits, _, exponent = f"{value:.6g}".replace("-", "−").partition("e")
     if not exponent:
         return [nodes.Text(digits)]
     sign = "−" if exponent.startswith("−") else ""
-    return [nodes.Text(f"{digits} · 10"), nodes.superscript(text=sign + exponent.lstrip("−+0"))]
+    factor = "" if digits == "1" else f"{digits} · "
+    return [nodes.Text(f"{factor}10"), nodes.superscript(text=sign + exponent.lstrip("−+0"))]
 
 
 def predicted(row):
-    """The right-hand side of a check, with its relation."""
+    """The right-hand side of a check, with its relation and tolerance."""
     if row["relation"] == "true":
         return [nodes.Text("yes")]
-    return [nodes.Text(RELATIONS[row["relation"]]), *number(row["predicted"])]
+    side = [nodes.Text(RELATIONS[row["relation"]]), *number(row["predicted"])]
+    if row["tolerance"]:
+        side += [nodes.Text(" ± "), *number(row["tolerance"])]
+    return side
 
 
 class Claims(SphinxDirective):
@@ -85,7 +87,6 @@ class Claims(SphinxDirective):
                     [nodes.Text(row["evidence"])],
                     number(row["measured"]),
                     predicted(row),
-                    number(row["tolerance"]),
                     [nodes.Text("PASS")],
                 ]
                 body += self.row(cells)

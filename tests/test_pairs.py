@@ -1,0 +1,158 @@
+"""The stored notebooks: made from their sources, run from top to bottom, and really compared by nbval."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import run
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+STORED = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+SMALL = """---
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A small notebook
+
+```{code-cell} ipython3
+:tags: [readme]
+
+import sys
+print("a warning", file=sys.stderr)
+print("value", 0.1250)
+```
+
+```{code-cell} ipython3
+import json, os, pathlib
+if folder := os.environ.get("NCUTILS_LEDGERS"):
+    pathlib.Path(folder, "small.json").write_text(json.dumps({"rows": []}))
+```
+"""
+
+
+def each_notebook(function):
+    return pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)(function)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def nbval_passes(notebook):
+    """Does nbval, run as in `make test`, accept this notebook?"""
+    options = ["-p", "no:cacheprovider", "-p", "no:cov", "-c", os.devnull, "--rootdir", str(notebook.parent)]
+    arguments = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", *options, str(notebook)]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(arguments, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    assert result.returncode in (0, 1), result.stdout + result.stderr  # anything else: no test was run
+    return result.returncode == 0
+
+
+def test_every_source_is_stored_and_listed():
+    chapters = yaml.safe_load((ROOT / "_toc.yml").read_text())["chapters"]
+    listed = [Path(chapter["file"]).stem for chapter in chapters if chapter["file"].startswith("notebooks/")]
+    assert [path.stem for path in run.sources()] == [path.stem for path in STORED] == listed
+    assert {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")} == {path.stem.split("_", 1)[1] for path in STORED}
+
+
+@each_notebook
+def test_stored_notebook_is_its_source(path):
+    assert run.difference(path.with_suffix(".md"), path) is None
+
+
+@each_notebook
+def test_every_cell_was_run_in_order(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_stored_outputs_hold_no_error_and_no_warning(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr"
+        assert "execution" not in cell.metadata
+
+
+@each_notebook
+def test_the_ledger_shown_is_the_ledger_stored(path):
+    ledger = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())
+    assert ledger["rows"] and all(row["passed"] is True for row in ledger["rows"])
+    shown = [out.data["text/plain"] for cell in code_cells(path) for out in cell.outputs if "data" in out]
+    table = next(text for text in shown if text.startswith(f"Ledger: {ledger['ledger']}\n"))
+    verdicts = [line.split()[-1] for line in table.splitlines()[2:]]
+    assert verdicts == ["PASS"] * len(ledger["rows"])
+    assert all(row["what"] in table for row in ledger["rows"])
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small notebook and its executed pair, made as the stored ones are."""
+    source = tmp_path / "source" / "01_small.md"
+    source.parent.mkdir()
+    source.write_text(SMALL)
+    asyncio.run(run.run(source, tmp_path / "output"))
+    return source, tmp_path / "output" / "01_small.ipynb"
+
+
+def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
+    source, stored = small
+    asyncio.run(run.run(source, tmp_path / "again"))
+    assert (tmp_path / "again" / "01_small.ipynb").read_bytes() == stored.read_bytes()
+    assert (tmp_path / "again" / "ledgers" / "small.json").exists()
+    assert "a warning" in capsys.readouterr().err and "a warning\\n" not in stored.read_text()
+
+
+def test_a_changed_source_is_noticed(small):
+    source, stored = small
+    assert run.difference(source, stored) is None
+    for old, new in [("# A small", "# Another"), ("0.1250", "0.1251"), ("[readme]", "[hide]"), ("```{code", "x\n\n```{code")]:
+        source.write_text(SMALL.replace(old, new, 1))
+        assert run.difference(source, stored)
+
+
+def test_a_failed_run_changes_nothing_and_shows_the_cell(small, capsys):
+    source, stored = small
+    before = stored.read_bytes()
+    source.write_text(SMALL.replace("import json, os, pathlib", "1 / 0"))
+    assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) == {}
+    shown = capsys.readouterr().out
+    assert "01_small FAILED" in shown and "1 / 0" in shown and "ZeroDivisionError" in shown
+    assert stored.read_bytes() == before
+    assert sorted(file.name for file in stored.parent.iterdir()) == ["01_small.ipynb", "ledgers"]
+
+
+def test_nbval_notices_a_changed_digit(small):
+    source, stored = small
+    source.write_text(SMALL.replace('print("a warning", file=sys.stderr)', ""))
+    asyncio.run(run.run(source, stored.parent))
+    assert nbval_passes(stored)
+    stored.write_text(stored.read_text().replace('"value 0.125\\n"', '"value 0.126\\n"'))
+    assert not nbval_passes(stored)
+
+
+def test_nbval_notices_a_changed_digit_in_a_stored_notebook(tmp_path):
+    """On the first notebook up to the first number that it prints."""
+    notebook = nbformat.read(STORED[0], as_version=4)
+    printed = ((n, out) for n, cell in enumerate(notebook.cells, 1) for out in cell.get("outputs", []) if "text" in out)
+    end, output = next((n, out) for n, out in printed if re.search(r"\d", out.text))
+    del notebook.cells[end:]
+
+    copy = tmp_path / STORED[0].name
+    nbformat.write(notebook, copy)
+    assert nbval_passes(copy)
+    output.text = re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), output.text)
+    nbformat.write(notebook, copy)
+    assert not nbval_passes(copy)
