@@ -48,6 +48,12 @@ def network(ax, x, y, group, label=None):
             label=label or f"{style['label']}, network")
 
 
+def limit(ax, x, y, group, label):
+    """A limit or asymptote of exact values, as a thin dotted line."""
+    style = STYLES[group]
+    ax.plot(x, y, color=style["color"], linestyle=":", lw=1.2, label=f"{style['label']}, {label}")
+
+
 def reference(ax, label, x=None, y=None, at=0.98):
     """A dotted grey line at x or y, with its label along it, at fraction `at` of the other axis."""
     if x is not None:
@@ -56,8 +62,8 @@ def reference(ax, label, x=None, y=None, at=0.98):
                     textcoords="offset points", color=GREY, size="small", va="top")
     else:
         ax.axhline(y, color=GREY, ls=":", lw=1.4)
-        ax.annotate(label, (at, y), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                    textcoords="offset points", color=GREY, size="small", ha="right")
+        ax.annotate(label, (at, y), xycoords=("axes fraction", "data"), xytext=(0, -3),
+                    textcoords="offset points", color=GREY, size="small", ha="right", va="top")
 
 
 def heatmap(ax, matrix, title, class_sizes, limits=None, unit=""):
@@ -93,3 +99,15 @@ def plane_of_means(ax, features, labels, classes, title):
                 label=f"class {k}")
     ax.set(title=title, xlabel="first coordinate in the plane", ylabel="second coordinate")
     ax.set_aspect("equal", adjustable="datalim")
+
+
+def phases(ax, x, y, index, names):
+    """A phase diagram on log axes: index (len(y), len(x)) of the phase of each setting, named inside."""
+    shades = plt.get_cmap("Blues")(np.linspace(0.55, 0.05, len(names)))
+    ax.pcolormesh(x, y, index, cmap=plt.matplotlib.colors.ListedColormap(shades), vmin=-0.5, vmax=len(names) - 0.5)
+    ax.set(xscale="log", yscale="log")
+    ax.grid(False)
+    for i, name in enumerate(names):
+        rows, columns = np.nonzero(index == i)
+        column = int(np.median(columns[columns >= np.median(columns)]))
+        ax.text(x[column], y[int(np.median(rows[columns == column]))], name, ha="center", va="center")

@@ -123,4 +123,4 @@ class Ledger:
 
 def _decimals(tolerance):
     """Decimals to print a value that is checked to `tolerance`: those that the check speaks for."""
-    return 8 if tolerance == 0 else max(0, min(8, math.ceil(-math.log10(tolerance))))
+    return 8 if tolerance == 0 else max(0, min(8, math.floor(1e-9 - math.log10(tolerance))))
