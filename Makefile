@@ -27,7 +27,8 @@ notebooks: export CUDA_VISIBLE_DEVICES :=
 notebooks: venv  ## rerun the notebooks and store their outputs and ledgers in notebooks/
 	@$(VENV) notebooks/run.py --store
 
-# One processor thread and no GPU, as for the stored outputs: these are compared character by character.
+# One processor thread and no GPU, as for the stored outputs: these are compared character by character. The notebooks
+# have a run of their own, since coverage counts what the unit tests reach and would slow the training in a notebook.
 test: export CUDA_VISIBLE_DEVICES :=
 test: export OMP_NUM_THREADS := 1
 test: export MKL_NUM_THREADS := 1
@@ -35,8 +36,8 @@ test: export TQDM_DISABLE := 1
 test: export PYTHONPATH := $(CURDIR)
 test: venv  ## unit tests, and every notebook against its stored outputs
 	@$(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
-	@$(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env \
-	  --cov=ncutils --cov-report=term-missing --cov-fail-under=95 notebooks tests
+	@$(VENV) -m pytest -n 2 --dist loadscope --cov=ncutils --cov-report=term-missing --cov-fail-under=95 tests; \
+	status=$$?; $(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks && exit $$status
 
 clean:  ## remove everything that was made, except .venv
 	rm -rf _build
