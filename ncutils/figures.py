@@ -66,6 +66,11 @@ def reference(ax, label, x=None, y=None, at=0.98):
                     textcoords="offset points", color=GREY, size="small", ha="right", va="top")
 
 
+def threshold(ax, x, group, label):
+    """A predicted threshold as a vertical dotted line in the group's colour, named in the legend."""
+    ax.axvline(x, color=STYLES[group]["color"], ls=":", lw=1.6, label=label)
+
+
 def heatmap(ax, matrix, title, class_sizes, limits=None, unit=""):
     """A (K, K) matrix with lines between groups of equal class size; NaN is hatched."""
     ax.set_facecolor("white")
