@@ -44,6 +44,7 @@ clean:  ## remove everything that was made, except .venv
 
 # .venv/installed tells what .venv was made for. It goes before the first package comes and returns after the last, so
 # that an interrupted installation, or one made in another folder, is never taken for this one but made again.
+# distutils.cfg keeps the package's egg-info out of the checkout.
 PINS = $(shell cat pyproject.toml constraints.txt | cksum)
 ASK_VERSION := -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])'
 
@@ -62,5 +63,6 @@ venv:
 	  "$$want $(CURDIR) "*) rm .venv/installed ;; \
 	  *) "$(PYTHON)" -m venv --clear .venv || exit 1 ;; \
 	esac; \
+	printf '[egg_info]\negg_base = .venv\n' > .venv/distutils.cfg && DIST_EXTRA_CONFIG=.venv/distutils.cfg \
 	$(VENV) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]' && \
 	echo "$$want $(CURDIR) $(PINS)" > .venv/installed

@@ -37,7 +37,7 @@ def main():
     for former in ("html", ".doctrees"):
         shutil.rmtree(folder / former, ignore_errors=True)
     stage(options.notebooks, folder / "source")
-    arguments = ["build", str(folder / "source"), "--path-output", str(options.output), "-W", "--keep-going"]
+    arguments = ["build", str(folder / "source"), "--path-output", str(options.output), "-q", "-W", "--keep-going"]
     jupyter_book(arguments, standalone_mode=False)  # leaves with a status other than 0 if a page has a fault
     print(f"The page is {os.path.relpath(folder / 'html' / 'index.html')}")
 
