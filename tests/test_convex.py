@@ -1,0 +1,423 @@
+"""The exact solver: against CVXPY, its certificate, and the properties that an optimum must have."""
+
+import functools
+import itertools
+import math
+import warnings
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ncutils import UFM, convex, dual_bound, metrics, solve, theory
+from ncutils.theory import Phase
+from ncutils.train import ufm_objective
+
+INF = math.inf
+
+
+@functools.cache
+def exact(ufm, tol=1e-10):
+    return solve(ufm, tol=tol)
+
+
+def two(k_a, n_a, n_b, l, lam_b):
+    return UFM.from_lam_z([n_a] * k_a + [n_b] * (10 - k_a), l, lam_b)
+
+
+L_55 = [.0027, .0030, .0033, .0039, .0045, .0051, .0057, .0063, .0069, .0075]
+L_37 = [.0037, .0041, .0045, .0053, .0062, .0070, .0078, .0086, .0094, .0102]
+N_55 = [100, 200, 300, 400, 600, 800, 1000, 1100, 1200, 1400]
+N_37 = [100, 400, 450, 500, 700, 1000, 1600, 2200, 2500, 2800]
+PAPER = [two(*args, lam_b) for lam_b in (INF, 0.02) for args in (
+    [(5, 500, 100, l) for l in L_55] + [(3, 500, 100, l) for l in L_37]
+    + [(5, n, 100, .005) for n in N_55] + [(3, n, 100, .005) for n in N_37])]
+THREE = [UFM.from_lam_z([5000] * 3 + [4000] * 3 + [3000] * 4, 5e-4, 0.02),
+         UFM([5000] * 4 + [4000] * 3 + [3000] * 3, 2e-3, 2e-6, 0.02),
+         UFM([5000] * 4 + [3000] * 2 + [1000] * 4, 2e-3, 2e-6, 0.02)]
+
+
+def tail(K, largest=5000, ratio=100):
+    return [round(largest * ratio ** (-k / (K - 1))) for k in range(K)]
+
+
+TAILS = [UFM.from_lam_z(tail(K), l, lam_b) for lam_b in (INF, 0.02)
+         for K, l in ((10, 1e-4), (10, 1e-3), (10, 3e-3), (100, 1e-4), (100, 3e-4), (100, 1e-3))]
+FEW = [UFM.from_lam_z(sizes, l, lam_b) for sizes in ([300, 100], [400, 200, 100], [1, 1], [1, 1, 1])
+       for l in (1e-6, 1e-4, 1e-2, 0.03, 1.0) for lam_b in (INF, 0.02)]
+SMALL = [two(5, 500, 100, l, lam_b) for l in (1e-6, 1e-5, 1e-4, 1e-3) for lam_b in (INF, 0.02)]
+ODD = [UFM.from_lam_z([1000, 1], 1e-3, 0.02), UFM.from_lam_z([10_000] * 2 + [10] * 20, 1e-4),
+       UFM.from_lam_z([7] * 4, 0.03, 1e-4), UFM.from_lam_z([100, 50, 50, 20], 0.005, 1e4)]
+ALL = PAPER + THREE + TAILS + FEW + SMALL + ODD
+name = lambda ufm: f"{'+'.join(f'{len(c)}x{n}' for n, c in ufm.groups.items())[:40]}-{ufm.lam_z:.4g}-{ufm.lam_b:g}"
+
+
+# Against another solver ---------------------------------------------------------------------------
+
+PEERS = {  # K ≤ 10: seconds together
+    "two groups, no bias": UFM.from_lam_z([20] * 3 + [5] * 2, .02),
+    "two groups": UFM.from_lam_z([20] * 3 + [5] * 2, .02, .02),
+    "three groups": UFM.from_lam_z([30] * 2 + [20] * 2 + [10] * 2, .01, .02),
+    "long tail": UFM.from_lam_z([100, 40, 16, 6, 3, 1], .01, .05),
+    "long tail, no bias": UFM.from_lam_z([100, 40, 16, 6, 3, 1], .02),
+    "two classes": UFM.from_lam_z([30, 10], .05, .02),
+    "three classes of different size": UFM.from_lam_z([40, 20, 10], .01),
+    "balanced": UFM.from_lam_z([7] * 4, .03),
+    "collapse": UFM.from_lam_z([50] * 3 + [10] * 3, .02, .02),
+    "trivial": UFM.from_lam_z([10] * 3, .5, .1),
+    "paper": two(5, 500, 100, .0039, .02),
+}
+SOLVERS = {
+    "CLARABEL": dict(tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11),
+    "SCS": dict(eps_abs=1e-9, eps_rel=1e-9, max_iters=100_000),
+}
+
+
+def by_cvxpy(ufm, solver):
+    """Value, Z and b of (CVX), as CVXPY finds them."""
+    K, N, biased = ufm.num_classes, ufm.num_samples, math.isfinite(ufm.lam_b)
+    Z, b = cp.Variable((K, K)), cp.Variable(K) if biased else np.zeros(K)
+    loss = sum(n / N * (cp.log_sum_exp(Z[:, k] + b) - Z[k, k] - b[k]) for k, n in enumerate(ufm.class_sizes))
+    objective = loss + ufm.lam_z * cp.normNuc(Z @ np.diag(np.sqrt(ufm.class_sizes)))
+    if biased:
+        objective += ufm.lam_b / 2 * cp.sum_squares(b)
+    problem = cp.Problem(cp.Minimize(objective))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CVXPY's own deprecations
+        problem.solve(solver=solver, **SOLVERS[solver])
+    assert problem.status == "optimal"
+    return problem.value, Z.value, b.value if biased else b
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("setting", PEERS)
+def test_cvxpy_finds_the_same_optimum(setting, solver):
+    found = exact(PEERS[setting], tol=1e-13)
+    value, Z, b = by_cvxpy(PEERS[setting], solver)
+    assert found.objective == pytest.approx(value, rel=1e-10)  # measured 2e-12 (CLARABEL), 2e-11 (SCS)
+    assert found.logits == pytest.approx(Z, abs=1e-5)  # measured 2e-6: the optimum is flat
+    assert found.bias == pytest.approx(b, abs=5e-6)  # measured 7e-7
+    assert dual_bound(PEERS[setting], Z, b) <= value * (1 + 1e-10)
+
+
+# Certified everywhere -----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ufm", ALL, ids=name)
+def test_relative_gap_of_1e_10_is_reached(ufm):
+    found = exact(ufm)
+    assert found.certified and 0 <= found.relative_gap <= 1e-10
+    assert found.iterations < 1000
+    assert np.isfinite(found.logits).all() and np.isfinite(found.bias).all()
+    assert found.objective == pytest.approx(convex.objective(ufm, found.logits, found.bias), rel=1e-14)
+    assert np.abs(found.logits.sum(axis=0)).max() <= 1e-13 * max(1, np.abs(found.logits).max())
+    assert abs(found.bias.sum()) <= 1e-13
+    if math.isinf(ufm.lam_b):
+        assert not found.bias.any()
+
+
+ON_THE_LINE = lambda ufm: abs(ufm.lam_z * ufm.num_samples / 10 - 1) < 1e-9
+
+
+@pytest.mark.parametrize("ufm", [u for u in PAPER + FEW + SMALL if len(u.groups) == 2 and not ON_THE_LINE(u)], ids=name)
+def test_rank_is_that_of_the_phase(ufm):
+    k_a, k_b = map(len, ufm.groups.values())
+    ranks = {Phase.DISTINCT: k_a + k_b - 1, Phase.MINORITY_COLLAPSE: k_a, Phase.MINORITY_VANISHES: k_a - 1, Phase.TRIVIAL: 0}
+    assert exact(ufm).rank == ranks[theory.phase(ufm)]
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+def test_exactly_on_the_threshold_the_minority_gap_is_rounding(lam_b):
+    found = exact(two(5, 300, 100, .005, lam_b), tol=1e-13)
+    assert abs(metrics.minority_gap(found.logits, range(5, 10))) < 1e-13
+
+
+@pytest.mark.parametrize("ufm", [u for u in PAPER[::3] + THREE + TAILS[:3] + FEW[:20] if not ON_THE_LINE(u)], ids=name)
+def test_as_many_dual_singular_values_reach_the_penalty_as_the_rank_says(ufm):
+    found = exact(ufm, tol=1e-12)
+    G = dual_matrix(found)
+    values = np.linalg.svd(G, compute_uv=False) / ufm.lam_z
+    assert values[0] <= 1 + 1e-5
+    assert (values > 1 - 4e-5).sum() == found.rank
+    assert np.linalg.matrix_rank(found.logits * np.sqrt(ufm.sizes), tol=1e-9) == found.rank
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+@pytest.mark.parametrize("K", [10, 100])
+def test_the_rank_of_a_long_tail_falls_with_the_penalty(K, lam_b):
+    sizes = np.array(tail(K))
+    levels = np.sqrt(sizes[[K - 2, 3 * K // 4, K // 2, K // 5, 0]]) * 1.0001
+    levels[-1] *= 1.01
+    ranks = [exact(UFM.from_lam_z(sizes, level / sizes.sum(), lam_b)).rank for level in levels]
+    assert ranks == sorted(ranks, reverse=True) and ranks[0] >= K - 3 and ranks[-1] == 0
+    for rank, level in zip(ranks, levels):
+        assert abs(rank - (sizes >= level**2).sum()) <= 1
+
+
+# The certificate ----------------------------------------------------------------------------------
+
+problems = st.builds(
+    lambda sizes, level, lam_b: UFM.from_lam_z(sizes, level * math.sqrt(max(sizes)) / sum(sizes), lam_b),
+    st.lists(st.integers(1, 1000), min_size=2, max_size=6), st.floats(0.01, 1.1),
+    st.sampled_from([INF, 100.0, 0.3, 0.02, 1e-3]))
+points = st.tuples(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.3, 3.0, 30.0]))
+
+
+def random_point(ufm, seed, scale):
+    rng = np.random.default_rng(seed)
+    Z, b = scale * rng.standard_normal((ufm.num_classes,) * 2), scale * rng.standard_normal(ufm.num_classes)
+    return Z, b if math.isfinite(ufm.lam_b) else 0 * b
+
+
+@given(problems, points, points, st.integers(0, 6))
+def test_the_dual_bound_is_below_every_objective(ufm, here, there, rank):
+    bound = dual_bound(ufm, *random_point(ufm, *here), rank=min(rank, ufm.num_classes))
+    optimum = exact(ufm)
+    assert bound <= optimum.objective * (1 + 1e-13)
+    assert bound <= convex.objective(ufm, *random_point(ufm, *there))
+
+
+@given(problems, st.integers(0, 2**32 - 1), st.floats(1e-6, 1.0))
+def test_near_the_optimum_the_dual_bound_is_below_it_and_the_objective_above(ufm, seed, scale):
+    optimum = exact(ufm)
+    Z, b = random_point(ufm, seed, scale)
+    Z, b = optimum.logits + Z, optimum.bias + b
+    assert convex.objective(ufm, Z, b) >= optimum.objective - optimum.gap
+    assert dual_bound(ufm, Z, b, optimum.rank) <= optimum.objective * (1 + 1e-13)
+
+
+@given(problems)
+def test_the_solver_certifies_random_problems(ufm):
+    found = exact(ufm)
+    assert found.certified
+    assert found.objective - found.gap <= simple_upper_bound(ufm)
+    assert dual_bound(ufm, found.logits, found.bias, found.rank) == pytest.approx(found.objective, rel=5e-10)
+
+
+def simple_upper_bound(ufm):
+    """The best of a few points that need no solver: Z = 0 and multiples of a centred frame."""
+    K = ufm.num_classes
+    frame, zero = np.eye(K) - 1 / K, np.zeros(K)
+    return min(convex.objective(ufm, a * frame, zero) for a in (0, 0.5, 1, 2, 4, 8))
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=4), st.floats(1e-3, 0.5), st.sampled_from([INF, 0.1]),
+       st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.3, 2.0]))
+def test_no_weights_features_and_bias_are_below_the_exact_optimum(sizes, lam_z, lam_b, seed, scale):
+    ufm = UFM.from_lam_z(sizes, lam_z, lam_b, balance=3.0)
+    found, d = exact(ufm), ufm.num_classes + 1
+    rng = np.random.default_rng(seed)
+    W = found.classifier(d) + scale * rng.standard_normal((ufm.num_classes, d))
+    H = found.class_means(d)[:, ufm.labels] + scale * rng.standard_normal((d, ufm.num_samples))
+    b = found.bias + (0 if math.isinf(lam_b) else scale) * rng.standard_normal(ufm.num_classes)
+    assert ufm_objective(ufm, W, H, b, ufm.labels) >= found.objective - found.gap
+
+
+def test_the_sharper_certificate_is_no_worse_and_often_much_better():
+    ufm = two(5, 500, 100, .0030, .02)
+    found = exact(ufm)
+    rng = np.random.default_rng(0)
+    Z = found.logits + 1e-4 * rng.standard_normal((10, 10))
+    scaled, sharp = (found.objective - dual_bound(ufm, Z, found.bias, rank) for rank in (None, found.rank))
+    assert 0 < sharp < scaled / 100
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [
+    50, 300, 700, pytest.param(1000, marks=pytest.mark.xfail(strict=True, reason="divides by ‖G‖ = 0"))])
+def test_the_dual_bound_holds_where_all_probabilities_are_0_or_1(scale):
+    ufm = UFM.from_lam_z([5, 5], .01)
+    assert 0 <= dual_bound(ufm, scale * np.eye(2), np.zeros(2)) <= exact(ufm).objective
+    assert 0 <= dual_bound(ufm, -scale * np.eye(2), np.zeros(2)) <= exact(ufm).objective
+
+
+# Properties of the optimum ------------------------------------------------------------------------
+
+
+def dual_matrix(found):
+    """G = (I − P) D^{1/2}/N at a solution, written out."""
+    scores = found.logits + found.bias[:, None]
+    P = np.exp(scores - scores.max(axis=0))
+    P /= P.sum(axis=0)
+    return (np.eye(len(P)) - P) * np.sqrt(found.ufm.sizes) / found.ufm.num_samples
+
+
+KKT = [*PEERS.values(), PAPER[2], PAPER[13], PAPER[48], THREE[0], TAILS[1], TAILS[7], *FEW[2:6]]
+
+
+@pytest.mark.parametrize("ufm", KKT, ids=name)
+def test_optimality_conditions(ufm):
+    found = exact(ufm, tol=1e-13)
+    G, X = dual_matrix(found), found.logits * np.sqrt(ufm.sizes)
+    assert np.linalg.norm(G, 2) <= ufm.lam_z * (1 + 1e-6)
+    nuclear = np.linalg.norm(X, "nuc")
+    assert np.vdot(G, X) == pytest.approx(ufm.lam_z * nuclear, rel=3e-7, abs=1e-15)
+    if math.isfinite(ufm.lam_b):
+        slope = G @ np.sqrt(ufm.sizes)  # (1/N) Σ n_k (e_k − p_k)
+        assert ufm.lam_b * found.bias == pytest.approx(slope, abs=1e-14)
+
+
+@given(problems, st.randoms(use_true_random=False))
+def test_permuting_the_classes_permutes_the_solution(ufm, random):
+    order = list(range(ufm.num_classes))
+    random.shuffle(order)
+    permuted = UFM([ufm.class_sizes[k] for k in order], ufm.lam_w, ufm.lam_h, ufm.lam_b)
+    one, other = exact(ufm), exact(permuted)
+    assert other.objective == pytest.approx(one.objective, rel=1e-13)
+    assert other.logits == pytest.approx(one.logits[np.ix_(order, order)], abs=1e-12 * max(1, np.abs(one.logits).max()))
+    assert other.bias == pytest.approx(one.bias[order], abs=1e-12)
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+@pytest.mark.parametrize("K, n, level", [(2, 50, 0.5), (4, 50, 3.0), (10, 1000, 0.1), (30, 10, 1.0)])
+def test_balanced_data_give_the_etf_in_closed_form(K, n, level, lam_b):
+    found = exact(UFM.from_lam_z([n] * K, level / (n * K), lam_b), tol=1e-13)
+    for of in ("logits", "features", "classifier"):
+        assert found.cosines(of) == pytest.approx(theory.simplex_etf(K), abs=1e-13)
+    p = level / math.sqrt(n) / K  # probability of each wrong class, from K p = λ_Z N / sqrt(n)
+    a = math.log((1 - (K - 1) * p) / p)
+    assert found.logits == pytest.approx(a * (np.eye(K) - 1 / K), abs=1e-6)
+    assert np.abs(found.bias).max() < 1e-14
+
+
+@pytest.mark.parametrize("t", [2, 9, 1000])
+@pytest.mark.parametrize("ufm", [PAPER[0], PAPER[43], PEERS["long tail"], PEERS["two classes"]], ids=name)
+def test_more_samples_and_a_smaller_penalty_are_the_same_problem(ufm, t):
+    more = UFM.from_lam_z([t * n for n in ufm.class_sizes], ufm.lam_z / math.sqrt(t), ufm.lam_b)
+    one, other = exact(ufm, tol=1e-12), exact(more, tol=1e-12)
+    assert other.objective == pytest.approx(one.objective, rel=1e-13)
+    assert other.logits == pytest.approx(one.logits, abs=1e-12)
+    assert other.bias == pytest.approx(one.bias, abs=1e-12)
+
+
+@pytest.mark.parametrize("ufm", [PAPER[0], PAPER[3], PAPER[47], THREE[1], TAILS[2], PEERS["two classes"]], ids=name)
+def test_classes_of_equal_size_are_interchangeable(ufm):
+    assert metrics.block_range(exact(ufm).logits, ufm.class_sizes) < 1e-12
+
+
+@pytest.mark.parametrize("balance", [1.0, 10.0, 0.01])
+@pytest.mark.parametrize("sizes, l, lam_b", [([6, 3, 2], .02, INF), ([9, 9, 4, 4], .05, .02), ([5, 5], .9, .02)])
+def test_factors_have_the_objective_of_the_convex_program(sizes, l, lam_b, balance):
+    ufm = UFM.from_lam_z(sizes, l, lam_b, balance)
+    found, dim = solve(ufm, tol=1e-12), len(sizes) + 2
+    W, H = found.classifier(dim), found.class_means(dim)
+    assert W.shape == (len(sizes), dim) and H.shape == (dim, len(sizes))
+    assert W @ H == pytest.approx(found.logits, abs=1e-12)
+    assert found.balance_residual < 1e-12
+    loss = 0.0
+    for k, n in enumerate(sizes):  # the UFM's objective, sample by sample
+        for _ in range(n):
+            scores = W @ H[:, k] + found.bias
+            loss += (math.log(sum(math.exp(s) for s in scores)) - scores[k]) / sum(sizes)
+    penalty = ufm.lam_w * (W**2).sum() + ufm.lam_h * (np.repeat(H, sizes, axis=1) ** 2).sum()
+    bias = 0 if math.isinf(lam_b) else lam_b * (found.bias**2).sum()
+    assert loss + (penalty + bias) / 2 == pytest.approx(found.objective, rel=1e-12)
+    assert ufm_objective(ufm, W, H[:, ufm.labels], found.bias, ufm.labels) == pytest.approx(found.objective, rel=1e-12)
+
+
+@pytest.mark.parametrize("ufm", [PAPER[1], PAPER[43], THREE[0], PEERS["long tail"]], ids=name)
+def test_cosines_are_those_of_the_vectors_that_they_name(ufm):
+    found = exact(ufm)
+    dim = ufm.num_classes
+    vectors = {"logits": found.logits, "features": found.class_means(dim), "classifier": found.classifier(dim).T}
+    for of, matrix in vectors.items():
+        assert found.cosines(of) == pytest.approx(metrics.cosines(matrix), abs=1e-13)
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+def test_vanished_classes_have_no_cosine_and_the_others_form_an_etf(lam_b):
+    found = exact(two(5, 500, 100, .0057, lam_b))
+    for of in ("logits", "features"):
+        cosines = found.cosines(of)
+        assert cosines[:5, :5] == pytest.approx(theory.simplex_etf(5), abs=1e-13)
+        assert np.isnan(cosines[5:]).all() and np.isnan(cosines[:, 5:]).all()
+
+
+def test_the_trivial_solution_has_no_cosine_and_no_factor():
+    found = exact(two(5, 500, 100, .0075, .02))
+    assert found.rank == 0 and not found.logits.any()
+    for of in ("logits", "features", "classifier"):
+        assert np.isnan(found.cosines(of)).all()
+    assert not found.classifier(12).any() and not found.class_means(12).any()
+    assert found.balance_residual == 0
+
+
+def test_cross_entropy_and_its_gradient():
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((4, 4))
+    loss, gradient = convex.cross_entropy(Z)
+    P = np.exp(Z) / np.exp(Z).sum(axis=0)
+    assert loss == pytest.approx(-np.log(np.diag(P)), rel=1e-14)
+    assert gradient == pytest.approx(P - np.eye(4), abs=1e-15)
+
+
+@pytest.mark.parametrize("margin", [30, 100, 700])
+def test_tiny_losses_keep_all_their_digits(margin):
+    loss, gradient = convex.cross_entropy(margin * np.eye(3))
+    assert loss == pytest.approx([math.log1p(2 * math.exp(-margin))] * 3, rel=1e-13, abs=0)
+    assert np.diag(gradient) == pytest.approx([-2 * math.exp(-margin)] * 3, rel=1e-12, abs=0)
+
+
+# Stopping, and refusals ---------------------------------------------------------------------------
+
+
+def test_stopping_early_warns_with_the_gap_and_certifies_nothing():
+    ufm = two(5, 500, 100, .0027, .02)
+    with pytest.warns(RuntimeWarning) as caught:
+        early = solve(ufm, max_iterations=3)
+    assert not early.certified and early.iterations == 3 and early.relative_gap > 1e-10
+    [warning] = caught
+    assert f"after 3 iterations at relative gap {early.relative_gap:.1e}, above tol = 1.0e-10" in str(warning.message)
+    assert warning.filename == __file__
+    assert early.objective - early.gap <= exact(ufm).objective <= early.objective
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_looser_tolerance_stops_earlier():
+    ufm = two(5, 500, 100, .0027, .02)
+    counts = [exact(ufm, tol).iterations for tol in (1e-2, 1e-6, 1e-12)]
+    assert counts == sorted(set(counts)) and exact(ufm, 1e-2).relative_gap > 1e-12
+
+
+def test_solving_twice_gives_the_same_digits():
+    one, other = (solve(PEERS["three groups"]) for _ in range(2))
+    assert (one.logits == other.logits).all() and one.gap == other.gap
+
+
+UFM_22 = UFM.from_lam_z([2, 2], 0.1)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: solve([2, 2]), r"ufm = \[2, 2\]: must be a UFM"),
+    (lambda: solve(UFM_22, features="sigmoid"), "features = 'sigmoid': must be one of 'linear'"),
+    (lambda: solve(UFM_22, tol=0), "tol = 0: must be a positive number"),
+    (lambda: solve(UFM_22, tol=-1e-3), "tol = -0.001"),
+    (lambda: solve(UFM_22, tol=math.nan), "tol = nan"),
+    (lambda: solve(UFM_22, max_iterations=0), "max_iterations = 0: must be a whole number >= 1"),
+    (lambda: solve(UFM_22, max_iterations=2.5), "max_iterations = 2.5"),
+    (lambda: solve(UFM_22).cosines("bias"), "of = 'bias': must be one of 'logits', 'features', 'classifier'"),
+    (lambda: solve(UFM_22).classifier(1), "dim = 1: must be a whole number >= 2"),
+    (lambda: solve(UFM_22).class_means(1), "dim = 1: must be a whole number >= 2")])
+def test_refusals_name_argument_and_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.xfail(strict=True, reason="dual_bound does not check its arguments")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("logits, bias, message", [
+    (np.eye(3), np.zeros(2), "logits.*shape"), (np.eye(2), np.zeros(3), "bias.*shape"),
+    (np.eye(2), np.zeros((2, 1)), "bias.*shape"), (np.full((2, 2), math.nan), np.zeros(2), "logits.*NaN"),
+    (np.eye(2), np.array([0, math.inf]), "bias.*NaN or infinite")])
+def test_the_dual_bound_refuses_points_of_the_wrong_shape_or_without_a_value(logits, bias, message):
+    with pytest.raises(ValueError, match=message):
+        dual_bound(UFM_22, logits, bias)
+
+
+@pytest.mark.xfail(strict=True, reason="dual_bound does not check its arguments")
+def test_the_dual_bound_refuses_what_is_no_problem():
+    with pytest.raises(ValueError, match="ufm.*must be a UFM"):
+        dual_bound([2, 2], np.eye(2), np.zeros(2))

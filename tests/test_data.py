@@ -1,0 +1,166 @@
+"""Image data sets: which images, and a cache that mends itself."""
+
+import os
+
+import numpy as np
+import pytest
+
+from ncutils import data, load_images
+
+SIZES = (9, 4, 4)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder, not yet made."""
+    monkeypatch.setenv("NCUTILS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """How often "digits" is parsed."""
+    calls = []
+    original = data.SOURCES["digits"]
+    monkeypatch.setitem(data.SOURCES, "digits", lambda: calls.append(1) or original())
+    return calls
+
+
+def test_images_are_of_the_classes_and_sizes_asked_for():
+    whole, labels = data._digits()
+    images, chosen = load_images("digits", SIZES)
+    assert images.shape == (17, 1, 8, 8) and images.dtype == np.float32
+    assert chosen.tolist() == [0] * 9 + [1] * 4 + [2] * 4 and chosen.dtype == np.int64
+    for k in range(3):
+        originals = {image.tobytes() for image in whole[labels == k]}
+        taken = [np.rint(image * 255).astype(np.uint8).tobytes() for image in images[chosen == k]]
+        assert len(set(taken)) == len(taken) and set(taken) <= originals
+
+
+def test_the_seed_chooses_the_images():
+    one, again, other = (load_images("digits", SIZES, seed=seed)[0] for seed in (1, 1, 2))
+    assert (one == again).all() and (one != other).any()
+
+
+def test_the_chosen_images_are_the_same_on_every_machine():
+    images, _ = load_images("digits", SIZES, seed=0)
+    assert [round(float(image.sum() * 255)) for image in images[:3]] == [4560, 5467, 4303]
+
+
+def test_whole_classes_can_be_had():
+    whole, labels = data._digits()
+    available = np.bincount(labels)
+    images, chosen = load_images("digits", available)
+    assert (np.bincount(chosen) == available).all() and images.min() == 0 and images.max() == 1
+
+
+@pytest.mark.parametrize("pool", [1, 2, 4, 8])
+def test_pooling_averages_blocks(pool):
+    full = load_images("digits", SIZES)[0]
+    pooled = load_images("digits", SIZES, pool=pool)[0]
+    side = 8 // pool
+    assert pooled.shape == (17, 1, side, side)
+    for i in range(side):
+        for j in range(side):
+            block = full[:, 0, pool * i : pool * (i + 1), pool * j : pool * (j + 1)]
+            assert pooled[:, 0, i, j] == pytest.approx(block.mean(axis=(1, 2)), abs=1e-6)
+
+
+def test_mnist5k_holds_500_images_of_each_digit():
+    images, labels = load_images("mnist5k", [500] * 10, pool=2)
+    assert images.shape == (5000, 1, 14, 14) and np.bincount(labels).tolist() == [500] * 10
+    assert images.min() == 0 and 0.9 < images.max() <= 1
+    assert len({image.tobytes() for image in images}) > 4900
+
+
+# Cache --------------------------------------------------------------------------------------------
+
+
+def test_a_data_set_is_parsed_once_and_then_read_from_the_cache(cache, parsed):
+    first, again = load_images("digits", SIZES), load_images("digits", SIZES)
+    assert len(parsed) == 1
+    assert (first[0] == again[0]).all() and (first[1] == again[1]).all()
+    assert [path.name for path in cache.iterdir()] == ["digits-v1.npz"]  # and no file half written
+
+
+def test_the_cache_is_not_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("NCUTILS_CACHE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    folder = data.cache_folder()
+    assert folder.is_absolute() and tmp_path not in folder.parents and folder.name == "ncutils"
+    repository = os.path.dirname(os.path.dirname(os.path.abspath(data.__file__)))
+    assert not str(folder).startswith(repository + os.sep)
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"no archive"),
+    lambda path: path.write_bytes(path.read_bytes()[:5000]), lambda path: np.savez(path, images=np.zeros(3))],
+    ids=["empty", "other", "cut", "without labels"])
+def test_a_damaged_cache_is_made_anew_with_a_warning(cache, parsed, damage):
+    good = load_images("digits", SIZES)[0]
+    path = cache / "digits-v1.npz"
+    damage(path)
+    with pytest.warns(RuntimeWarning, match="digits-v1.npz cannot be read .*: parsing digits again"):
+        mended = load_images("digits", SIZES)[0]
+    assert (mended == good).all() and len(parsed) == 2
+    assert (load_images("digits", SIZES)[0] == good).all() and len(parsed) == 2  # read again, no warning
+
+
+@pytest.mark.xfail(strict=True, reason="only unreadable files count as damaged")
+def test_cached_arrays_that_do_not_fit_together_count_as_damage(cache, parsed):
+    good = load_images("digits", SIZES)[0]
+    np.savez(cache / "digits-v1.npz", images=np.zeros((3, 1, 8, 8), np.uint8), labels=np.arange(3).repeat(20))
+    with pytest.warns(RuntimeWarning, match="parsing digits again"):
+        assert (load_images("digits", SIZES)[0] == good).all()
+
+
+def test_a_cache_that_cannot_be_written_warns_and_does_no_harm(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("NCUTILS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.warns(RuntimeWarning, match="digits is not cached"):
+        images, _ = load_images("digits", SIZES)
+    assert images.shape == (17, 1, 8, 8)
+
+
+def test_a_cache_is_replaced_in_one_step(cache, monkeypatch):
+    """Until the file is complete it has another name, and a failure leaves nothing behind."""
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(data.np, "savez", fail)
+    with pytest.warns(RuntimeWarning, match="disk full"):
+        load_images("digits", SIZES)
+    assert not (cache / "digits-v1.npz").exists()
+
+
+@pytest.mark.xfail(strict=True, reason="the temporary file stays")
+def test_a_failed_write_leaves_no_file_behind(cache, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(data.np, "savez", fail)
+    with pytest.warns(RuntimeWarning, match="disk full"):
+        load_images("digits", SIZES)
+    assert list(cache.iterdir()) == []
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(name="mnist"), "name = 'mnist': must be one of 'mnist5k', 'digits'"), (dict(class_sizes=[5]), r"class_sizes = \[5\]"),
+    (dict(class_sizes=[5, 0]), r"class_sizes\[1\] = 0: must be a whole number >= 1"), (dict(seed=-1), "seed = -1"),
+    (dict(seed=0.5), "seed = 0.5"), (dict(pool=0), "pool = 0: must be a whole number >= 1")])
+def test_bad_arguments_are_refused_before_any_data_are_read(monkeypatch, arguments, message):
+    monkeypatch.setattr(data, "_load_cached", lambda name: pytest.fail("data were read"))
+    with pytest.raises(ValueError, match=message):
+        load_images(**{"name": "digits", "class_sizes": SIZES, **arguments})
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(class_sizes=[5, 183]), r"class_sizes\[1\] = 183: digits holds 182 images of class 1"),
+    (dict(class_sizes=[1] * 11), "class_sizes has 11 classes: digits has 10"),
+    (dict(pool=3), "pool = 3: must divide the image size 8 × 8 of digits")])
+def test_what_the_data_do_not_hold_is_refused_with_what_they_do(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_images(**{"name": "digits", "class_sizes": SIZES, **arguments})

@@ -1,0 +1,159 @@
+"""Figures: groups keep their look, and what is drawn is what was given."""
+
+import itertools
+import math
+import warnings
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from ncutils import UFM, figures, solve
+
+
+@pytest.fixture
+def ax():
+    with matplotlib.rc_context():
+        figures.use_theme()
+        fig, ax = figures.panels()
+        yield ax
+        plt.close(fig)
+
+
+def test_groups_differ_in_colour_marker_and_line():
+    for key in ("color", "marker", "linestyle", "label"):
+        assert len({style[key] for style in figures.STYLES.values()}) == len(figures.STYLES) == 3
+
+
+@pytest.mark.parametrize("group", ["A", "B", "AB"])
+def test_exact_is_a_line_trained_hollow_and_network_filled(ax, group):
+    x, y, style = [1, 2, 3], [4.0, math.nan, 6.0], figures.STYLES[group]
+    for draw in (figures.exact, figures.trained, figures.network):
+        draw(ax, x, y, group)
+    exact, trained, network = ax.lines
+    for line in ax.lines:
+        assert np.array_equal(line.get_xdata(), x) and np.array_equal(line.get_ydata(), y, equal_nan=True)
+        assert style["label"] in line.get_label()
+    assert exact.get_linestyle() == style["linestyle"] and exact.get_marker() == "None" and exact.get_color() == style["color"]
+    assert trained.get_linestyle() == network.get_linestyle() == "None"
+    assert trained.get_marker() == network.get_marker() == style["marker"]
+    assert trained.get_markerfacecolor() == "none" and to_hex(trained.get_markeredgecolor()) == style["color"].lower()
+    assert to_hex(network.get_markerfacecolor()) == style["color"].lower()
+    assert len({line.get_label() for line in ax.lines}) == 3
+
+
+def test_a_label_can_be_given(ax):
+    for draw in (figures.exact, figures.trained, figures.network):
+        draw(ax, [1], [1], "A", label=draw.__name__)
+    assert [line.get_label() for line in ax.lines] == ["exact", "trained", "network"]
+
+
+def test_reference_lines_carry_their_label(ax):
+    figures.reference(ax, "threshold", x=3.5)
+    figures.reference(ax, "zero", y=0.25)
+    vertical, horizontal = ax.lines
+    assert set(vertical.get_xdata()) == {3.5} and set(horizontal.get_ydata()) == {0.25}
+    assert [text.get_text() for text in ax.texts] == ["threshold", "zero"]
+
+
+@pytest.mark.parametrize("group", ["A", "B", "AB"])
+def test_limits_and_thresholds_are_dotted_lines_in_the_groups_colour(ax, group):
+    figures.limit(ax, [1, 2], [3, 4], group, "limit")
+    figures.threshold(ax, 1.5, group, "predicted")
+    limit, threshold = ax.lines
+    assert {line.get_color() for line in ax.lines} == {figures.STYLES[group]["color"]}
+    assert limit.get_linestyle() == threshold.get_linestyle() == ":"
+    assert list(limit.get_ydata()) == [3, 4] and set(threshold.get_xdata()) == {1.5}
+    assert limit.get_label().endswith("limit") and threshold.get_label() == "predicted"
+
+
+def test_a_phase_diagram_names_each_phase_inside_it(ax):
+    x, y = np.geomspace(1, 100, 9), np.geomspace(1, 10, 5)
+    index = np.repeat([[0, 0, 0, 1, 1, 1, 2, 2, 2]], 5, axis=0)
+    figures.phases(ax, x, y, index, ["left", "middle", "right"])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert np.array_equal(mesh(ax).reshape(5, 9), index)
+    for text in ax.texts:
+        where = text.get_position()
+        phase = index[np.abs(y - where[1]).argmin(), np.abs(x - where[0]).argmin()]
+        assert ["left", "middle", "right"][phase] == text.get_text()
+    assert len(ax.texts) == 3
+
+
+@pytest.mark.parametrize("rows, columns", [(1, 1), (2, 1), (1, 3)])
+def test_panels_have_the_size_asked_for(rows, columns):
+    fig, axes = figures.panels(rows, columns, height=2, width=6, sharex=True)
+    assert fig.get_size_inches().tolist() == [6, 2 * rows] and np.size(axes) == rows * columns
+    plt.close(fig)
+
+
+def test_the_theme_is_set_only_when_asked_for():
+    with matplotlib.rc_context({"axes.titleweight": "normal"}):
+        figures.use_theme()
+        assert matplotlib.rcParams["axes.titleweight"] == "bold" and not matplotlib.rcParams["axes.spines.top"]
+
+
+def mesh(ax):
+    return ax.collections[0].get_array()
+
+
+def test_a_heatmap_shows_the_matrix_symmetric_about_zero_with_lines_between_groups(ax):
+    matrix = np.arange(16.0).reshape(4, 4) - 3
+    figures.heatmap(ax, matrix, "title", class_sizes=[5, 5, 3, 1])
+    assert np.array_equal(mesh(ax).reshape(4, 4), matrix)
+    assert ax.collections[0].get_clim() == (-12, 12) and ax.get_title(loc="left") + ax.get_title() == "title"
+    horizontal = sorted(line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1)
+    vertical = sorted(line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1)
+    assert horizontal == vertical == [2, 3]
+
+
+def test_heatmap_limits_can_be_given(ax):
+    figures.heatmap(ax, np.zeros((2, 2)), "", [1, 1], limits=(-0.5, 1), unit="cosine")
+    assert ax.collections[0].get_clim() == (-1, 1)
+    assert "cosine" in [axis.get_ylabel() for axis in ax.figure.axes]
+    assert not ax.lines
+
+
+def test_a_class_without_direction_is_hatched(ax):
+    matrix = np.eye(3)
+    matrix[2] = math.nan
+    figures.heatmap(ax, matrix, "", [2, 2, 1])
+    assert np.ma.getmaskarray(mesh(ax)).sum() == 3
+    assert [c.get_hatch() for c in ax.collections if c.get_hatch()] == ["///"]
+    assert ax.collections[0].get_clim() == (-1, 1)
+
+
+def test_a_matrix_without_nan_is_not_hatched(ax):
+    figures.heatmap(ax, np.eye(3), "", [1, 1, 1])
+    assert not any(c.get_hatch() for c in ax.collections)
+
+
+@pytest.mark.xfail(strict=True, reason="limits are taken from a matrix of NaN")
+def test_cosines_of_the_trivial_solution_can_be_drawn_without_a_warning(ax):
+    trivial = solve(UFM.from_lam_z([4, 4, 2], 1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.heatmap(ax, trivial.cosines(), "", trivial.ufm.class_sizes)
+        ax.figure.canvas.draw()
+    assert any(c.get_hatch() for c in ax.collections)
+
+
+def test_the_plane_of_means_keeps_their_distances(ax):
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(4), [6, 5, 4, 3])
+    features = 5 * rng.standard_normal((7, 4))[:, labels] + rng.standard_normal((7, 18))
+    figures.plane_of_means(ax, features, labels, [0, 2, 3], "title")
+    clouds, stars = ax.lines[::2], ax.lines[1::2]
+    assert [len(cloud.get_xdata()) for cloud in clouds] == [6, 4, 3]
+    assert [star.get_label() for star in stars] == ["class 0", "class 2", "class 3"]
+    drawn = np.array([[np.ravel(star.get_xdata())[0], np.ravel(star.get_ydata())[0]] for star in stars])
+    means = [features[:, labels == k].mean(axis=1) for k in (0, 2, 3)]
+    for i, j in itertools.combinations(range(3), 2):
+        assert math.dist(drawn[i], drawn[j]) == pytest.approx(math.dist(means[i], means[j]), rel=1e-12)
+    for cloud, point in zip(clouds, drawn):
+        assert [np.mean(cloud.get_xdata()), np.mean(cloud.get_ydata())] == pytest.approx(point, abs=1e-12)

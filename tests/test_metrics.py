@@ -1,0 +1,286 @@
+"""Metrics against their definitions, written out sample by sample."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ncutils import UFM, metrics
+
+NAN = math.nan
+
+
+def sample(sizes, d=6, seed=0, noise=1.0):
+    """Features (d, N) in no order, with class means of length about 3, and labels (N,)."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return 3 * rng.standard_normal((d, len(sizes)))[:, labels] + noise * rng.standard_normal((d, len(labels))), labels
+
+
+def scatter_by_loops(features, labels):
+    d, N = features.shape
+    overall = sum(features[:, i] for i in range(N)) / N
+    within, between = np.zeros((d, d)), np.zeros((d, d))
+    for k in set(labels.tolist()):
+        members = [features[:, i] for i in range(N) if labels[i] == k]
+        mean = sum(members) / len(members)
+        for h in members:
+            within += np.outer(h - mean, h - mean) / N
+            between += np.outer(mean - overall, mean - overall) / N
+    return within, between
+
+
+SIZES = {"balanced": [5, 5, 5], "imbalanced": [20, 4, 1], "two classes": [3, 30], "many": [7] * 4 + [2] * 4}
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_scatter_matrices(sizes):
+    features, labels = sample(sizes)
+    for found, defined in zip(metrics.scatter(features, labels), scatter_by_loops(features, labels)):
+        assert found == pytest.approx(defined, abs=1e-13)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_nc1_and_trace_ratio(sizes):
+    features, labels = sample(sizes)
+    within, between = scatter_by_loops(features, labels)
+    values, vectors = np.linalg.eigh(between)
+    inverse = sum(np.outer(v, v) / x for x, v in zip(values, vectors.T) if x > 1e-6 * values.max())
+    assert metrics.nc1(features, labels) == pytest.approx(np.trace(within @ inverse) / len(sizes), rel=1e-11)
+    assert metrics.trace_ratio(features, labels) == pytest.approx(np.trace(within) / np.trace(between), rel=1e-13)
+
+
+def test_the_overall_mean_is_over_samples_not_classes():
+    features = np.array([[0.0] * 9 + [1.0]])
+    labels = np.array([0] * 9 + [1])
+    assert metrics.scatter(features, labels)[1] == pytest.approx(np.array([[0.09]]), rel=1e-14)  # 0.25 over classes
+
+
+def test_directions_of_relative_size_1e_6_are_cut_from_the_pseudo_inverse():
+    labels = np.repeat([0, 1, 2, 3], 2)
+    within = np.tile([1.0, -1.0], 4) * 1e-3  # along both axes
+
+    def value(small):
+        means = np.array([[1, -1, 0, 0], [0, 0, small, -small]])[:, labels]
+        return metrics.nc1(means + within, labels)
+
+    assert value(2e-3) == pytest.approx(1e-6 * (2 + 2 / 4e-6) / 4, rel=1e-9)  # Σ_B = diag(1, small²)/2
+    assert value(0.5e-3) == pytest.approx(1e-6 * 2 / 4, rel=1e-9)
+
+
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_collapsed_features_have_nc1_zero(sizes):
+    features, labels = sample(sizes, noise=0)
+    assert 0 <= metrics.nc1(features, labels) < 1e-28
+    assert 0 <= metrics.trace_ratio(features, labels) < 1e-28
+
+
+@given(st.integers(0, 1000), st.sampled_from([1e-3, 1.0, 50.0]))
+def test_nc1_and_trace_ratio_do_not_depend_on_shift_scale_and_rotation(seed, scale):
+    features, labels = sample([8, 5, 3], seed=seed)
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    moved = scale * (rotation @ features) + scale * rng.standard_normal((6, 1))
+    assert metrics.nc1(moved, labels) == pytest.approx(metrics.nc1(features, labels), rel=1e-9)
+    assert metrics.trace_ratio(moved, labels) == pytest.approx(metrics.trace_ratio(features, labels), rel=1e-11)
+
+
+def test_labels_may_skip_classes():
+    features, labels = sample([6, 4, 5])
+    renamed = np.array([7, 0, 3])[labels]
+    assert metrics.nc1(features, renamed) == pytest.approx(metrics.nc1(features, labels), rel=1e-12)
+    assert metrics.class_means(features, renamed) == pytest.approx(metrics.class_means(features, labels)[:, [1, 2, 0]])
+
+
+def test_class_means():
+    features, labels = sample([6, 1, 5])
+    for k in range(3):
+        assert metrics.class_means(features, labels)[:, k] == pytest.approx(np.mean(features[:, labels == k], axis=1))
+
+
+@pytest.mark.parametrize("metric", [metrics.nc1, metrics.trace_ratio])
+def test_equal_class_means_give_nan(metric):
+    features = np.tile([[1.0, -1.0], [2.0, 6.0]], 3)
+    assert math.isnan(metric(features, np.repeat([0, 1, 2], 2)))
+    assert math.isnan(metric(np.zeros((3, 4)), np.array([0, 0, 1, 1])))
+
+
+@pytest.mark.xfail(strict=True, reason="Σ_B is compared with 0, not with rounding")
+@pytest.mark.parametrize("value", [0.1, 0.3, 1 / 3, 1e-20, 1e6 / 7])
+@pytest.mark.parametrize("metric", [metrics.nc1, metrics.trace_ratio])
+def test_equal_class_means_give_nan_whatever_their_rounding(metric, value):
+    labels = np.repeat([0, 1, 2], [3, 5, 7])
+    assert math.isnan(metric(np.full((4, 15), value), labels))
+
+
+# Cosines ------------------------------------------------------------------------------------------
+
+
+def test_cosines_of_columns():
+    matrix = sample([1] * 5)[0]
+    found = metrics.cosines(matrix)
+    for k in range(5):
+        for l in range(5):
+            u, v = matrix[:, k], matrix[:, l]
+            assert found[k, l] == pytest.approx(u @ v / math.sqrt(u @ u) / math.sqrt(v @ v), abs=1e-14)
+
+
+def test_cosines_are_not_centred():
+    assert metrics.cosines([[1.0, 1.0], [1.0, 1.0]]) == pytest.approx(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("length, direction", [(0.0, False), (0.5e-9, False), (2e-9, True)])
+def test_a_column_shorter_than_1e_9_of_the_longest_has_no_direction(length, direction):
+    found = metrics.cosines(np.array([[5.0, 0, 0], [0, 3.0, 0], [0, 0, 5 * length]]))
+    lost = np.isnan(found)
+    assert (not lost.any()) if direction else (lost[2].all() and lost[:, 2].all() and not lost[:2, :2].any())
+
+
+def test_zero_has_no_cosine_at_all_and_does_not_warn(recwarn):
+    assert np.isnan(metrics.cosines(np.zeros((3, 2)))).all()
+    assert not recwarn.list
+
+
+@given(st.integers(0, 1000))
+def test_cosines_do_not_depend_on_lengths(seed):
+    matrix = sample([1] * 4, seed=seed)[0]
+    lengths = 10 ** np.random.default_rng(seed).uniform(-3, 3, 4)
+    assert metrics.cosines(matrix * lengths) == pytest.approx(metrics.cosines(matrix), abs=1e-12)
+
+
+def test_group_means_are_over_different_classes():
+    matrix = np.arange(25.0).reshape(5, 5)
+    found = metrics.group_means(matrix, 2)
+    pairs = {"A": [(0, 1), (1, 0)], "AB": [(k, l) for k in (0, 1) for l in (2, 3, 4)],
+             "B": [(k, l) for k in (2, 3, 4) for l in (2, 3, 4) if k != l]}
+    assert found == {group: pytest.approx(np.mean([matrix[p] for p in some])) for group, some in pairs.items()}
+
+
+@pytest.mark.parametrize("k_a, missing", [(1, "A"), (3, "B")])
+def test_a_group_of_one_class_has_no_angle(k_a, missing):
+    found = metrics.group_means(np.eye(4), k_a)
+    assert [group for group, value in found.items() if math.isnan(value)] == [missing]
+
+
+@pytest.mark.xfail(strict=True, reason="group_means does not check its arguments")
+@pytest.mark.parametrize("k_a", [0, 4, 5, -1, 1.5])
+def test_group_means_refuse_a_group_that_does_not_exist(k_a):
+    with pytest.raises(ValueError, match="k_a"):
+        metrics.group_means(np.eye(4), k_a)
+
+
+# The minority -------------------------------------------------------------------------------------
+
+
+def test_minority_gap_is_mean_diagonal_minus_mean_off_diagonal():
+    Z = np.arange(36.0).reshape(6, 6) ** 1.5
+    minority = [5, 1, 3]
+    own = np.mean([Z[k, k] for k in minority])
+    other = np.mean([Z[k, l] for k in minority for l in minority if k != l])
+    assert metrics.minority_gap(Z, minority) == pytest.approx(own - other, rel=1e-13)
+
+
+@given(st.floats(-5, 5), st.floats(-5, 5))
+def test_minority_gap_is_a_of_the_block(a, beta):
+    Z = np.random.default_rng(0).standard_normal((5, 5))
+    Z[2:, 2:] = a * np.eye(3) + beta
+    assert metrics.minority_gap(Z, [2, 3, 4]) == pytest.approx(a, abs=1e-14)
+
+
+def test_minority_spread_is_the_largest_distance_over_the_mean_length():
+    Z = np.arange(16.0).reshape(4, 4) ** 1.5
+    largest = max(math.dist(Z[:, k], Z[:, l]) for k in (1, 2, 3) for l in (1, 2, 3))
+    mean = sum(math.hypot(*Z[:, k]) for k in range(4)) / 4
+    assert metrics.minority_spread(Z, [1, 2, 3]) == pytest.approx(largest / mean, rel=1e-14)
+
+
+def test_minority_spread_of_collapse_is_zero_and_of_nothing_nan():
+    Z = np.outer([1.0, 2, 3], [4, 5, 5])
+    assert metrics.minority_spread(Z, [1, 2]) == 0 and metrics.minority_gap(np.zeros((3, 3)), [1, 2]) == 0
+    assert math.isnan(metrics.minority_spread(np.zeros((3, 3)), [1, 2]))
+
+
+def test_block_range_is_the_largest_difference_between_exchangeable_entries():
+    sizes = [9, 9, 4, 4, 1]
+    Z = np.zeros((5, 5))
+    for k in range(5):
+        for l in range(5):
+            Z[k, l] = 10 * sizes[k] + sizes[l] + (0.5 if k == l else 0)
+    assert metrics.block_range(Z, sizes) == 0
+    for entry in [(0, 0), (0, 1), (0, 2), (2, 0), (3, 3), (4, 1)]:  # each has a partner
+        moved = Z.copy()
+        moved[entry] += 0.25
+        assert metrics.block_range(moved, sizes) == 0.25, entry
+    moved = Z.copy()
+    moved[4, 4] += 1  # the only one of its kind
+    assert metrics.block_range(moved, sizes) == 0
+
+
+@pytest.mark.xfail(strict=True, reason="block_range does not check its arguments")
+def test_block_range_refuses_sizes_that_do_not_fit():
+    with pytest.raises(ValueError, match="class_sizes|logits"):
+        metrics.block_range(np.eye(3), [5, 5])
+
+
+# Balance and gap ----------------------------------------------------------------------------------
+
+
+def test_balance_residual_by_definition_for_means_and_for_samples():
+    ufm = UFM([3, 2], lam_w=0.3, lam_h=0.7)
+    rng = np.random.default_rng(0)
+    W, H = rng.standard_normal((2, 4)), rng.standard_normal((4, 2))
+    left = 0.3 * W.T @ W
+    right = 0.7 * sum(n * np.outer(h, h) for n, h in zip((3, 2), H.T))
+    expected = np.linalg.norm(left - right) / np.linalg.norm(left)
+    assert metrics.balance_residual(W, H, ufm) == pytest.approx(expected, rel=1e-13)
+    assert metrics.balance_residual(W, H[:, ufm.labels], ufm) == pytest.approx(expected, rel=1e-13)
+    assert metrics.balance_residual(np.zeros((2, 4)), np.zeros((4, 2)), ufm) == 0
+
+
+def test_relative_gap():
+    assert metrics.relative_gap(1.5, 1.2) == pytest.approx(0.25)
+    assert metrics.relative_gap(np.array([2.0, 1.0]), np.array([1.0, 1.0])) == pytest.approx([1, 0])
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+F, LABELS = np.eye(3, 4), np.array([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("metric", [metrics.nc1, metrics.trace_ratio, metrics.scatter, metrics.class_means])
+@pytest.mark.parametrize("features, labels, message", [
+    (F[0], LABELS, "features has shape"), (F[None], LABELS, "features has shape"),
+    (F[:, :0], LABELS[:0], "features has shape"), (np.where(F == 1, NAN, F), LABELS, "features holds NaN"),
+    (np.where(F == 1, math.inf, F), LABELS, "features holds NaN or infinite"),
+    (F, LABELS[:3], r"labels has shape \(3,\).*must be 4 whole numbers"), (F, LABELS[None], "labels has shape"),
+    (F, LABELS.astype(float), "labels.*float64"), (F, LABELS == 1, "labels.*bool"),
+    (F, LABELS - 1, "labels holds -1: must be class indices >= 0")])
+def test_features_and_labels_that_do_not_fit_are_refused(metric, features, labels, message):
+    with pytest.raises(ValueError, match=message):
+        metric(features, labels)
+
+
+@pytest.mark.parametrize("metric", [metrics.minority_gap, metrics.minority_spread])
+@pytest.mark.parametrize("logits, minority, message", [
+    (np.eye(3, 4), [1, 2], r"logits has shape \(3, 4\): must be \(K, K\)"), (np.ones(3), [1, 2], "logits has shape"),
+    (np.full((3, 3), NAN), [1, 2], "logits holds NaN"), (np.eye(3), [1], r"minority = \[1\]: must be at least 2"),
+    (np.eye(3), [], "minority"), (np.eye(3), [1, 1], "must be a list of different class indices"),
+    (np.eye(3), [1, 3], "class indices in 0 … 2"), (np.eye(3), [-1, 1], "class indices in 0 … 2"),
+    (np.eye(3), [0.0, 1.0], "minority"), (np.eye(3), 2, "minority = 2"), (np.eye(3), "12", "minority = '12'")])
+def test_minorities_that_do_not_exist_are_refused(metric, logits, minority, message):
+    with pytest.raises(ValueError, match=message):
+        metric(logits, minority)
+
+
+@pytest.mark.parametrize("matrix, message", [(np.ones(3), "matrix has shape"), ([[NAN]], "matrix holds NaN"), ([[]], "matrix has shape")])
+def test_cosines_refuse_what_is_no_matrix(matrix, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.cosines(matrix)
+
+
+@pytest.mark.parametrize("W, H", [((2, 4), (3, 2)), ((3, 4), (4, 2)), ((2, 4), (4, 3))])
+def test_balance_residual_refuses_shapes_that_do_not_fit(W, H):
+    with pytest.raises(ValueError, match=r"classifier .* and class_means .*: must be \(K, d\)"):
+        metrics.balance_residual(np.ones(W), np.ones(H), UFM([3, 2], 1, 1))

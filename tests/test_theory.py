@@ -1,0 +1,439 @@
+"""Closed forms against the exact optimum, and against a second derivation of it in logarithms."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+from ncutils import UFM, metrics, solve, theory
+from ncutils.theory import GroupPhases, Phase
+
+INF = math.inf
+
+
+@functools.cache
+def exact_at(sizes, level, lam_b, tol=1e-13):
+    """Exact optimum at λ_Z N = level."""
+    return solve(UFM.from_lam_z(sizes, level / sum(sizes), lam_b), tol=tol)
+
+
+def two(k_a, k_b, n_a, n_b):
+    return (n_a,) * k_a + (n_b,) * k_b
+
+
+def angles(cosines):
+    """A, B, AB of two groups with two classes at least in each."""
+    return np.array([cosines[0, 1], cosines[-1, -2], cosines[0, -1]])
+
+
+RANKS = {
+    Phase.DISTINCT: lambda k_a, k_b: k_a + k_b - 1,
+    Phase.MINORITY_COLLAPSE: lambda k_a, k_b: k_a,
+    Phase.MINORITY_VANISHES: lambda k_a, k_b: k_a - 1,
+    Phase.TRIVIAL: lambda k_a, k_b: 0,
+}
+
+# Thresholds ---------------------------------------------------------------------------------------
+
+GROUPS = [(5, 5, 500, 100), (3, 7, 500, 100), (1, 4, 300, 50), (4, 1, 300, 50), (1, 1, 300, 100), (2, 2, 7, 2), (1, 6, 10, 9)]
+
+
+def lines(groups, lam_b):
+    """The thresholds of two groups, in ascending order, those that apply."""
+    k_a, k_b, n_a, n_b = groups
+    found = [theory.vanishing_threshold(*groups, lam_b)]
+    if k_b > 1:
+        found.append(theory.minority_threshold(n_b))
+    if k_a > 1:
+        found.append(theory.trivial_threshold(*groups, lam_b))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("lam_b", [INF, 1.0, 0.02, 1e-3])
+@pytest.mark.parametrize("groups", GROUPS, ids=str)
+def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
+    k_a, k_b, n_a, n_b = groups
+    sizes, edges = two(*groups), lines(groups, lam_b)
+    phases = []
+    for edge in edges:
+        for factor in (0.999, 1.001):
+            exact = exact_at(sizes, edge * factor, lam_b)
+            phases.append(theory.phase(exact.ufm))
+            assert exact.rank == RANKS[phases[-1]](k_a, k_b), (edge, factor, phases[-1])
+    assert phases[0] == Phase.DISTINCT and phases[-1] == Phase.TRIVIAL
+    # one phase from just above a line to just below the next; another one across each line
+    assert all(above == below for above, below in zip(phases[1::2], phases[2::2]))
+    assert all(below != above for below, above in zip(phases[::2], phases[1::2]))
+
+
+@pytest.mark.parametrize("lam_b, predicted, digits", [(INF, 13.815946935, 5e-10), (0.02, 11.949789, 5e-7)])
+def test_vanishing_threshold_of_the_example(lam_b, predicted, digits):
+    assert theory.vanishing_threshold(5, 5, 500, 100, lam_b) == pytest.approx(predicted, abs=digits, rel=0)
+
+
+@pytest.mark.xfail(strict=True, reason="the bracket of the bias difference starts at 0, but it can be negative")
+@pytest.mark.parametrize("groups, lam_b", [((2, 2, 100, 99), 0.02), ((3, 2, 1010, 1000), 1.0), ((20, 5, 20, 10), 1e-3)], ids=str)
+def test_minority_means_vanish_at_the_threshold_also_where_groups_are_nearly_of_one_size(groups, lam_b):
+    v = theory.vanishing_threshold(*groups, lam_b)
+    assert theory.minority_threshold(groups[3]) < v < theory.trivial_threshold(*groups, lam_b)
+    assert [exact_at(two(*groups), v * f, lam_b).rank for f in (1 - 1e-5, 1 + 1e-5)] == [groups[0], groups[0] - 1]
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+@pytest.mark.parametrize("groups", [(5, 5, 500, 100), (3, 7, 500, 100), (2, 2, 7, 2)], ids=str)
+def test_minority_means_are_one_vector_then_none(groups, lam_b):
+    k_a, k_b, n_a, n_b = groups
+    minority = range(k_a, k_a + k_b)
+    collapse, vanish = theory.minority_threshold(n_b), theory.vanishing_threshold(*groups, lam_b)
+    before, merged = (exact_at(two(*groups), collapse * f, lam_b) for f in (0.99, 1.001))
+    assert metrics.minority_gap(before.logits, minority) > 0.01
+    assert metrics.minority_gap(merged.logits, minority) == pytest.approx(0, abs=1e-12)
+    assert metrics.minority_spread(merged.logits, minority) < 1e-12
+    assert not np.isnan(merged.cosines()).any()
+    apart, gone = (exact_at(two(*groups), vanish * f, lam_b) for f in (0.999, 1.001))
+    assert np.abs(apart.logits[:, k_a:]).min() > 1e-4
+    assert np.abs(gone.logits[:, k_a:]).max() < 1e-12
+
+
+@pytest.mark.parametrize("groups", [(1, 4, 300, 50), (1, 1, 300, 100), (1, 6, 10, 9)], ids=str)
+def test_one_majority_class_loses_everything_at_once(groups):
+    k_a, k_b, n_a, n_b = groups
+    K = k_a + k_b
+    trivial = theory.trivial_threshold(*groups)
+    assert trivial == theory.vanishing_threshold(*groups)
+    assert trivial == pytest.approx(math.sqrt((k_b * n_a + k_a * n_b) / K), rel=1e-14)
+    assert theory.trivial_threshold(*groups, 0.02) == theory.vanishing_threshold(*groups, 0.02) < trivial
+
+
+def test_one_minority_class_has_no_collapse_phase():
+    sizes = two(4, 1, 300, 50)
+    levels = [1.01 * math.sqrt(50), 0.99 * theory.vanishing_threshold(4, 1, 300, 50)]
+    assert levels[0] < levels[1]
+    for level in levels:
+        exact = exact_at(sizes, level, INF)
+        assert theory.phase(exact.ufm) == Phase.DISTINCT and exact.rank == 4
+
+
+@pytest.mark.xfail(strict=True, reason="the bracket of the bias difference starts at 0, but it can be negative")
+def test_thresholds_are_ordered():
+    for k_a, k_b, n_a, n_b in itertools.product([2, 5], [2, 30], [100, 10_000], [1, 99]):
+        vanish = theory.vanishing_threshold(k_a, k_b, n_a, n_b, 0.02)
+        assert theory.minority_threshold(n_b) < vanish < theory.trivial_threshold(k_a, k_b, n_a, n_b)
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+def test_balanced_thresholds_coincide(lam_b):
+    v = theory.vanishing_threshold(4, 6, 70, 70, lam_b)
+    assert v == pytest.approx(theory.minority_threshold(70), rel=1e-14)
+    assert v == pytest.approx(theory.trivial_threshold(4, 6, 70, 70, lam_b), rel=1e-14)
+
+
+def test_a_heavy_bias_penalty_is_no_bias():
+    assert theory.vanishing_threshold(5, 5, 500, 100, 1e9) == pytest.approx(
+        theory.vanishing_threshold(5, 5, 500, 100), rel=1e-9)
+
+
+@pytest.mark.parametrize("lam_b, slope, limit", [(INF, 8.4, 8.4423), (0.02, 12.4, 12.3915)])
+def test_the_minority_gap_opens_linearly_below_the_threshold(lam_b, slope, limit):
+    def measured(below):
+        return metrics.minority_gap(exact_at(two(5, 5, 500, 100), 10 * (1 - below), lam_b).logits, range(5, 10)) / below
+
+    assert measured(1e-4) == pytest.approx(limit, rel=1e-3)
+    assert measured(1e-4) == pytest.approx(slope, abs=0.05)
+    assert measured(1e-2) < measured(1e-3) < measured(1e-4)  # a concave start
+
+
+# Phases -------------------------------------------------------------------------------------------
+
+L_55 = [.0027, .0030, .0033, .0039, .0045, .0051, .0057, .0063, .0069, .0075]
+L_37 = [.0037, .0041, .0045, .0053, .0062, .0070, .0078, .0086, .0094, .0102]
+
+
+@pytest.mark.parametrize("k_a, values, lam_b, letters", [
+    (5, L_55, INF, "DDDCCVVVVT"), (5, L_55, 0.02, "DDDCVVVVVT"),
+    (3, L_37, INF, "DDDCCCCVVT"), (3, L_37, 0.02, "DDDCCVVVVT")])
+def test_phases_of_the_papers_lists(k_a, values, lam_b, letters):
+    names = {"D": Phase.DISTINCT, "C": Phase.MINORITY_COLLAPSE, "V": Phase.MINORITY_VANISHES, "T": Phase.TRIVIAL}
+    sizes = two(k_a, 10 - k_a, 500, 100)
+    assert [theory.phase(UFM.from_lam_z(sizes, l, lam_b)) for l in values] == [names[letter] for letter in letters]
+
+
+def test_the_phase_does_not_depend_on_the_order_of_classes():
+    for level in (5, 11, 14.5, 23):
+        sorted_, mixed = (UFM.from_lam_z(s, level / 40, 0.02) for s in ([9, 9, 9, 5, 5, 3], [5, 9, 9, 3, 9, 5]))
+        assert theory.phase(sorted_) == theory.phase(mixed)
+    assert theory.phase(UFM.from_lam_z([5, 9, 9, 5], 2.5 / 28)) == Phase.MINORITY_COLLAPSE
+
+
+def test_the_threshold_itself_belongs_to_the_phase_above():
+    at = lambda sizes, lam_z: theory.phase(UFM.from_lam_z(sizes, lam_z))
+    assert at([12, 12, 4, 4], 2 / 32) == Phase.MINORITY_COLLAPSE
+    assert at([12, 12, 4, 4], 2 / 32 - 1e-9) == Phase.DISTINCT
+    assert at([16] * 3 + [4] * 4, 4 / 64) == Phase.TRIVIAL
+    assert at([16] * 3 + [4] * 4, 4 / 64 - 1e-9) == Phase.MINORITY_VANISHES
+
+
+@pytest.mark.parametrize("lam_z, sizes", [
+    pytest.param(0.05, two(2, 2, 16, 4), marks=pytest.mark.xfail(strict=True, reason="sqrt(l) sqrt(l) is not always l")),
+    (0.005, two(5, 5, 300, 100))])
+def test_rounding_of_the_penalty_does_not_move_it_off_the_threshold(lam_z, sizes):
+    ufm = UFM.from_lam_z(sizes, lam_z)
+    assert ufm.lam_z * ufm.num_samples == pytest.approx(math.sqrt(sizes[-1]), rel=1e-15)
+    assert theory.phase(ufm) == Phase.MINORITY_COLLAPSE
+
+
+def test_three_groups_collapse_one_after_the_other():
+    sizes = (400,) * 3 + (100,) * 2 + (25,) * 4
+    for level, flags, ranks in [(4.9, "000", (6, 8)), (5.1, "001", (3, 5)), (10.1, "011", (2, 4)), (20.1, "111", (0, 2))]:
+        exact = exact_at(sizes, level, 0.02)
+        found = theory.phase(exact.ufm)
+        assert isinstance(found, GroupPhases) and found.rank == ranks
+        assert found.collapsed == {n: flag == "1" for n, flag in zip((400, 100, 25), flags)}
+        assert ranks[0] <= exact.rank <= ranks[1]
+        for n, members in exact.ufm.groups.items():
+            collapsed = metrics.minority_gap(exact.logits, members) < 1e-12
+            assert collapsed == found.collapsed[n], (level, n)
+
+
+def test_balanced_and_single_classes_as_groups():
+    assert theory.phase(UFM.from_lam_z([25] * 4, 4.9 / 100)) == GroupPhases({25: False}, (3, 3))
+    assert theory.phase(UFM.from_lam_z([25] * 4, 5.1 / 100)) == GroupPhases({25: True}, (0, 0))
+    assert theory.phase(UFM.from_lam_z([9, 4, 1], 0.1)) == GroupPhases({}, (0, 2))
+
+
+# Geometries ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("K", [2, 3, 10])
+def test_simplex_etf_is_the_angles_of_a_centred_frame(K):
+    frame = np.eye(K) - 1 / K
+    assert theory.simplex_etf(K) == pytest.approx(metrics.cosines(frame), abs=1e-14)
+
+
+def test_seli_values_of_the_example():
+    features, classifiers = theory.seli([2] * 5 + [1] * 5)
+    assert angles(features) == pytest.approx([-0.092335, -0.134237, -0.108079], abs=5e-7)
+    assert angles(classifiers) == pytest.approx([-0.127901, -0.084041, -0.113880], abs=5e-7)
+
+
+def test_seli_is_a_factorisation_of_the_centred_labels():
+    n = np.array([7, 5, 5, 1])
+    X = (np.eye(4) - 1 / 4) * np.sqrt(n)
+    root = lambda M: np.linalg.multi_dot([(e := np.linalg.eigh(M))[1], np.diag(np.maximum(e[0], 0) ** 0.5), e[1].T])
+    features, classifiers = theory.seli(n)
+    # X = UΣVᵀ, so UΣUᵀ = (XXᵀ)^{1/2} and VΣVᵀ = (XᵀX)^{1/2}
+    assert classifiers == pytest.approx(metrics.cosines_from_gram(root(X @ X.T)), abs=1e-7)
+    assert features == pytest.approx(metrics.cosines_from_gram(root(X.T @ X) / np.sqrt(np.outer(n, n))), abs=1e-7)
+
+
+def test_seli_of_balanced_data_is_the_etf_and_depends_on_ratios_only():
+    for cosines in theory.seli([3] * 6):
+        assert cosines == pytest.approx(theory.simplex_etf(6), abs=1e-14)
+    for one, ten in zip(theory.seli([1, 2, 5]), theory.seli([10, 20, 50])):
+        assert one == pytest.approx(ten, abs=1e-14)
+
+
+# The limit of many samples ------------------------------------------------------------------------
+
+
+def reference(k_a, k_b, r, log_n, c):
+    """Exact Z without bias at n_B = exp(log_n), n_A = r n_B, λ_Z N = c, where all class means differ.
+
+    There (I − P) D (I − P)ᵀ = c² (I − 11ᵀ/K), which fixes the probabilities but for ρ = p_x/p_y (a
+    majority sample's for a minority class over a minority sample's for a majority class); and Z is
+    parallel to I − P across groups, which fixes ρ. All in logarithms: nothing overflows.
+    """
+    K, half = k_a + k_b, log_n / 2
+
+    def columns(rho):
+        q_y = c / math.sqrt(K * (k_b * r * rho**2 + k_a))  # p_y sqrt(n_B)
+        result = []
+        for k, other, q, level in ((k_a, k_b, rho * q_y, c / math.sqrt(r)), (k_b, k_a, q_y, c)):
+            q_same = (level - other * q) / k
+            own = math.log1p(-((k - 1) * q_same + other * q) * math.exp(-half))
+            same, across = (half + own - math.log(p) for p in (q_same, q))  # own logit minus these
+            mean = ((k - 1) * same + other * across) / K
+            result.append((mean, mean - same, mean - across))
+        return result
+
+    def mismatch(rho):
+        A, B = columns(rho)
+        return A[2] - rho * B[2]
+
+    A, B = columns(brentq(mismatch, 0.3, 1.5, xtol=1e-15, rtol=1e-14))
+    Z = np.empty((K, K))
+    for k in range(K):
+        group, rest, (own, same, across) = (slice(0, k_a), slice(k_a, K), A) if k < k_a else (slice(k_a, K), slice(0, k_a), B)
+        Z[group, k], Z[rest, k], Z[k, k] = same, across, own
+    return Z
+
+
+LIMITS = [(5, 5, 2), (3, 7, 2), (8, 2, 2), (2, 2, 3)]
+
+
+@pytest.mark.parametrize("n", [250, 25_000, 10**7, 10**9, 10**12])
+@pytest.mark.parametrize("k_a, k_b, r", LIMITS)
+def test_two_derivations_of_the_optimum_agree(k_a, k_b, r, n):
+    exact = exact_at(two(k_a, k_b, r * n, n), 0.1, INF)
+    assert exact.logits == pytest.approx(reference(k_a, k_b, r, math.log(n), 0.1), abs=2e-5)
+
+
+@pytest.mark.parametrize("n, lam_b, predicted", [
+    (250, INF, [-0.137276, -0.078339, -0.111284]),
+    (250, 0.02, [-0.138152, -0.077552, -0.111105]),
+    (2750, 0.02, [-0.135446, -0.080966, -0.111322]),
+    (25_000, INF, [-0.133565, -0.083373, -0.111431])])
+def test_the_table_of_cosines(n, lam_b, predicted):
+    assert angles(exact_at(two(5, 5, 2 * n, n), 0.1, lam_b).cosines()) == pytest.approx(predicted, abs=1.5e-6)
+
+
+@pytest.mark.parametrize("log_n, predicted", [
+    (math.log(250), [-0.137276, -0.078339, -0.111284]), (math.log(25_000), [-0.133565, -0.083373, -0.111431]),
+    (100, [-0.117282, -0.103729, -0.111464]), (1000, [-0.111863, -0.110216, -0.111166])])
+def test_the_table_of_cosines_in_logarithms(log_n, predicted):
+    assert angles(metrics.cosines(reference(5, 5, 2, log_n, 0.1))) == pytest.approx(predicted, abs=6e-7)
+
+
+def test_limit_logits_at_e100_give_the_table_to_second_order():
+    Z = theory.limit_logits(5, 5, 2 * math.exp(100), math.exp(100), 0.1)
+    assert angles(metrics.cosines(Z)) == pytest.approx([-0.117282, -0.103729, -0.111464], abs=15 / 100**2)
+
+
+def factor_cosines(Z, sizes):
+    """Cosines of features and classifiers that are factors of Z, up to scale."""
+    U, s, Vt = np.linalg.svd(Z * np.sqrt(sizes))
+    U, s, V = U[:, :-1], s[:-1], Vt[:-1].T / np.sqrt(sizes)[:, None]
+    return [metrics.cosines_from_gram((F * s) @ F.T) for F in (V, U)]
+
+
+@pytest.mark.parametrize("k_a, k_b, r", LIMITS)
+def test_features_and_classifiers_tend_to_seli_not_to_the_etf(k_a, k_b, r):
+    sizes = [r] * k_a + [1] * k_b
+    seli = theory.seli(sizes)
+    for log_n in (1e4, 1e6):
+        found = factor_cosines(reference(k_a, k_b, r, log_n, 0.1), sizes)
+        assert max(np.abs(f - s).max() for f, s in zip(found, seli)) < 3 / log_n
+        assert all(np.abs(f - theory.simplex_etf(k_a + k_b)).max() > 0.01 for f in found)
+
+
+def test_features_and_classifiers_of_the_solver_approach_seli():
+    seli, distances = theory.seli(two(5, 5, 2, 1)), []
+    for n in (10**3, 10**6, 10**12):
+        exact = exact_at(two(5, 5, 2 * n, n), 0.1, INF)
+        distances.append([np.abs(exact.cosines(of) - s).max() for of, s in zip(("features", "classifier"), seli)])
+    assert (np.diff(distances, axis=0) < 0).all() and np.max(distances[-1]) < 0.015
+
+
+@pytest.mark.parametrize("k_a, k_b, r", LIMITS)
+def test_limit_logits_err_by_a_constant_over_the_logarithm(k_a, k_b, r):
+    errors = []
+    for log_n in (100, 200, 400, 600):
+        n = math.exp(log_n)
+        errors.append(log_n * np.abs(theory.limit_logits(k_a, k_b, r * n, n, 0.1) - reference(k_a, k_b, r, log_n, 0.1)).max())
+    assert max(errors) < 6
+    steps = np.diff(errors)
+    assert (steps[1:] < steps[:-1]).all() and steps[-1] < 0.03 * errors[-1]  # settling
+
+
+@pytest.mark.parametrize("k_a, k_b, r", LIMITS)
+def test_limit_logits_against_the_solver(k_a, k_b, r):
+    for n in (10**7, 10**12):
+        Z = exact_at(two(k_a, k_b, r * n, n), 0.1, INF).logits
+        assert Z == pytest.approx(theory.limit_logits(k_a, k_b, r * n, n, 0.1), abs=4 / math.log(n))
+
+
+@pytest.mark.parametrize("k_a, k_b, r", LIMITS)
+def test_limit_logits_have_the_stated_differences(k_a, k_b, r):
+    n, c, K = 1e6, 0.3, k_a + k_b
+    Z = theory.limit_logits(k_a, k_b, r * n, n, c)
+    q = c / math.sqrt(K * (k_b * r + k_a))
+    assert np.abs(Z.sum(axis=0)).max() < 1e-13
+    across = [Z[0, 0] - Z[-1, 0], Z[-1, -1] - Z[0, -1]]
+    assert across == pytest.approx([math.log(n) / 2 - math.log(q)] * 2, rel=1e-14)
+    assert Z[0, 0] - Z[1, 0] == pytest.approx(math.log(r * n) / 2 - math.log((c - k_b * q * math.sqrt(r)) / k_a), rel=1e-14)
+    assert Z[-1, -1] - Z[-2, -1] == pytest.approx(math.log(n) / 2 - math.log((c - k_a * q) / k_b), rel=1e-14)
+
+
+@pytest.mark.parametrize("k_a, k_b", [(1, 3), (3, 1), (1, 1)])
+def test_limit_logits_of_groups_of_one_class(k_a, k_b):
+    n = 10**12
+    Z = exact_at(two(k_a, k_b, 4 * n, n), 0.1, INF).logits
+    assert Z == pytest.approx(theory.limit_logits(k_a, k_b, 4 * n, n, 0.1), abs=2 / math.log(n))
+
+
+@pytest.mark.parametrize("k_a, k_b, r", LIMITS)
+def test_deviation_constants_are_the_limit_of_the_exact_angles(k_a, k_b, r):
+    etf = -1 / (k_a + k_b - 1)
+    constants = theory.deviation_constants(k_a, k_b, r, 0.1)
+    for log_n, relative in ((1e4, 0.02), (1e6, 2e-4)):
+        deviation = (angles(metrics.cosines(reference(k_a, k_b, r, log_n, 0.1))) - etf) * log_n
+        assert deviation == pytest.approx(np.array([constants[g] for g in ("A", "B", "AB")]), rel=relative)
+
+
+def test_deviation_constants_against_limit_logits():
+    constants = theory.deviation_constants(3, 7, 2, 0.1)
+    previous = 1.0
+    for log_n in (100, 300, 600):
+        n = math.exp(log_n)
+        cosines = angles(metrics.cosines(theory.limit_logits(3, 7, 2 * n, n, 0.1)))
+        error = np.abs((cosines + 1 / 9) * log_n / list(constants.values()) - 1).max()
+        assert error * log_n < 30 and error < previous
+        previous = error
+
+
+def test_no_angle_within_a_group_of_one_class():
+    constants = theory.deviation_constants(1, 4, 2, 0.1)
+    assert math.isnan(constants["A"]) and not math.isnan(constants["B"] + constants["AB"])
+    assert math.isnan(theory.deviation_constants(4, 1, 2, 0.1)["B"])
+
+
+def test_nothing_deviates_for_balanced_data():
+    assert list(theory.deviation_constants(4, 6, 1, 0.2).values()) == pytest.approx([0, 0, 0], abs=1e-13)
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, -1, math.nan, "2"])
+@pytest.mark.parametrize("position, name", [(0, "k_a"), (1, "k_b")])
+@pytest.mark.parametrize("function", [theory.vanishing_threshold, theory.trivial_threshold])
+def test_group_counts_must_be_positive_whole_numbers(function, position, name, bad):
+    arguments = [2, 3, 10, 5]
+    arguments[position] = bad
+    with pytest.raises(ValueError, match=f"{name} = {bad!r}: must be a whole number >= 1"):
+        function(*arguments)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: theory.minority_threshold(-1), "n_b = -1"),
+    (lambda: theory.minority_threshold(math.inf), "n_b = inf"),
+    (lambda: theory.vanishing_threshold(2, 3, 0, 5), "n_a = 0"),
+    (lambda: theory.vanishing_threshold(2, 3, 5, 10), "n_a = 5.0, n_b = 10.0: must have n_a >= n_b"),
+    (lambda: theory.vanishing_threshold(2, 3, 10, 5, lam_b=0), "lam_b = 0"),
+    (lambda: theory.trivial_threshold(1, 3, 10, 5, lam_b=-1), "lam_b = -1"),
+    (lambda: theory.limit_logits(2, 3, 10, 5, 0), "c = 0"),
+    (lambda: theory.limit_logits(2, 0, 10, 5, 1), "k_b = 0"),
+    (lambda: theory.deviation_constants(2, 3, math.nan, 1), "r = nan"),
+    (lambda: theory.deviation_constants(2, 3, 2, -1), "c = -1"),
+    (lambda: theory.simplex_etf(1), "num_classes = 1"),
+    (lambda: theory.seli([5]), "class_sizes"),
+    (lambda: theory.seli([5, 0]), r"class_sizes\[1\] = 0"),
+    (lambda: theory.phase([5, 5]), r"ufm = \[5, 5\]: must be a UFM")])
+def test_refusals_name_argument_and_value(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.xfail(strict=True, reason="lam_b is not read where k_a > 1")
+def test_trivial_threshold_refuses_an_impossible_bias_penalty_for_any_group():
+    with pytest.raises(ValueError, match="lam_b = -1"):
+        theory.trivial_threshold(2, 3, 10, 5, lam_b=-1)
+
+
+@pytest.mark.xfail(strict=True, reason="the message speaks of n_a and n_b")
+def test_deviation_constants_name_the_ratio_that_they_refuse():
+    with pytest.raises(ValueError, match="^r = 0.5"):
+        theory.deviation_constants(5, 5, 0.5, 0.1)

@@ -1,0 +1,143 @@
+"""The problem: what a UFM holds, and what it refuses."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from ncutils import UFM
+from ncutils.ufm import choice, positive, real_array, whole
+
+NAN, INF = math.nan, math.inf
+
+
+def test_sizes_penalties_and_derived_numbers():
+    ufm = UFM([5, 3, 3], lam_w=8e-3, lam_h=2e-3, lam_b=0.02)
+    assert ufm.class_sizes == (5, 3, 3) and all(type(n) is int for n in ufm.class_sizes)
+    assert (ufm.num_classes, ufm.num_samples) == (3, 11)
+    assert ufm.lam_z == pytest.approx(4e-3, rel=1e-15)
+    assert ufm.labels.tolist() == [0] * 5 + [1] * 3 + [2] * 3
+    assert ufm.sizes.dtype == np.float64 and ufm.sizes.tolist() == [5, 3, 3]
+
+
+def test_no_bias_unless_asked_for():
+    assert UFM([2, 2], 1, 1).lam_b == INF
+    assert UFM.from_lam_z([2, 2], 1).lam_b == INF
+
+
+@pytest.mark.parametrize("balance", [1e-3, 1.0, 1000])
+def test_balance_moves_weight_between_w_and_h_only(balance):
+    ufm = UFM.from_lam_z([4, 2], 3e-4, lam_b=0.5, balance=balance)
+    assert ufm.lam_z == pytest.approx(3e-4, rel=1e-15)
+    assert ufm.lam_w / ufm.lam_h == pytest.approx(balance**2, rel=1e-14)
+    assert ufm.lam_b == 0.5
+
+
+def test_lam_z_of_tiny_penalties_does_not_underflow():
+    assert UFM([2, 2], 1e-200, 1e-200).lam_z == pytest.approx(1e-200)
+
+
+def test_groups_are_ordered_from_large_to_small_wherever_their_classes_are():
+    groups = UFM.from_lam_z([3, 7, 3, 9], 1).groups
+    assert [(n, members.tolist()) for n, members in groups.items()] == [(9, [3]), (7, [1]), (3, [0, 2])]
+
+
+def test_numpy_whole_floats_and_tuples_name_the_same_problem():
+    problems = {UFM(sizes, 1, 1) for sizes in ([4, 2], (4.0, 2.0), np.array([4, 2]), np.array([4, 2], np.uint8))}
+    assert len(problems) == 1
+
+
+def test_a_problem_cannot_change():
+    ufm = UFM([2, 2], 1, 1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ufm.lam_w = 2
+    with pytest.raises(ValueError, match="read-only"):
+        ufm.sizes[0] = 5
+
+
+@pytest.mark.parametrize("sizes", [[], [5], 5, None, "55", [[5, 5]]])
+def test_fewer_than_two_class_sizes_are_refused(sizes):
+    with pytest.raises(ValueError, match=r"class_sizes.*must be"):
+        UFM(sizes, 1, 1)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, NAN, INF, "3", None, True, [3], 1j])
+def test_class_sizes_that_are_not_positive_whole_numbers_are_refused_by_index(size):
+    with pytest.raises(ValueError) as refusal:
+        UFM([5, size], 1, 1)
+    assert str(refusal.value) == f"class_sizes[1] = {size!r}: must be a whole number >= 1"
+
+
+@pytest.mark.parametrize("value", [0, -1e-3, NAN, -INF, "1", None, True, [1.0, 2.0], 1j])
+@pytest.mark.parametrize("name", ["lam_w", "lam_h", "lam_b"])
+def test_penalties_that_are_not_positive_numbers_are_refused_by_name(name, value):
+    penalties = {"lam_w": 1.0, "lam_h": 1.0, "lam_b": 1.0, name: value}
+    with pytest.raises(ValueError) as refusal:
+        UFM([5, 5], **penalties)
+    assert str(refusal.value).startswith(f"{name} = {value!r}: must be a positive number")
+
+
+@pytest.mark.parametrize("name", ["lam_w", "lam_h"])
+def test_only_the_bias_may_be_penalised_infinitely(name):
+    with pytest.raises(ValueError, match=f"{name} = inf: must be a positive number, finite"):
+        UFM([5, 5], **{"lam_w": 1.0, "lam_h": 1.0, name: INF})
+
+
+@pytest.mark.parametrize("name", ["lam_z", "balance"])
+@pytest.mark.parametrize("value", [0, -1, NAN, INF])
+def test_from_lam_z_names_its_own_arguments(name, value):
+    with pytest.raises(ValueError, match=f"{name} = {value!r}"):
+        UFM.from_lam_z([5, 5], **{"lam_z": 1.0, name: value})
+
+
+@pytest.mark.xfail(strict=True, reason="np.True_ counts as 1")
+def test_numpy_booleans_are_no_numbers():
+    with pytest.raises(ValueError, match=r"class_sizes\[0\]"):
+        UFM([np.True_, 5], 1, 1)
+    with pytest.raises(ValueError, match="lam_w"):
+        UFM([5, 5], np.True_, 1)
+
+
+def test_whole_keeps_large_numbers_exactly():
+    assert whole("n", 10**18 + 1, 1) == 10**18 + 1
+    with pytest.raises(ValueError, match="n = "):
+        whole("n", 10**400, 1)  # no float, hence no formula, can hold it
+
+
+def test_positive_names_what_is_allowed():
+    assert positive("x", np.float32(0.5)) == 0.5 and positive("x", INF, infinite=True) == INF
+    with pytest.raises(ValueError, match="x = -1: must be a positive number or math.inf"):
+        positive("x", -1, infinite=True)
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0], [[]], 3.0, [[[1.0]]]])
+def test_arrays_of_the_wrong_shape_are_refused(values):
+    with pytest.raises(ValueError, match=r"m has shape .*must have 2 dimensions"):
+        real_array("m", values, 2)
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_arrays_with_a_value_that_is_not_finite_are_refused(bad):
+    with pytest.raises(ValueError, match="m holds NaN or infinite values: all must be finite"):
+        real_array("m", [[1.0, bad]], 2)
+
+
+@pytest.mark.parametrize("values", [[[1, 2], [3]], [["a"]], [[1j]], None])
+def test_arrays_that_are_not_numbers_are_refused(values):
+    with pytest.raises(ValueError, match="^m"):
+        real_array("m", values, 2)
+
+
+@pytest.mark.xfail(strict=True, reason="complex numbers lose their imaginary part, text becomes numbers")
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+@pytest.mark.parametrize("values", [np.array([[1 + 2j]]), np.array([["1"]])], ids=["complex", "text"])
+def test_nothing_is_silently_cast_to_real_numbers(values):
+    with pytest.raises(ValueError, match="^m"):
+        real_array("m", values, 2)
+
+
+def test_a_choice_lists_what_is_allowed():
+    assert choice("kind", "a", ("a", "b")) == "a"
+    with pytest.raises(ValueError, match="kind = 'c': must be one of 'a', 'b'"):
+        choice("kind", "c", ("a", "b"))
