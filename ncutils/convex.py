@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import logsumexp, xlogy
+from scipy.special import xlog1py, xlogy
 
 from .metrics import balance_residual, cosines_from_gram
 from .ufm import UFM, choice, positive, real_array, whole
@@ -106,17 +106,30 @@ def cross_entropy(logits):
     1 − p_kk is the sum of the other p_lk, so that nothing cancels when the loss is tiny."""
     others = logits - np.diag(logits)  # z_lk − z_kk
     np.fill_diagonal(others, -np.inf)
-    loss = np.logaddexp(0.0, logsumexp(others, axis=0))
+    peak = others.max(axis=0)  # scipy's logsumexp takes most of the solver's time at K = 10
+    loss = np.logaddexp(0.0, peak + np.log(np.exp(others - peak).sum(axis=0)))
     gradient = np.exp(others - loss)
     np.fill_diagonal(gradient, -gradient.sum(axis=0))
     return loss, gradient
 
 
 def objective(ufm, logits, bias):
-    """Value of (CVX) at Z (K, K) and b (K,), in nats; b must be 0 where λ_b is infinite."""
+    """Value of (CVX) at Z (K, K) and b (K,), in nats. ValueError for a bias where λ_b is infinite."""
+    logits, bias = _point(ufm, logits, bias)
     loss, _ = cross_entropy(logits + bias[:, None])
     nuclear = np.linalg.svd(logits * np.sqrt(ufm.sizes), compute_uv=False).sum()
     return ufm.sizes @ loss / ufm.num_samples + ufm.lam_z * nuclear + _bias_penalty(ufm, bias)
+
+
+def _point(ufm, logits, bias):
+    """Z and b as float arrays of the right shapes, else ValueError."""
+    logits, bias = real_array("logits", logits, 2), real_array("bias", bias, 1)
+    K = ufm.num_classes
+    if logits.shape != (K, K) or bias.shape != (K,):
+        raise ValueError(f"logits {logits.shape} and bias {bias.shape}: must be {(K, K)} and {(K,)}")
+    if math.isinf(ufm.lam_b) and bias.any():
+        raise ValueError("bias is not zero: must be, since lam_b = inf means no bias")
+    return logits, bias
 
 
 def _bias_penalty(ufm, bias):
@@ -127,26 +140,30 @@ def _best_bias(ufm, logits, bias):
     """The b that minimises (CVX) for fixed Z, by Newton's method from `bias`, and the gradient P − I there."""
     weights = ufm.sizes / ufm.num_samples
     eye = np.eye(ufm.num_classes)
-    value = lambda b, loss: weights @ loss + _bias_penalty(ufm, b)
     loss, gradient = cross_entropy(logits + bias[:, None])
     if math.isinf(ufm.lam_b):
         return bias, gradient
+
+    def value(bias, loss):
+        return weights @ loss + _bias_penalty(ufm, bias)
+
     for _ in range(100):
         slope = gradient @ weights + ufm.lam_b * bias
         P = gradient + eye
         hessian = np.diag(P @ weights + ufm.lam_b) - (P * weights) @ P.T
         step = np.linalg.solve(hessian, slope)
         decrease = slope @ step
+        current = value(bias, loss)
         t = 1.0
-        while True:
+        while t > 1e-9:
             new = bias - t * step
             new_loss, new_gradient = cross_entropy(logits + new[:, None])
             # near the optimum differences of the value are rounding, and the full step is right
-            if decrease < 1e-12 or value(new, new_loss) <= value(bias, loss) - 0.25 * t * decrease:
+            if decrease < 1e-12 * current or value(new, new_loss) <= current - 0.25 * t * decrease:
                 break
             t /= 2
         bias, loss, gradient = new, new_loss, new_gradient
-        if decrease < 1e-22:
+        if decrease < 1e-20 * current:
             break
     return bias, gradient
 
@@ -159,7 +176,7 @@ def _dual(ufm, G):
     rest = Q.sum(axis=0)
     if (Q < 0).any() or (rest > 1).any():
         return -math.inf
-    entropy = -xlogy(Q, Q).sum(axis=0) - xlogy(1 - rest, 1) - (1 - rest) * np.log1p(-np.minimum(rest, 1 - 1e-300))
+    entropy = -xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest)
     value = n @ entropy / N
     if not math.isinf(ufm.lam_b):
         g = (n * rest - Q @ n) / N
@@ -167,7 +184,7 @@ def _dual(ufm, G):
     return value
 
 
-def dual_bound(ufm, logits, bias, rank=None):
+def dual_bound(ufm, logits, bias, rank=0):
     """A lower bound of the optimal value of (CVX), from any Z (K, K) and b (K,).
 
     G = (I − P) D^{1/2}/N is made feasible in two ways and the better bound returned: scaled to
@@ -175,8 +192,10 @@ def dual_bound(ufm, logits, bias, rank=None):
     λ_Z, moved towards the first as far as keeps Q ≥ 0. The second is exact to second order in the
     error of Z, the first to first order. Source: ours, by Lagrange duality.
     """
+    logits, bias = _point(ufm, logits, bias)
+    rank = whole("rank", rank, at_least=0)
     _, gradient = cross_entropy(logits + bias[:, None])
-    return _dual_bound(ufm, gradient, rank or 0)
+    return _dual_bound(ufm, gradient, rank)
 
 
 def _dual_bound(ufm, gradient, rank):
@@ -206,7 +225,7 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=100_000):
     Parameters
     ----------
     ufm : UFM with any class sizes.
-    features : "linear", free features. ("relu" is not implemented yet.)
+    features : "linear", features free of sign; the only kind so far.
     tol : relative gap to reach, > 0.
     max_iterations : proximal steps at most; a solution that stops there warns with its gap, and its
         `certified` is False.
