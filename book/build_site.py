@@ -25,6 +25,8 @@ def stage(notebooks, target):
     (target / "notebooks" / "ledgers").mkdir(parents=True)
     for made in [*notebooks.glob("*.ipynb"), *notebooks.glob("ledgers/*.json")]:
         shutil.copy(made, target / "notebooks" / made.relative_to(notebooks))
+    if (image := notebooks / "result.png").exists():  # of this run, instead of the stored one
+        shutil.copy(image, target / "book" / "_static")
 
 
 def main():

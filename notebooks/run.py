@@ -2,7 +2,8 @@
 
     python notebooks/run.py [--store] [--jobs N] [NAME ...]
 
-The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers (ledgers/*.json).
+The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers (ledgers/*.json) and
+the image of the cell tagged `readme` (result.png, with --store in book/_static).
 A stored output holds nothing that differs from run to run, so that a change in it means that a result changed.
 """
 
@@ -164,10 +165,9 @@ def main(arguments=None):
     if not options.store and not options.names:
         shutil.rmtree(output, ignore_errors=True)  # nothing of a notebook that is no more
     passed = asyncio.run(run_all(chosen, output, options.jobs))
-    if options.store:
-        for notebook in passed.values():
-            if image := tagged_image(notebook, "readme"):
-                replace(ROOT / "book" / "_static" / "result.png", image)
+    for notebook in passed.values():
+        if image := tagged_image(notebook, "readme"):
+            replace((ROOT / "book" / "_static" if options.store else output) / "result.png", image)
     return 0 if len(passed) == len(chosen) else 1
 
 

@@ -1,6 +1,7 @@
 """The pages, built from the stored outputs: without a warning, from this host alone, with the ledgers' numbers."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -43,10 +44,9 @@ def ledgers(tmp_path):
 
 def value(text):
     """The number that a table cell such as "≤ 1.5 · 10−9" begins with."""
-    text = text.lstrip("=≤≥ ").split(" ± ")[0].replace("−", "-")
-    if text.startswith("10-"):  # a power of ten alone
-        text = f"1 · {text}"
-    mantissa, _, power = text.partition(" · 10")
+    text = re.sub(r"\s", "", text).lstrip("=≤≥").split("±")[0].replace("−", "-")
+    text = re.sub(r"^(-?)10(-?\d+)$", r"\g<1>1·10\2", text) if "·" not in text and "-" in text[1:] else text
+    mantissa, _, power = text.partition("·10")
     return float(f"{mantissa}e{power or 0}")
 
 
@@ -61,7 +61,7 @@ def test_front_page_numbers_are_those_of_the_ledgers(site, pages):
     for (claim, _, evidence, measured, predicted, verdict), (name, row) in zip(shown, stored):
         assert (claim, evidence, verdict) == (name, row["evidence"], "PASS")
         if row["relation"] != "true":
-            assert value(measured) == pytest.approx(row["measured"], rel=1e-5)
+            assert value(measured) == pytest.approx(row["measured"], rel=1e-3)
             assert value(predicted) == pytest.approx(row["predicted"], rel=1e-5)
 
 
@@ -130,8 +130,9 @@ def test_a_ledger_without_a_page_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("number, text", [
-    (1e-9, "10−9"), (1.2345678e-12, "1.23457 · 10−12"), (-0.1111111111, "−0.111111"), (13.815946935, "13.8159"),
-    (1234567.0, "1.23457 · 106"), (0.0, "0"), (True, "yes"), (False, "no"),
+    (1e-9, "10−9"), (-1e-9, "−10−9"), (1.2345678e-12, "1.23457·10−12"), (-0.1111111111, "−0.111111"),
+    (13.815946935, "13.8159"), (1234567.0, "1.23457·106"), (0.0, "0"), (True, "yes"), (False, "no"),
 ])
-def test_numbers_are_shown_with_six_digits(number, text):
-    assert "".join(node.astext() for node in claims.number(number)) == text
+def test_numbers_are_shown_with_few_digits(number, text):
+    shown = "".join(node.astext() for node in claims.number(number, digits=6))
+    assert shown.replace(claims.NARROW, "") == text

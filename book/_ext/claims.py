@@ -13,7 +13,8 @@ from sphinx.util.docutils import SphinxDirective
 
 HEADERS = ("Claim", "What is checked", "Evidence", "Measured", "Predicted or bound", "Check")
 ROW_HEADER = HEADERS.index("What is checked")
-RELATIONS = {"=": "= ", "<=": "≤ ", ">=": "≥ "}
+NARROW = "\N{NARROW NO-BREAK SPACE}"  # a line may end before "±" but not within a number
+RELATIONS = {"=": f"={NARROW}", "<=": f"≤{NARROW}", ">=": f"≥{NARROW}"}
 
 
 class ClaimsError(SphinxError):
@@ -49,25 +50,30 @@ def read_ledgers(source, pages):
         raise ClaimsError(f"ledgers without a page: {', '.join(sorted(file.name for file in files))}")
 
 
-def number(value):
-    """A value of a ledger as a reader wants it, at most six significant digits, as a list of nodes."""
+def number(value, digits):
+    """A value of a ledger as a reader wants it, to that many significant digits, as a list of nodes."""
     if isinstance(value, bool):
         return [nodes.Text("yes" if value else "no")]
-    digits, _, exponent = f"{value:.6g}".replace("-", "−").partition("e")
+    factor, _, exponent = f"{value:.{digits}g}".replace("-", "−").partition("e")
     if not exponent:
-        return [nodes.Text(digits)]
+        return [nodes.Text(factor)]
     sign = "−" if exponent.startswith("−") else ""
-    factor = "" if digits == "1" else f"{digits} · "
-    return [nodes.Text(f"{factor}10"), nodes.superscript(text=sign + exponent.lstrip("−+0"))]
+    base = {"1": "10", "−1": "−10"}.get(factor, f"{factor}{NARROW}·{NARROW}10")
+    return [nodes.Text(base), nodes.superscript(text=sign + exponent.lstrip("−+0"))]
+
+
+def measured(row):
+    """The left-hand side of a check: an equality in full, a value that only has to keep a bound more briefly."""
+    return number(row["measured"], digits=6 if row["relation"] == "=" else 4)
 
 
 def predicted(row):
     """The right-hand side of a check, with its relation and tolerance."""
     if row["relation"] == "true":
         return [nodes.Text("yes")]
-    side = [nodes.Text(RELATIONS[row["relation"]]), *number(row["predicted"])]
+    side = [nodes.Text(RELATIONS[row["relation"]]), *number(row["predicted"], digits=6)]
     if row["tolerance"]:
-        side += [nodes.Text(" ± "), *number(row["tolerance"])]
+        side += [nodes.Text(f" ±{NARROW}"), *number(row["tolerance"], digits=2)]
     return side
 
 
@@ -85,7 +91,7 @@ class Claims(SphinxDirective):
                     [self.link(page, name)],
                     self.state.inline_text(row["what"], self.lineno)[0],
                     [nodes.Text(row["evidence"])],
-                    number(row["measured"]),
+                    measured(row),
                     predicted(row),
                     [nodes.Text("PASS")],
                 ]
