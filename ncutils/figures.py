@@ -24,7 +24,10 @@ def use_theme():
 
 def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
     """Figure and axes, `width` inches for all columns together and `height` for each row."""
-    return plt.subplots(rows, columns, figsize=(width, height * rows), **options)
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height * rows), **options)
+    for ax in fig.axes:
+        ax.locator_params(nbins=6)  # tick labels stay apart
+    return fig, axes
 
 
 def exact(ax, x, y, group, label=None):
