@@ -396,6 +396,14 @@ def test_train_network_refuses_before_any_work(monkeypatch, arguments, message):
         train_network(**{"model": MLP((1, 2, 2), (), 2), "images": IMAGES, "labels": LABELS, "ufms": TINY, **arguments})
 
 
+def test_batch_statistics_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("ncutils.train.solve", refuse_to_solve)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.BatchNorm1d(2))
+    model.dim = 2
+    with pytest.raises(ValueError, match="model has buffers"):
+        train_network(model, IMAGES, LABELS, TINY)
+
+
 @pytest.mark.xfail(strict=True, reason="shows np.int64(3)")
 def test_class_sizes_in_a_refusal_are_plain_numbers():
     with pytest.raises(ValueError, match=r"those of labels, \(3, 1\)"):
