@@ -87,6 +87,12 @@ def test_stored_outputs_hold_no_error_and_no_warning(path):
 
 
 @each_notebook
+def test_no_cell_relies_on_a_last_semicolon(path):
+    """nbval does not honour it: it would find the value that Jupyter hides. Write `_ = ax.legend()` instead."""
+    assert [cell.id for cell in code_cells(path) if cell.source.rstrip().endswith(";")] == []
+
+
+@each_notebook
 def test_the_ledger_shown_is_the_ledger_stored(path):
     ledger = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())
     assert ledger["rows"] and all(row["passed"] is True for row in ledger["rows"])
