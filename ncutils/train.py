@@ -258,6 +258,8 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=2e
             raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {tuple(np.bincount(labels))}")
     if not isinstance(model, nn.Module) or not hasattr(model, "dim"):
         raise ValueError("model must be a torch module with an attribute dim, the number of its features")
+    if any(True for _ in model.buffers()):
+        raise ValueError("model has buffers, such as batch statistics: must have none")
     dim = whole("model.dim", model.dim, at_least=K)
     epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
     lr, seed, device = positive("lr", lr), whole("seed", seed, 0), pick_device(device)
@@ -278,7 +280,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=2e
         copies = [_initialised(model) for _ in range(E)]
         W = torch.randn(E, K, dim) / dim**0.5
         order = torch.Generator().manual_seed(seed)
-    weights, buffers = torch.func.stack_module_state(copies)
+    weights, _ = torch.func.stack_module_state(copies)
     body = copy.deepcopy(copies[0]).to(device)
     move = lambda tensor: tensor.detach().to(device).requires_grad_()
     weights, W, b = {name: move(p) for name, p in weights.items()}, move(W), move(torch.zeros(E, K))
