@@ -123,6 +123,8 @@ def objective(ufm, logits, bias):
 
 def _point(ufm, logits, bias):
     """Z and b as float arrays of the right shapes, else ValueError."""
+    if not isinstance(ufm, UFM):
+        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
     logits, bias = real_array("logits", logits, 2), real_array("bias", bias, 1)
     K = ufm.num_classes
     if logits.shape != (K, K) or bias.shape != (K,):
@@ -202,7 +204,8 @@ def _dual_bound(ufm, gradient, rank):
     root = np.sqrt(ufm.sizes)
     G = -gradient * root / ufm.num_samples
     U, s, Vt = np.linalg.svd(G)
-    scaled = min(1.0, ufm.lam_z / s[0]) * (1 - 1e-15) * G
+    shrink = ufm.lam_z / s[0] if s[0] > ufm.lam_z else 1.0
+    scaled = shrink * (1 - 1e-15) * G
     s = np.minimum(s, ufm.lam_z)
     s[:rank] = ufm.lam_z
     sharp = (U * (s * (1 - 1e-15))) @ Vt

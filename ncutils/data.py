@@ -41,15 +41,19 @@ def _load_cached(name):
     if path.exists():
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return stored["images"], stored["labels"]
+                images, labels = stored["images"], stored["labels"]
+            if images.ndim == 4 and labels.shape == images.shape[:1]:
+                return images, labels
+            raise ValueError(f"shapes {images.shape} and {labels.shape}")
         except Exception as error:  # a damaged cache of any kind is made anew
             warnings.warn(f"{path} cannot be read ({error}): parsing {name} again", RuntimeWarning)
     images, labels = SOURCES[name]()
-    try:  # written beside and renamed, so that another process never sees half a file
+    try:  # written beside and moved, so that another process never sees half a file
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, images=images, labels=labels)
-        os.replace(file.name, path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            np.savez(part, images=images, labels=labels)
+            os.replace(part, path)
     except OSError as error:
         warnings.warn(f"{name} is not cached: {error}", RuntimeWarning)
     return images, labels

@@ -77,8 +77,7 @@ def threshold(ax, x, group, label):
 def heatmap(ax, matrix, title, class_sizes, limits=None, unit=""):
     """A (K, K) matrix with lines between groups of equal class size; NaN is hatched."""
     ax.set_facecolor("white")
-    low, high = limits or (np.nanmin(matrix), np.nanmax(matrix))
-    bound = max(abs(low), abs(high), 1e-12)
+    bound = np.abs(limits or matrix[np.isfinite(matrix)]).max(initial=1e-12)
     sns.heatmap(matrix, ax=ax, cmap="vlag", vmin=-bound, vmax=bound, square=True, xticklabels=1, yticklabels=1,
                 cbar_kws={"label": unit, "shrink": 0.8})
     if np.isnan(matrix).any():
@@ -117,5 +116,7 @@ def phases(ax, x, y, index, names):
     ax.grid(False)
     for i, name in enumerate(names):
         rows, columns = np.nonzero(index == i)
+        if not len(rows):
+            continue
         column = int(np.median(columns[columns >= np.median(columns)]))
         ax.text(x[column], y[int(np.median(rows[columns == column]))], name, ha="center", va="center")

@@ -39,6 +39,9 @@ class Ledger:
 
     def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact"):
         """|measured − predicted| ≤ atol + rtol |predicted|; NaN fails."""
+        for name, value in (("atol", atol), ("rtol", rtol)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} = {value!r}: must be a finite number >= 0")
         measured, predicted = float(measured), float(predicted)
         tolerance = atol + rtol * abs(predicted)
         passed = abs(measured - predicted) <= tolerance
@@ -123,4 +126,4 @@ class Ledger:
 
 def _decimals(tolerance):
     """Decimals to print a value that is checked to `tolerance`: those that the check speaks for."""
-    return 8 if tolerance == 0 else max(0, min(8, math.floor(1e-9 - math.log10(tolerance))))
+    return 8 if not 0 < tolerance < math.inf else max(0, min(8, math.floor(1e-9 - math.log10(tolerance))))

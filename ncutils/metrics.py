@@ -5,7 +5,7 @@ Definitions follow the authors' code where it has one; where not, the source is 
 
 import numpy as np
 
-from .ufm import real_array
+from .ufm import real_array, whole
 
 PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
 ZERO = 1e-9  # a vector shorter than this fraction of the longest has no direction
@@ -54,7 +54,7 @@ def nc1(features, labels):
     directions dominate the value: read `trace_ratio` beside it. Source: the authors' code.
     """
     sigma_w, sigma_b = scatter(features, labels)
-    if not np.trace(sigma_b) > 0:
+    if _one_point(features, sigma_b):
         return float("nan")
     return float(np.trace(sigma_w @ np.linalg.pinv(sigma_b, rcond=PINV_CUT)) / len(np.unique(labels)))
 
@@ -62,7 +62,12 @@ def nc1(features, labels):
 def trace_ratio(features, labels):
     """tr Σ_W / tr Σ_B, collapse without a pseudo-inverse; NaN where all class means coincide."""
     sigma_w, sigma_b = scatter(features, labels)
-    return float(np.trace(sigma_w) / np.trace(sigma_b)) if np.trace(sigma_b) > 0 else float("nan")
+    return float("nan") if _one_point(features, sigma_b) else float(np.trace(sigma_w) / np.trace(sigma_b))
+
+
+def _one_point(features, sigma_b):
+    """Whether the class means differ by no more than rounding."""
+    return not np.trace(sigma_b) > 1e-26 * (np.asarray(features, dtype=np.float64) ** 2).sum(axis=0).mean()
 
 
 def cosines_from_gram(gram):
@@ -87,7 +92,10 @@ def group_means(matrix, k_a):
     Returns {"A": within A, "B": within B, "AB": across}; NaN for a group of one class. By theory each
     mean is over equal values.
     """
+    matrix, k_a = _square("matrix", matrix, missing=True), whole("k_a", k_a, at_least=1)
     K = len(matrix)
+    if k_a >= K:
+        raise ValueError(f"k_a = {k_a}: must be less than the number of classes, {K}")
     different = ~np.eye(K, dtype=bool)
     mean = lambda rows, columns: matrix[rows, columns][different[rows, columns]]
     A, B = slice(0, k_a), slice(k_a, K)
@@ -100,7 +108,9 @@ def block_range(logits, class_sizes):
 
     0 is the block structure of claim (b): Z_gg = a_g I + β_g 11ᵀ and Z_gh = c_gh 11ᵀ.
     """
-    sizes = np.asarray(class_sizes)
+    logits, sizes = _square("logits", logits), np.asarray(class_sizes)
+    if sizes.shape != logits.shape[:1]:
+        raise ValueError(f"class_sizes = {class_sizes!r}: must be {len(logits)} numbers, as logits is {logits.shape}")
     same = np.eye(len(sizes), dtype=bool)
     kinds = {}
     for k, l in np.ndindex(logits.shape):
@@ -108,10 +118,17 @@ def block_range(logits, class_sizes):
     return float(max(np.ptp(entries) for entries in kinds.values()))
 
 
+def _square(name, matrix, missing=False):
+    """`matrix` as a (K, K) float array, NaN allowed where `missing`, else ValueError."""
+    array = np.asarray(matrix)
+    known = np.nan_to_num(array) if missing and array.dtype.kind == "f" else array
+    if real_array(name, known, 2).shape[0] != array.shape[1]:
+        raise ValueError(f"{name} has shape {array.shape}: must be (K, K)")
+    return array.astype(np.float64)
+
+
 def _block(name, logits, classes):
-    logits = real_array("logits", logits, 2)
-    if logits.shape[0] != logits.shape[1]:
-        raise ValueError(f"logits has shape {logits.shape}: must be (K, K)")
+    logits = _square("logits", logits)
     index = np.asarray(classes)
     if index.ndim != 1 or index.dtype.kind not in "iu" or len(set(index.tolist())) != len(index):
         raise ValueError(f"{name} = {classes!r}: must be a list of different class indices")

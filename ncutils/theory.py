@@ -63,16 +63,17 @@ def _bias_difference(k_a, k_b, n_a, n_b, lam_b, a):
         p_x, p_y, _ = _probabilities(k_a, k_b, a, beta)
         return lam_b * beta * N / K - (n_a * p_x - n_b * p_y)
 
-    return brentq(residual, 0.0, K * n_a / (lam_b * N), xtol=1e-15, rtol=1e-15)
+    return brentq(residual, -K * n_b / (lam_b * N), K * n_a / (lam_b * N), xtol=1e-15, rtol=1e-15)
 
 
 def _probabilities(k_a, k_b, a, beta):
     """p_x, p_y of THEORY: probability a majority sample gives to one minority class, and a minority
     sample to one majority class; and 1 − p_d + p_o of a majority sample."""
     # logits relative to its own: other majority classes −a, minority −a (1 − 1/K_A) − β
-    other, minority = math.exp(-a), math.exp(-a * (1 - 1 / k_a) - beta)
-    total = 1 + (k_a - 1) * other + k_b * minority
-    p_y = 1 / (k_a + k_b * math.exp(-beta))
+    logits = 0.0, -a, -a * (1 - 1 / k_a) - beta
+    own, other, minority = (math.exp(logit - max(logits)) for logit in logits)
+    total = own + (k_a - 1) * other + k_b * minority
+    p_y = math.exp(min(beta, 0.0)) / (k_a * math.exp(min(beta, 0.0)) + k_b * math.exp(-max(beta, 0.0)))
     return minority / total, p_y, (k_a * other + k_b * minority) / total
 
 
@@ -109,6 +110,7 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     Without bias and K_A = 1 that is sqrt((K_B n_A + K_A n_B)/K). Source: ours, from ‖G‖_2 ≤ λ_Z at Z = 0.
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    lam_b = positive("lam_b", lam_b, infinite=True)
     if k_a == 1:
         return vanishing_threshold(k_a, k_b, n_a, n_b, lam_b)
     return math.sqrt(n_a)
@@ -121,7 +123,7 @@ def phase(ufm):
     """
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
-    level = ufm.lam_z * ufm.num_samples
+    level = ufm.lam_z * ufm.num_samples * (1 + 1e-12)  # on a line up to rounding is on it
     if len(ufm.groups) == 2:
         (n_a, in_a), (n_b, in_b) = ufm.groups.items()
         sizes = len(in_a), len(in_b), n_a, n_b
@@ -190,7 +192,9 @@ def deviation_constants(k_a, k_b, r, c):
     With Z = ½ ln(n_B) (I − 11ᵀ/K) + S + o(1), first order in 1/ln n_B. A group of one class has no
     angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Source: ours.
     """
-    k_a, k_b, r, _ = _two_groups(k_a, k_b, positive("r", r), 1.0)
+    if positive("r", r) < 1:
+        raise ValueError(f"r = {r}: must be n_A/n_B >= 1")
+    k_a, k_b, r, _ = _two_groups(k_a, k_b, r, 1.0)
     K = k_a + k_b
     S = limit_logits(k_a, k_b, r, 1.0, c)  # at n_B = 1 the leading term is 0
     frame = np.eye(K) - 1 / K

@@ -94,7 +94,7 @@ def pick_device(device):
 
 
 def _problems(ufms):
-    ufms = [ufms] if isinstance(ufms, UFM) else list(ufms)
+    ufms = [ufms] if isinstance(ufms, UFM) else list(ufms) if isinstance(ufms, (list, tuple)) else []
     if not ufms or not all(isinstance(ufm, UFM) for ufm in ufms):
         raise ValueError("ufms must be a UFM or a list of at least one UFM")
     if len({ufm.num_classes for ufm in ufms}) > 1:
@@ -253,9 +253,10 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=2e
     K, N, E = ufms[0].num_classes, len(images), len(ufms)
     if labels.shape != (N,) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError(f"labels has shape {labels.shape} and type {labels.dtype}: must be {N} class indices")
+    sizes = tuple(np.bincount(labels).tolist())
     for ufm in ufms:
-        if tuple(np.bincount(labels)) != ufm.class_sizes:
-            raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {tuple(np.bincount(labels))}")
+        if sizes != ufm.class_sizes:
+            raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {sizes}")
     if not isinstance(model, nn.Module) or not hasattr(model, "dim"):
         raise ValueError("model must be a torch module with an attribute dim, the number of its features")
     if any(True for _ in model.buffers()):
@@ -276,9 +277,10 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=2e
 
     # E copies of the network, each with its own initial weights, stacked: one tensor (E, …) per weight.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        copies = [_initialised(model) for _ in range(E)]
-        W = torch.randn(E, K, dim) / dim**0.5
+        torch.default_generator.manual_seed(seed)  # the CPU's only, which fork_rng puts back
+        # one member after the other, so that the first ones do not depend on how many follow
+        starts = [(_initialised(model), torch.randn(K, dim) / dim**0.5) for _ in range(E)]
+        copies, W = [body for body, _ in starts], torch.stack([W for _, W in starts])
         order = torch.Generator().manual_seed(seed)
     weights, _ = torch.func.stack_module_state(copies)
     body = copy.deepcopy(copies[0]).to(device)

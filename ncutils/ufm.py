@@ -14,7 +14,7 @@ def positive(name, value, infinite=False):
         number = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} = {value!r}: must be {allowed}") from None
-    if isinstance(value, (bool, str)) or not number > 0 or (math.isinf(number) and not infinite):
+    if isinstance(value, (bool, np.bool_, str)) or not number > 0 or (math.isinf(number) and not infinite):
         raise ValueError(f"{name} = {value!r}: must be {allowed}")
     return number
 
@@ -23,7 +23,7 @@ def whole(name, value, at_least):
     """`value` as an int if it is a whole number ≥ `at_least`, else ValueError."""
     try:
         number = float(value)
-        valid = not isinstance(value, (bool, str)) and number == int(number) and number >= at_least
+        valid = not isinstance(value, (bool, np.bool_, str)) and number == int(number) and number >= at_least
     except (TypeError, ValueError, OverflowError):
         valid = False
     if not valid:
@@ -34,9 +34,12 @@ def whole(name, value, at_least):
 def real_array(name, values, ndim):
     """`values` as a float64 array of `ndim` dimensions without NaN or infinity, else ValueError."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
     except (TypeError, ValueError):
-        raise ValueError(f"{name}: must be an array of real numbers with {ndim} dimensions") from None
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: must be an array of real numbers with {ndim} dimensions")
+    array = array.astype(np.float64)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: must have {ndim} dimensions and no empty one")
     if not np.isfinite(array).all():
@@ -118,7 +121,7 @@ class UFM:
     @property
     def lam_z(self):
         """λ_Z = sqrt(λ_W λ_H), the only combination of λ_W and λ_H that Z and b depend on."""
-        return math.sqrt(self.lam_w) * math.sqrt(self.lam_h)
+        return math.sqrt(self.lam_w * self.lam_h)
 
     @cached_property
     def groups(self):

@@ -85,7 +85,6 @@ def test_a_phase_diagram_names_each_phase_inside_it(ax):
     assert len(ax.texts) == 3
 
 
-@pytest.mark.xfail(strict=True, reason="takes the median of no place")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_phase_that_does_not_occur_is_not_named(ax):
     figures.phases(ax, [1, 2, 3], [1, 2], np.zeros((2, 3), int), ["here", "nowhere"])
@@ -140,7 +139,6 @@ def test_a_matrix_without_nan_is_not_hatched(ax):
     assert not any(c.get_hatch() for c in ax.collections)
 
 
-@pytest.mark.xfail(strict=True, reason="limits are taken from a matrix of NaN")
 def test_cosines_of_the_trivial_solution_can_be_drawn_without_a_warning(ax):
     trivial = solve(UFM.from_lam_z([4, 4, 2], 1.0))
     with warnings.catch_warnings():
