@@ -5,5 +5,11 @@ from .convex import Solution, dual_bound, solve
 from .data import load_images
 from .ledger import Ledger
 from .networks import MLP
-from .train import train_network, train_ufm
+from .theory import Phase
+from .train import Trained, train_network, train_ufm, ufm_objective
 from .ufm import UFM
+
+__all__ = [
+    "MLP", "UFM", "Ledger", "Phase", "Solution", "Trained", "dual_bound", "figures", "load_images",
+    "metrics", "solve", "theory", "train_network", "train_ufm", "ufm_objective",
+]

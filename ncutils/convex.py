@@ -21,8 +21,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import xlog1py, xlogy
 
-from .metrics import balance_residual, cosines_from_gram
-from .ufm import UFM, choice, positive, real_array, whole
+from .metrics import balance_residual
+from .ufm import UFM, choice, cosines_from_gram, positive, real_array, whole
 
 
 GROWTH = 0.9  # the Lipschitz estimate shrinks by this each step, so that steps can grow again

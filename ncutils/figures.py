@@ -11,6 +11,11 @@ STYLES = {
     "B": {"color": "#D55E00", "marker": "s", "linestyle": "--", "label": "minority B"},
     "AB": {"color": "#007A5A", "marker": "^", "linestyle": "-.", "label": "across A, B"},
 }
+# Two curves that are both about the minority, for two numbers of majority classes.
+STYLES |= {
+    "K_A = 5": {"color": "#7A3E9D", "marker": "D", "linestyle": "-", "label": "K_A = 5"},
+    "K_A = 3": {"color": "#8A6D00", "marker": "v", "linestyle": "--", "label": "K_A = 3"},
+}
 GREY = "#555555"
 
 
@@ -30,10 +35,10 @@ def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
     return fig, axes
 
 
-def exact(ax, x, y, group, label=None):
+def exact(ax, x, y, group, label=None, width=1.8):
     """Exact values as a line."""
     style = STYLES[group]
-    ax.plot(x, y, color=style["color"], linestyle=style["linestyle"], lw=1.8,
+    ax.plot(x, y, color=style["color"], linestyle=style["linestyle"], lw=width,
             label=label or f"{style['label']}, exact")
 
 
@@ -74,12 +79,14 @@ def threshold(ax, x, group, label):
     ax.axvline(x, color=STYLES[group]["color"], ls=":", lw=1.6, label=label)
 
 
-def heatmap(ax, matrix, title, class_sizes, limits=None, unit=""):
-    """A (K, K) matrix with lines between groups of equal class size; NaN is hatched."""
+def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
+    """A (K, K) matrix with lines between groups of equal class size; NaN is hatched.
+
+    `bar` draws a colour bar and names the classes; without it `limits` ought to be those of a neighbour."""
     ax.set_facecolor("white")
     bound = np.abs(limits or matrix[np.isfinite(matrix)]).max(initial=1e-12)
-    sns.heatmap(matrix, ax=ax, cmap="vlag", vmin=-bound, vmax=bound, square=True, xticklabels=1, yticklabels=1,
-                cbar_kws={"label": unit, "shrink": 0.8})
+    sns.heatmap(matrix, ax=ax, cmap="vlag", vmin=-bound, vmax=bound, square=True, xticklabels=int(bar),
+                yticklabels=int(bar), cbar=bar, cbar_kws={"label": unit, "shrink": 0.8} if bar else None)
     if np.isnan(matrix).any():
         K = len(matrix)
         ax.fill_between([0, K], 0, K, hatch="///", facecolor="none", edgecolor="#bbbbbb", lw=0, zorder=0)

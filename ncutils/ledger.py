@@ -42,18 +42,20 @@ class Ledger:
         for name, value in (("atol", atol), ("rtol", rtol)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} = {value!r}: must be a finite number >= 0")
-        measured, predicted = float(measured), float(predicted)
+        measured, predicted = _number("measured", measured), _number("predicted", predicted)
         tolerance = atol + rtol * abs(predicted)
         passed = abs(measured - predicted) <= tolerance
         self._add(what, evidence, "=", measured, predicted, tolerance, passed)
 
     def check_at_most(self, what, measured, bound, evidence="exact"):
         """measured ≤ bound; NaN fails."""
-        self._add(what, evidence, "<=", float(measured), float(bound), None, float(measured) <= bound)
+        measured, bound = _number("measured", measured), _number("bound", bound)
+        self._add(what, evidence, "<=", measured, bound, None, measured <= bound)
 
     def check_at_least(self, what, measured, bound, evidence="exact"):
         """measured ≥ bound; NaN fails."""
-        self._add(what, evidence, ">=", float(measured), float(bound), None, float(measured) >= bound)
+        measured, bound = _number("measured", measured), _number("bound", bound)
+        self._add(what, evidence, ">=", measured, bound, None, measured >= bound)
 
     def check_true(self, what, fact, evidence="exact"):
         """A fact that is true or not."""
@@ -68,7 +70,7 @@ class Ledger:
             relation, tolerance = row["relation"], row["tolerance"]
             measured, predicted = "", ""
             if relation == "=":
-                digits = _decimals(tolerance)
+                digits = _decimals(tolerance, row["predicted"])
                 predicted = f"{row['predicted']:.{digits}f}"
                 if row["evidence"] == "exact":
                     measured = f"{row['measured']:.{digits}f}"
@@ -124,6 +126,15 @@ class Ledger:
             raise LedgerError(f"ledger {self.name} has no row")
 
 
-def _decimals(tolerance):
-    """Decimals to print a value that is checked to `tolerance`: those that the check speaks for."""
-    return 8 if not 0 < tolerance < math.inf else max(0, min(8, math.floor(1e-9 - math.log10(tolerance))))
+def _number(name, value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} = {value!r}: must be a number") from None
+
+
+def _decimals(tolerance, predicted):
+    """Decimals to print a value with: those that its tolerance speaks for, two digits at least."""
+    if not (0 < tolerance < math.inf and 0 < abs(predicted) < math.inf):
+        return 8
+    return max(0, min(8, max(math.floor(1e-9 - math.log10(tolerance)), 1 - math.floor(math.log10(abs(predicted))))))

@@ -1,14 +1,14 @@
 """Neural-collapse metrics of features, logits and classifiers, in NumPy.
 
-Definitions follow the authors' code where it has one; where not, the source is named.
+Features are (d, N), logits Z (K, K), classifiers W (K, d). Arrays of another shape, or with NaN where it is not
+allowed, raise ValueError.
 """
 
 import numpy as np
 
-from .ufm import real_array, whole
+from .ufm import UFM, cosines_from_gram, real_array, whole
 
 PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
-ZERO = 1e-9  # a vector shorter than this fraction of the longest has no direction
 
 
 def _features_and_labels(features, labels):
@@ -51,7 +51,8 @@ def nc1(features, labels):
 
     The pseudo-inverse drops singular values below 1e-6 of the largest. `features` (d, N), `labels`
     (N,). NaN where all class means coincide. Once Σ_B loses rank (minority collapse), nearly lost
-    directions dominate the value: read `trace_ratio` beside it. Source: the authors' code.
+    directions dominate the value: read `trace_ratio` beside it. Source: the authors' code, which cuts
+    the pseudo-inverse at 1e-10; at 1e-6, directions lost to rounding in float32 networks are left out.
     """
     sigma_w, sigma_b = scatter(features, labels)
     if _one_point(features, sigma_b):
@@ -68,13 +69,6 @@ def trace_ratio(features, labels):
 def _one_point(features, sigma_b):
     """Whether the class means differ by no more than rounding."""
     return not np.trace(sigma_b) > 1e-26 * (np.asarray(features, dtype=np.float64) ** 2).sum(axis=0).mean()
-
-
-def cosines_from_gram(gram):
-    """Cosines (K, K) from inner products (K, K); NaN for vectors of relative length below 1e-9."""
-    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    lengths = np.where(lengths > ZERO * lengths.max(), lengths, np.nan)
-    return gram / np.outer(lengths, lengths)
 
 
 def cosines(matrix):
@@ -167,6 +161,8 @@ def balance_residual(classifier, class_means, ufm):
 
     0 at every critical point of the UFM: multiply ∂/∂W = 0 by Wᵀ and ∂/∂H = 0 by Hᵀ. 0 where W = 0.
     """
+    if not isinstance(ufm, UFM):
+        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
     W, H = real_array("classifier", classifier, 2), real_array("class_means", class_means, 2)
     if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (ufm.num_classes, ufm.num_samples):
         raise ValueError(
@@ -179,5 +175,11 @@ def balance_residual(classifier, class_means, ufm):
 
 
 def relative_gap(objective, optimum):
-    """objective/optimum − 1: how far a trained model is above the exact optimum."""
+    """objective/optimum − 1: how far trained models are above their exact optima, each a number or array.
+
+    ValueError unless all are positive."""
+    objective, optimum = np.asarray(objective, dtype=np.float64), np.asarray(optimum, dtype=np.float64)
+    for name, value in (("objective", objective), ("optimum", optimum)):
+        if not (value > 0).all():
+            raise ValueError(f"{name} = {value}: must be positive")
     return objective / optimum - 1

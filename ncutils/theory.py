@@ -10,8 +10,7 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import brentq
 
-from .metrics import cosines_from_gram
-from .ufm import UFM, positive, whole
+from .ufm import UFM, cosines_from_gram, positive, whole
 
 
 class Phase(Enum):
@@ -81,8 +80,9 @@ def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     """v = λ_Z N from which on the minority means are zero.
 
     v solves K (K_B n_A p_x² + K_A n_B p_y²) = v², where p_x is the probability that a majority sample
-    gives to one minority class and p_y that a minority sample gives to one majority class, at the
-    optimum with z_B = 0. Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0.
+    gives to one minority class and p_y that a minority sample gives to one majority class. There
+    z_B = 0 and majority logits are a (e_k − 1/K_A) on A; a solves 1 − p_d + p_o = v/sqrt(n_A), and the
+    bias λ_b b_A = K_B (n_A p_x − n_B p_y)/N, K_A b_A + K_B b_B = 0. Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0.
     Source: ours, from the optimality conditions.
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
@@ -149,7 +149,7 @@ def seli(class_sizes):
     """Cosines (K, K) of features and of classifiers in the SELI geometry of the given class sizes.
 
     With (I − 11ᵀ/K) D^{1/2} = U Σ Vᵀ, features have Gram D^{-1/2} V Σ Vᵀ D^{-1/2}, classifiers U Σ Uᵀ.
-    Source: Thrampoulidis et al., Imbalance Trouble, NeurIPS 2022.
+    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers. Source: Thrampoulidis et al., Imbalance Trouble, NeurIPS 2022.
     """
     n = UFM.from_lam_z(class_sizes, 1.0).sizes
     K = len(n)
@@ -165,6 +165,7 @@ def limit_logits(k_a, k_b, n_a, n_b, c):
     Own class minus a class of the other group: ½ ln n_B − ln q with q = c/sqrt(K (K_B r + K_A)),
     r = n_A/n_B. Own class minus another of the same group: ½ ln n_A − ln((c − K_B q sqrt(r))/K_A) in A,
     ½ ln n_B − ln((c − K_A q)/K_B) in B. Columns sum to zero. n_a, n_b may be floats up to 1e300.
+    Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0 and c > 0.
     Source: ours; the paper shows that the limit is an ETF, without a rate.
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)

@@ -67,7 +67,9 @@ class Trained:
     def accuracy(self, member, classes):
         """Fraction of the training samples of `classes` that are classified right."""
         scores = self.classifiers[member] @ self.features[member] + self.biases[member][:, None]
-        chosen = np.isin(self.labels[member], classes)
+        chosen = np.isin(self.labels[member], list(classes))
+        if not chosen.any():
+            raise ValueError(f"classes = {classes!r}: must name classes of the problem")
         return float((scores.argmax(axis=0) == self.labels[member])[chosen].mean())
 
 
@@ -264,6 +266,15 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=2e
     dim = whole("model.dim", model.dim, at_least=K)
     epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
     lr, seed, device = positive("lr", lr), whole("seed", seed, 0), pick_device(device)
+    if not images.std() > 0:
+        raise ValueError("images are all the same number: must vary")
+    try:
+        with torch.no_grad():
+            shape = tuple(model(torch.zeros(1, *images.shape[1:])).shape)
+    except RuntimeError as error:
+        raise ValueError(f"images has shape {images.shape}, which model does not take: {error}") from None
+    if shape != (1, dim):
+        raise ValueError(f"model gives features of shape {shape} for one image: must be {(1, dim)}, as model.dim says")
     exact = _exact(ufms)
 
     # Data live on the device.

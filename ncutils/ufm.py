@@ -1,4 +1,4 @@
-"""The problem: class sizes and penalties of the unconstrained feature model (UFM)."""
+"""The problem: class sizes and penalties of the unconstrained feature model (UFM); checks of arguments."""
 
 import math
 from dataclasses import dataclass
@@ -132,3 +132,13 @@ class UFM:
     def labels(self):
         """Class index of each sample (N,), class after class."""
         return np.repeat(np.arange(self.num_classes), self.class_sizes)
+
+
+ZERO = 1e-9  # a vector shorter than this fraction of the longest has no direction
+
+
+def cosines_from_gram(gram):
+    """Cosines (K, K) from inner products (K, K); NaN for vectors of relative length below 1e-9."""
+    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
+    lengths = np.where(lengths > ZERO * lengths.max(), lengths, np.nan)
+    return gram / np.outer(lengths, lengths)

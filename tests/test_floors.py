@@ -1,0 +1,26 @@
+"""A module of the package imports only from lower floors, so there are no circles."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "ncutils"
+FLOORS = {"ufm": 0, "theory": 1, "metrics": 1, "convex": 2, "networks": 2, "data": 2, "train": 3, "figures": 4, "ledger": 4}
+MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+
+
+def imported(path):
+    """Names of the package's modules that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield from [node.module] if node.module else [alias.name for alias in node.names]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_imports_come_from_lower_floors(path):
+    assert all(FLOORS[name] < FLOORS[path.stem] for name in imported(path))
+
+
+def test_imports_are_found():
+    assert set(imported(PACKAGE / "train.py")) == {"metrics", "convex", "ufm"}
