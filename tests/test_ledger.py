@@ -210,3 +210,12 @@ def test_a_second_run_replaces_the_file(tmp_path):
     short.check_true("only", True)
     short.show()
     assert len(json.loads((tmp_path / "claim.json").read_text())["rows"]) == 1
+
+
+def test_a_value_that_is_no_number_is_refused_by_name():
+    ledger = Ledger("claim")
+    with pytest.raises(ValueError, match="measured = 'b': must be a number"):
+        ledger.check("what", "b", 1)
+    with pytest.raises(ValueError, match="bound = None: must be a number"):
+        ledger.check_at_most("what", 1, None)
+    assert ledger.rows == []

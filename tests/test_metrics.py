@@ -281,3 +281,18 @@ def test_cosines_refuse_what_is_no_matrix(matrix, message):
 def test_balance_residual_refuses_shapes_that_do_not_fit(W, H):
     with pytest.raises(ValueError, match=r"classifier .* and class_means .*: must be \(K, d\)"):
         metrics.balance_residual(np.ones(W), np.ones(H), UFM([3, 2], 1, 1))
+
+
+@pytest.mark.parametrize("objective, optimum, name", [(-1.0, 1.0, "objective"), (1.0, 0.0, "optimum"), (math.nan, 1.0, "objective")])
+def test_relative_gap_refuses_what_is_not_positive(objective, optimum, name):
+    with pytest.raises(ValueError, match=f"{name} = .*must be positive"):
+        metrics.relative_gap(objective, optimum)
+
+
+def test_relative_gap_of_arrays_is_elementwise():
+    assert metrics.relative_gap([2.0, 3.0], [1.0, 2.0]) == pytest.approx([1.0, 0.5])
+
+
+def test_balance_asks_for_a_problem():
+    with pytest.raises(ValueError, match="ufm = 'problem': must be a UFM"):
+        metrics.balance_residual(np.eye(2), np.eye(2), "problem")

@@ -424,3 +424,28 @@ def test_cosines_of_a_trained_model_name_what_there_is(view):
     trained = train_ufm(TINY, 2, iterations=1, device="cpu")
     with pytest.raises(ValueError, match="of = .*: must be one of 'logits', 'features', 'classifier'"):
         trained.cosines(0, view)
+
+
+def test_images_that_the_model_does_not_take_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("ncutils.train.solve", refuse_to_solve)
+    with pytest.raises(ValueError, match=r"images has shape \(.*\), which model does not take"):
+        train_network(MLP((1, 3, 5), dim=2), IMAGES, LABELS, TINY)
+
+
+def test_a_model_that_does_not_give_its_dim_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("ncutils.train.solve", refuse_to_solve)
+    model = MLP(IMAGES.shape[1:], dim=5)
+    model.dim = 4
+    with pytest.raises(ValueError, match=r"features of shape \(1, 5\) for one image: must be \(1, 4\)"):
+        train_network(model, IMAGES, LABELS, TINY)
+
+
+def test_images_without_contrast_are_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr("ncutils.train.solve", refuse_to_solve)
+    with pytest.raises(ValueError, match="images are all the same number"):
+        train_network(MLP(IMAGES.shape[1:], dim=2), np.ones_like(IMAGES), LABELS, TINY)
+
+
+def test_accuracy_of_classes_that_are_not_there_is_refused(networks):
+    with pytest.raises(ValueError, match=r"classes = \[99\]"):
+        networks.accuracy(0, [99])
