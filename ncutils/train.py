@@ -131,7 +131,7 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None):
     device : None means CUDA if present, else CPU.
 
     Returns `Trained`, with history on a geometric grid of iterations. Raises ValueError where an
-    argument is not allowed. Source: ours; restart after O'Donoghue and Candès (2015).
+    argument is not allowed, FloatingPointError where the objective overflows. Source: ours; restart after O'Donoghue and Candès (2015).
     """
     ufms = _problems(ufms)
     K, E = ufms[0].num_classes, len(ufms)
@@ -195,6 +195,8 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None):
     for iteration in range(1, iterations + 1):
         y = tuple(a + momentum * (a - b) for a, b in zip(x, before))
         value, slope = objective(y, slope=True)
+        if not value.isfinite().all():  # no step would ever be short enough
+            raise FloatingPointError(f"the objective overflows in iteration {iteration}: the penalties are too large")
         length = total(slope)
         while True:
             new = tuple(a - step * g for a, g in zip(y, slope))

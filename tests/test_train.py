@@ -449,3 +449,10 @@ def test_images_without_contrast_are_refused_before_any_work(monkeypatch):
 def test_accuracy_of_classes_that_are_not_there_is_refused(networks):
     with pytest.raises(ValueError, match=r"classes = \[99\]"):
         networks.accuracy(0, [99])
+
+
+def test_penalties_that_overflow_stop_with_an_error_instead_of_no_end(monkeypatch):
+    small = solve(TINY)
+    monkeypatch.setattr("ncutils.train.solve", lambda *_, **__: small)
+    with pytest.raises(FloatingPointError, match="overflows in iteration 1"):
+        train_ufm(UFM.from_lam_z([2, 2], 1e200), dim=2)
