@@ -1,97 +1,185 @@
-r"""The exact solution: the convex program that the UFM is equal to, and its certificate.
+r"""The exact solution: the convex programs that the UFM is equal to, and their certificates.
 
-With Z = W H̄ (K, K) the mean logits, D = diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H):
+With Z = W H̄ (K, K) the mean logits, X = Z D^{1/2}, D = diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H):
 
-    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²      (CVX)
+    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
+    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z Σ_k sqrt(n_k) ‖z_k‖ + (λ_b/2) ‖b‖²        (CVX+)
 
-Its optimal value is that of the UFM, whose class means and classifier are factors of Z.
-Source: Hong and Ling, arXiv:2309.09725, claim (a). The certificate is ours: a point of the dual
+The optimal value of (CVX) is that of the UFM, whose class means and classifier are factors of Z. With nonnegative ("relu")
+features, (CVX+) is attained with one direction a class: an upper bound. A point of the dual
 
     max over Q of (1/N) Σ_k n_k Ent(q_k) − ‖g‖²/(2 λ_b),  g = (1/N) Σ_k n_k (e_k − q_k),
-    subject to q_k in the simplex and ‖(I − Q) D^{1/2}‖_2 ≤ λ_Z N
+    subject to q_k in the simplex and ‖G‖ ≤ λ_Z, G = (I − Q) D^{1/2}/N,
 
-bounds the optimal value from below, whatever point it is and however it was found.
+bounds the value of the UFM from below, whatever point it is and however it was found, if ‖G‖ is the spectral norm; and that
+of the UFM with nonnegative features, if ‖G‖² is the largest eigenvalue of GᵀG with negative entries set to 0, since no
+nonnegative h has a larger ‖G h‖/‖h‖. Source: (CVX) is claim (a) of Hong and Ling, arXiv:2309.09725; the rest is ours.
 """
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import helmert
 from scipy.special import xlog1py, xlogy
 
+from .blocks import Blocks
 from .metrics import balance_residual
+from .newton import Columns, Nuclear, minimise
+from .theory import GroupPhases, Phase
 from .ufm import UFM, choice, cosines_from_gram, positive, real_array, whole
 
-
-GROWTH = 0.9  # the Lipschitz estimate shrinks by this each step, so that steps can grow again
-CHECK_EVERY = 5  # steps between two certificates, each of which costs one more SVD
+FEATURES = ("linear", "relu")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
-    """A solution of (CVX), with the certificate of how far from the optimum it can be at most.
+    """A solution of (CVX) or (CVX+), with the certificate of how far from the optimum it can be at most.
 
     Attributes
     ----------
-    ufm : the problem.
-    logits : Z (K, K); column k holds the mean logits of class k, without the bias.
-    bias : b (K,).
-    objective : value of (CVX) at (Z, b), in nats.
-    gap : objective minus the dual bound: no (W, H, b) has a UFM objective below objective − gap.
-    certified : whether gap ≤ tol · objective.
-    iterations : proximal-gradient steps taken.
-    rank : rank of Z, exact zeros of the singular value thresholding.
+    ufm : the problem.   features : "linear" for (CVX), "relu" for (CVX+).
+    logits : Z (K, K); column k holds the mean logits of class k, without the bias.   bias : b (K,).
+    objective : value of the program at (Z, b), in nats.
+    gap : objective minus the dual bound: no (W, H, b), with H ≥ 0 for "relu", has a UFM objective below objective − gap.
+    certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of (CVX+):
+        the objective is then an upper bound of the UFM's optimum.
+    iterations : Newton steps taken.   rank : rank of Z.
+    group_gaps : {n: a_g in nats, exactly 0 where the classes of size n are one vector}, groups of two classes at least.
     """
 
     ufm: UFM
-    logits: np.ndarray
-    bias: np.ndarray
+    features: str
     objective: float
     gap: float
     certified: bool
     iterations: int
     rank: int
+    _blocks: Blocks = field(compare=False)
+    _point: np.ndarray = field(compare=False)
+    _group_bias: np.ndarray = field(compare=False)
 
     @property
     def relative_gap(self):
         """gap / objective."""
         return self.gap / self.objective
 
+    def __repr__(self):
+        K, G = self.ufm.num_classes, len(self.ufm.groups)
+        problem = f"{K} classes in {G} group{'s' * (G > 1)}, {self.features} features"
+        value = f"objective {self.objective:.8g}, optimal to a relative gap of {self.relative_gap:.1e}"
+        if not self.certified:
+            value = (f"objective {self.objective:.8g} is an upper bound of the optimum, which is at least "
+                     f"{self.objective - self.gap:.8g} (relative gap {self.relative_gap:.1e}, not certified)")
+        return f"Solution({problem}: {value}; rank {self.rank}, {self.iterations} iterations)"
+
     @cached_property
-    def _factors(self):
-        """U (K, rank), Σ (rank,), V (K, rank) of X = Z D^{1/2}."""
-        U, s, Vt = np.linalg.svd(self.logits * np.sqrt(self.ufm.sizes))
-        return U[:, : self.rank], s[: self.rank], Vt[: self.rank].T
+    def _group(self):
+        """Group of each class (K,)."""
+        group = np.empty(self.ufm.num_classes, dtype=int)
+        for g, members in enumerate(self.ufm.groups.values()):
+            group[members] = g
+        return group
+
+    def _expand(self, within, between):
+        """The (K, K) matrix Σ_g within_g (I_g − u_g u_gᵀ) + Σ_hg between_hg u_h u_gᵀ."""
+        counts = self._blocks.counts
+        blocks = (between - np.diag(within)) / np.sqrt(counts[:, None] * counts)
+        matrix = blocks[np.ix_(self._group, self._group)]
+        matrix[np.diag_indices_from(matrix)] += within[self._group]
+        return matrix
+
+    @cached_property
+    def _split(self):
+        """x_g = sqrt(n_g) a_g (G,) and M (G, G) of X = Z D^{1/2}."""
+        return self._point[0] / np.maximum(self._blocks.y_weight, 1), self._point[1:]
+
+    @cached_property
+    def logits(self):
+        x, M = self._split
+        root = np.sqrt(self._blocks.sizes)
+        return self._expand(x / root, M / root)
+
+    @cached_property
+    def bias(self):
+        return self._group_bias[self._group]
+
+    @property
+    def group_gaps(self):
+        x, _ = self._split
+        values = zip(self.ufm.groups, x / np.sqrt(self._blocks.sizes), self._blocks.counts)
+        return {n: float(a) for n, a, count in values if count > 1}
+
+    @property
+    def phase(self):
+        """What `theory.phase` predicts for linear features, as measured: a `Phase` or `GroupPhases`."""
+        collapsed = {n: a == 0 for n, a in self.group_gaps.items()}
+        if len(self.ufm.groups) != 2:
+            return GroupPhases(collapsed, (self.rank, self.rank))
+        if self.rank == 0:
+            return Phase.TRIVIAL
+        if not self._point[:, 1].any():
+            return Phase.MINORITY_VANISHES
+        return Phase.MINORITY_COLLAPSE if collapsed.get(min(self.ufm.groups)) else Phase.DISTINCT
+
+    @cached_property
+    def _lengths(self):
+        """‖x_k‖ of the columns of X, one a group (G,)."""
+        return np.linalg.norm(self._point, axis=0) / np.sqrt(self._blocks.counts)
 
     def cosines(self, of="logits"):
         """Cosines (K, K) between the columns of Z ("logits"), the class means h̄_k ("features"), or
         the rows of W ("classifier"). A class whose vector is zero has no cosine: NaN there."""
         choice("of", of, ("logits", "features", "classifier"))
-        U, s, V = self._factors
+        (x, M), size = self._split, np.sqrt(self._blocks.sizes[self._group])
+        if of == "logits":
+            return cosines_from_gram(self._expand(x**2, M.T @ M) / np.outer(size, size))
+        if self.features == "relu":
+            inverse = 1 / np.where(self._lengths > 0, self._lengths, np.inf)
+            return cosines_from_gram(
+                np.diag((self._lengths / self._blocks.sizes)[self._group]) if of == "features"
+                else self._expand(x**2 * inverse, (M * inverse) @ M.T))
+        U, s, Vt = np.linalg.svd(M)
         if of == "classifier":
-            gram = (U * s) @ U.T
-        elif of == "features":
-            gram = (V * s) @ V.T / np.sqrt(np.outer(self.ufm.sizes, self.ufm.sizes))
-        else:
-            gram = self.logits.T @ self.logits
-        return cosines_from_gram(gram)
+            return cosines_from_gram(self._expand(x, (U * s) @ U.T))
+        return cosines_from_gram(self._expand(x, (Vt.T * s) @ Vt) / np.outer(size, size))
 
-    def _frame(self, dim):
+    @cached_property
+    def _factors(self):
+        """L (K, r) and R (r, K) with L R = X and L Lᵀ, R Rᵀ of equal trace: optimal classifier and features."""
+        x, M = self._split
+        K = self.ufm.num_classes
+        if self.features == "relu":
+            alive = np.flatnonzero(self._lengths[self._group] > 0)
+            root = np.sqrt(self._lengths[self._group][alive])
+            X = self.logits * np.sqrt(self.ufm.sizes)
+            return X[:, alive] / root, root[:, None] * np.eye(K)[alive]
+        U, s, Vt = np.linalg.svd(M)
+        between = self.rank - int(self._blocks.more @ (x > 0))  # rank of M
+        weight = np.sqrt(s[:between]) / np.sqrt(self._blocks.counts[self._group])[:, None]
+        left, right = [U[self._group, :between] * weight], [(Vt.T[self._group, :between] * weight).T]
+        for g, members in enumerate(self.ufm.groups.values()):
+            if x[g] > 0:
+                basis = np.zeros((len(members) - 1, K))
+                basis[:, members] = helmert(len(members)) * math.sqrt(x[g])
+                left.append(basis.T)
+                right.append(basis)
+        return np.hstack(left), np.vstack(right)
+
+    def _in_dimension(self, dim, factor):
         dim = whole("dim", dim, at_least=self.ufm.num_classes)
-        return np.eye(dim, self.rank)  # R: the first columns of I
+        return np.pad(factor, ((0, dim - len(factor)), (0, 0)))  # the first coordinates
 
     def class_means(self, dim):
-        """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ."""
-        _, s, V = self._factors
+        """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ, nonnegative for "relu"."""
         scale = (self.ufm.lam_w / self.ufm.lam_h) ** 0.25
-        return scale * self._frame(dim) @ (V * np.sqrt(s)).T / np.sqrt(self.ufm.sizes)
+        return scale * self._in_dimension(dim, self._factors[1]) / np.sqrt(self.ufm.sizes)
 
     def classifier(self, dim):
         """W (K, dim), an optimal classifier: (λ_H/λ_W)^{1/4} U Σ^{1/2} Rᵀ."""
-        U, s, _ = self._factors
-        return (self.ufm.lam_h / self.ufm.lam_w) ** 0.25 * (U * np.sqrt(s)) @ self._frame(dim).T
+        return (self.ufm.lam_h / self.ufm.lam_w) ** 0.25 * self._in_dimension(dim, self._factors[0].T).T
 
     @property
     def balance_residual(self):
@@ -113,12 +201,14 @@ def cross_entropy(logits):
     return loss, gradient
 
 
-def objective(ufm, logits, bias):
-    """Value of (CVX) at Z (K, K) and b (K,), in nats. ValueError for a bias where λ_b is infinite."""
+def objective(ufm, logits, bias, features="linear"):
+    """Value of (CVX), or of (CVX+) for "relu", at Z (K, K) and b (K,), in nats. ValueError for a bias where λ_b = ∞."""
     logits, bias = _point(ufm, logits, bias)
+    choice("features", features, FEATURES)
     loss, _ = cross_entropy(logits + bias[:, None])
-    nuclear = np.linalg.svd(logits * np.sqrt(ufm.sizes), compute_uv=False).sum()
-    return ufm.sizes @ loss / ufm.num_samples + ufm.lam_z * nuclear + _bias_penalty(ufm, bias)
+    X = logits * np.sqrt(ufm.sizes)
+    norm = np.linalg.svd(X, compute_uv=False).sum() if features == "linear" else np.linalg.norm(X, axis=0).sum()
+    return ufm.sizes @ loss / ufm.num_samples + ufm.lam_z * norm + _bias_penalty(ufm, bias)
 
 
 def _point(ufm, logits, bias):
@@ -138,38 +228,6 @@ def _bias_penalty(ufm, bias):
     return 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * bias @ bias
 
 
-def _best_bias(ufm, logits, bias):
-    """The b that minimises (CVX) for fixed Z, by Newton's method from `bias`, and the gradient P − I there."""
-    weights = ufm.sizes / ufm.num_samples
-    eye = np.eye(ufm.num_classes)
-    loss, gradient = cross_entropy(logits + bias[:, None])
-    if math.isinf(ufm.lam_b):
-        return bias, gradient
-
-    def value(bias, loss):
-        return weights @ loss + _bias_penalty(ufm, bias)
-
-    for _ in range(100):
-        slope = gradient @ weights + ufm.lam_b * bias
-        P = gradient + eye
-        hessian = np.diag(P @ weights + ufm.lam_b) - (P * weights) @ P.T
-        step = np.linalg.solve(hessian, slope)
-        decrease = slope @ step
-        current = value(bias, loss)
-        t = 1.0
-        while t > 1e-9:
-            new = bias - t * step
-            new_loss, new_gradient = cross_entropy(logits + new[:, None])
-            # near the optimum differences of the value are rounding, and the full step is right
-            if decrease < 1e-12 * current or value(new, new_loss) <= current - 0.25 * t * decrease:
-                break
-            t /= 2
-        bias, loss, gradient = new, new_loss, new_gradient
-        if decrease < 1e-20 * current:
-            break
-    return bias, gradient
-
-
 def _dual(ufm, G):
     """Dual value at the Q with (I − Q) D^{1/2}/N = G (K, K), −inf where Q leaves the simplex."""
     N, n = ufm.num_samples, ufm.sizes
@@ -186,18 +244,23 @@ def _dual(ufm, G):
     return value
 
 
-def dual_bound(ufm, logits, bias, rank=0):
-    """A lower bound of the optimal value of (CVX), from any Z (K, K) and b (K,).
+def dual_bound(ufm, logits, bias, rank=0, features="linear"):
+    """A lower bound of the optimal value of the UFM, with H ≥ 0 for features "relu", from any Z (K, K) and b (K,).
 
-    G = (I − P) D^{1/2}/N is made feasible in two ways and the better bound returned: scaled to
-    ‖G‖_2 ≤ λ_Z; or with its `rank` largest singular values set to λ_Z exactly and the others cut at
-    λ_Z, moved towards the first as far as keeps Q ≥ 0. The second is exact to second order in the
-    error of Z, the first to first order. Source: ours, by Lagrange duality.
+    G = (I − P) D^{1/2}/N is scaled to ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root of the
+    largest eigenvalue of GᵀG with negative entries set to 0. For "linear" a second bound has the `rank` largest singular
+    values set to λ_Z exactly and the others cut at λ_Z, moved towards the first as far as keeps Q ≥ 0; it is exact to
+    second order in the error of Z, the first to first order. The better one is returned. Source: ours, by Lagrange duality.
     """
     logits, bias = _point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
+    choice("features", features, FEATURES)
     _, gradient = cross_entropy(logits + bias[:, None])
-    return _dual_bound(ufm, gradient, rank)
+    if features == "linear":
+        return _dual_bound(ufm, gradient, rank)
+    G = -gradient * np.sqrt(ufm.sizes) / ufm.num_samples
+    norm = math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
+    return _dual(ufm, min(1.0, ufm.lam_z / norm) * (1 - 1e-15) * G)
 
 
 def _dual_bound(ufm, gradient, rank):
@@ -218,74 +281,53 @@ def _dual_bound(ufm, gradient, rank):
     return max(_dual(ufm, scaled), _dual(ufm, mixed))
 
 
-def solve(ufm, features="linear", tol=1e-10, max_iterations=100_000):
-    """The global optimum of the UFM, by accelerated proximal gradient on (CVX) in X = Z D^{1/2}.
+def _nonnegative_norm(blocks, q):
+    """max ‖G h‖/‖h‖ over h ≥ 0, or more, for G = (I − Q) D^{1/2}/N: root of the largest eigenvalue of max(GᵀG, 0)."""
+    dual = blocks.pull_back(q, (blocks.others * q).sum(0))
+    M = dual[1:].T @ dual[1:]  # Gram matrix of G on vectors constant on groups
+    within = (dual[0] / np.maximum(blocks.y_weight, 1)) ** 2
+    same = (np.diag(M) - within) / blocks.counts  # product of two columns of G of one group
+    own = within + same  # ‖G e_k‖²
+    positive_part = np.maximum(M, 0.0) * blocks.across + np.diag(own + blocks.more * np.maximum(same, 0.0))
+    return math.sqrt(np.linalg.eigvalsh(positive_part)[-1])
 
-    The bias is minimised out exactly (Newton); the smooth part then has a gradient with Lipschitz
-    constant 1/(2N) in X. The step adapts to the local curvature, the momentum restarts when it points
-    uphill, and the iteration stops when the duality gap is at most tol · objective.
+
+def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
+    """The global optimum of (CVX), that is of the UFM; or of (CVX+), for nonnegative features.
+
+    Classes of equal size are merged into groups (`blocks`), then a proximal Newton method (`newton`) runs until the gap
+    between objective and dual is at most tol · objective. Neither knows the closed forms of `theory`.
 
     Parameters
     ----------
     ufm : UFM with any class sizes.
-    features : "linear", features free of sign; the only kind so far.
-    tol : relative gap to reach, > 0.
-    max_iterations : proximal steps at most; a solution that stops there warns with its gap, and its
-        `certified` is False.
+    features : "linear", features free of sign; or "relu", H ≥ 0, whose optimum is that of (CVX+) wherever
+        the returned solution is certified, and at most that elsewhere.
+    tol : relative gap to reach, > 0. 1e-13 is reached in general, 1e-14 often.
+    max_iterations : Newton steps at most; a solution that stops there warns with its gap.
 
     Returns a `Solution`. Raises ValueError where an argument is not allowed.
-
-    References: A. Beck and M. Teboulle, SIAM J. Imaging Sci. 2 (2009); K. Scheinberg, D. Goldfarb and
-    X. Bai, Found. Comput. Math. 14 (2014), for steps that may grow; B. O'Donoghue and E. Candès,
-    Found. Comput. Math. 15 (2015), for the restart.
     """
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
-    choice("features", features, ("linear",))
+    choice("features", features, FEATURES)
     tol, max_iterations = positive("tol", tol), whole("max_iterations", max_iterations, at_least=1)
-    K, root, N, lam = ufm.num_classes, np.sqrt(ufm.sizes), ufm.num_samples, ufm.lam_z
+    return _solve(ufm, features, tol, max_iterations)
 
-    def gradient(X, bias):
-        bias, slope = _best_bias(ufm, X / root, bias)
-        return bias, slope, slope * root / N
 
-    def prox(A, threshold):
-        U, s, Vt = np.linalg.svd(A)
-        s = np.maximum(s - threshold, 0.0)
-        return (U * s) @ Vt, s
-
-    X = before = np.zeros((K, K))
-    bias = np.zeros(K)
-    lipschitz = bound = 1 / (2 * N)
-    t = t_before = 1.0
-    best = -math.inf  # dual bounds hold whatever comes later, so the best one counts
-    for iteration in range(1, max_iterations + 1):
-        Y = X + (t_before - 1) / t * (X - before)
-        bias, _, slope_y = gradient(Y, bias)
-        while True:
-            new, s = prox(Y - slope_y / lipschitz, lam / lipschitz)
-            bias, slope, slope_new = gradient(new, bias)
-            move = new - Y
-            curvature = np.vdot(slope_new - slope_y, move)
-            # by convexity this implies the descent condition, without a difference of nearly equal values
-            if lipschitz >= bound or curvature <= lipschitz / 2 * np.vdot(move, move):
-                break
-            lipschitz = min(2 * lipschitz, bound)
-        uphill = np.vdot(Y - new, new - X) > 0
-        before, X = X, new
-        t_before, t = (1.0, 1.0) if uphill else (t, (1 + math.sqrt(1 + 4 * GROWTH * t * t)) / 2)
-        rank = int((s > 0).sum())
-        if iteration % CHECK_EVERY == 0 or iteration == max_iterations:
-            loss, _ = cross_entropy(X / root + bias[:, None])
-            primal = ufm.sizes @ loss / N + lam * s.sum() + _bias_penalty(ufm, bias)
-            best = max(best, _dual_bound(ufm, slope, rank))
-            if primal - best <= tol * primal:
-                break
-        lipschitz *= GROWTH
-    gap = max(primal - best, 0.0)
-    certified = bool(gap <= tol * primal)
-    if not certified:
+def _solve(ufm, features, tol, max_iterations):
+    counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)
+    blocks = Blocks(np.array(list(ufm.groups), dtype=np.float64), counts, ufm.lam_z, ufm.lam_b)
+    found = minimise(blocks, Nuclear if features == "linear" else Columns, tol, max_iterations)
+    if found.primal - found.dual > tol * found.primal:
         warnings.warn(
-            f"solve stopped after {iteration} iterations at relative gap {gap / primal:.1e}, above "
-            f"tol = {tol:.1e}: raise max_iterations or tol", RuntimeWarning, stacklevel=2)
-    return Solution(ufm, X / root, bias, primal, gap, certified, iteration, rank)
+            f"solve stopped after {found.iterations} iterations at relative gap {1 - found.dual / found.primal:.1e}, above "
+            f"tol = {tol:.1e}: raise max_iterations or tol", RuntimeWarning, stacklevel=3)
+    dual = found.dual
+    if features == "relu":
+        norm = _nonnegative_norm(blocks, found.probabilities)
+        dual = blocks.dual_value(min(1.0, blocks.lam / norm) * found.probabilities)
+    gap = max(found.primal - dual, 0.0)
+    return Solution(
+        ufm, features, found.primal, gap, bool(gap <= tol * found.primal), found.iterations, found.rank,
+        blocks, found.point, found.bias)

@@ -1,0 +1,189 @@
+r"""The programs (CVX) and (CVX+) with classes of equal size merged into groups: G² + G unknowns, whatever K is.
+
+Classes of one size are interchangeable, so at an optimum Z is constant on blocks: group g, K_g classes of n_g samples
+each, has Z_gg = a_g I + β_g 11ᵀ and Z_hg = c_hg 11ᵀ. With u_g = 1/sqrt(K_g) on group g, X = Z D^{1/2} splits into
+
+    X = Σ_g sqrt(n_g) a_g (I_g − u_g u_gᵀ) + Σ_hg M_hg u_h u_gᵀ,
+    M_gg = sqrt(n_g) (a_g + K_g β_g),   M_hg = sqrt(n_g K_g K_h) c_hg  (h ≠ g).
+
+A point is one array C (G + 1, G), column g for group g: its first row holds y_g = sqrt((K_g − 1) n_g) a_g, the others M.
+Then ‖C‖_F = ‖X‖_F and ‖X‖_* = Σ_g sqrt(K_g − 1) |y_g| + ‖M‖_*. A group of one class has y_g = 0.
+Source: the block structure is the paper's; the split of the norm is ours.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import xlog1py, xlogy
+
+
+class Blocks:
+    """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,) and counts K_g (G,), λ_Z and λ_b.
+
+    Margins E (…, G, G) are logits minus that of the own class: E_hg for a class of group h at a sample of group g, E_gg
+    for another class of the own group. `others` (G, G) counts those classes. p and q (G, G) are their probabilities.
+    """
+
+    def __init__(self, sizes, counts, lam, lam_b):
+        self.sizes, self.counts, self.lam, self.lam_b = sizes, counts, lam, lam_b
+        self.G, self.K, self.N = len(sizes), counts.sum(), sizes @ counts
+        self.biased = math.isfinite(lam_b)
+        self.weights = counts * sizes / self.N  # fraction of the samples
+        self.eye = np.eye(self.G)
+        self.across = 1 - self.eye
+        self.others = counts[:, None] - self.eye
+        self.none = np.where(self.others > 0, 0.0, -np.inf)  # a group of one class has no other class in it
+        self.root = np.sqrt(sizes * counts[:, None] * counts)  # M_hg / c_hg
+        self.more = counts - 1
+        self.within = np.sqrt(np.maximum(self.more, 1) * sizes)  # y_g / a_g
+        self.y_weight = np.sqrt(self.more)
+
+    def margins(self, C):
+        """E of the logits Z at C (…, G + 1, G), without bias."""
+        a = C[..., 0, :] / self.within
+        Z = C[..., 1:, :] / self.root  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
+        own = a * self.more / self.counts + np.diagonal(Z, axis1=-2, axis2=-1)
+        return (Z - own[..., None, :]) * self.across - a[..., None, :] * self.eye
+
+    def point(self, E):
+        """C (G + 1, G) of the Z with margins E whose columns sum to zero."""
+        own = -(self.others * E).sum(0) / self.K
+        a = np.where(self.more > 0, -np.diag(E), 0.0)
+        Z = (E + own) * self.across + np.diag(own - a * self.more / self.counts)
+        return np.vstack([a * self.within, Z * self.root])
+
+    def shift(self, b):
+        """What a bias b (…, G), one entry a group, adds to the margins."""
+        return b[..., :, None] - b[..., None, :]
+
+    def softmax(self, E):
+        """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the loss is tiny."""
+        peak = (E + self.none).max(0)
+        loss = np.logaddexp(0.0, peak + np.log((self.others * np.exp(np.minimum(E - peak, 0.0))).sum(0)))
+        return loss, np.exp(np.minimum(E - loss, 0.0))
+
+    def pull_back(self, T, rest):
+        """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg. T may be stacked."""
+        diagonal = np.diagonal(T, axis1=-2, axis2=-1)
+        C = np.empty((*T.shape[:-2], self.G + 1, self.G))
+        C[..., 0, :] = -(rest + diagonal) * (np.sqrt(self.sizes) / self.N * self.y_weight)
+        own = (self.more * diagonal - rest) * (np.sqrt(self.sizes) / self.N)
+        C[..., 1:, :] = T * (self.root / self.N) * self.across + own[..., None, :] * self.eye
+        return C
+
+    def pull_back_bias(self, T):
+        """Gradient of the same sum in the bias of the groups, (…, G)."""
+        flow = self.weights * self.counts[:, None] * self.across * T
+        return flow.sum(-1) - flow.sum(-2)
+
+    def bias_penalty(self, b):
+        return self.lam_b / 2 * (self.counts @ b**2) if self.biased else 0.0
+
+    def bias_hessian(self, p):
+        """Second derivative of loss and penalty in the bias of the groups, (G, G)."""
+        q = self.counts[:, None] * p * self.across
+        q += np.diag(1 - q.sum(0))
+        H = -(q * self.weights) @ q.T * self.across
+        return H + np.diag(self.lam_b * self.counts - H.sum(0))
+
+    def best_bias(self, E, b):
+        """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from b; loss and p there."""
+        loss, p = self.softmax(E + self.shift(b))
+        if not self.biased:
+            return b, loss, p
+        value = self.weights @ loss + self.bias_penalty(b)
+        for _ in range(100):
+            slope = self.pull_back_bias(p) + self.lam_b * self.counts * b
+            step = np.linalg.solve(self.bias_hessian(p), slope)
+            decrease, fraction = slope @ step, 1.0
+            while True:
+                new = b - fraction * step
+                new_loss, new_p = self.softmax(E + self.shift(new))
+                new_value = self.weights @ new_loss + self.bias_penalty(new)
+                # near the optimum differences of the value are rounding, and the full step is right
+                if decrease < 1e-12 * value or new_value <= value - 0.25 * fraction * decrease or fraction < 1e-9:
+                    break
+                fraction /= 2
+            b, loss, p, value = new, new_loss, new_p, new_value
+            if decrease < 1e-20 * value:
+                break
+        return b, loss, p
+
+    def probabilities(self, dual):
+        """q with (I − Q) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
+        q = -dual[1:] * (self.N / self.root) * self.across
+        gamma = np.where(self.more > 0, dual[0] / np.maximum(self.y_weight, 1), np.diag(dual[1:]))
+        return q + np.diag(self.N / np.sqrt(self.sizes) * (gamma - np.diag(dual[1:])) / self.counts)
+
+    def dual_value(self, q):
+        """Σ_g weights_g Ent(q_g) − ‖g‖²/(2 λ_b), with g the slope in the bias; −inf where q leaves the simplex."""
+        rest = (self.others * q).sum(0)
+        if q.min() < 0 or rest.max() > 1:
+            return -math.inf
+        value = -self.weights @ ((self.others * xlogy(q, q)).sum(0) + xlog1py(1 - rest, -rest))
+        if self.biased:
+            slope = self.pull_back_bias(q)  # that of a class is slope_g / K_g
+            value -= slope @ (slope / self.counts) / (2 * self.lam_b)
+        return value
+
+    def start(self):
+        """A point C near the optimum: the one whose dual matrix is λ times the polar factor of (I − 11ᵀ/K) D^{1/2}.
+
+        Where that is no matrix of probabilities, these are raised to a small positive number."""
+        m = np.sqrt(self.counts / self.K)
+        U, _, Vt = np.linalg.svd((self.eye - np.outer(m, m)) * np.sqrt(self.sizes))
+        dual = self.lam * np.vstack([self.y_weight, U[:, :-1] @ Vt[:-1]])
+        q = np.maximum(self.probabilities(dual), 1e-3 * self.lam * self.N / (self.K * np.sqrt(self.sizes)))
+        own = np.maximum(1 - (self.others * q).sum(0), 1 / self.K)
+        return self.point(np.minimum(np.log(q / own), 0.0))
+
+    def merged(self, groups):
+        """The program with neighbouring groups merged into that many, and the merged group of each group (G,)."""
+        part = np.arange(self.G) * groups // self.G
+        counts = np.bincount(part, self.counts)
+        return Blocks(np.bincount(part, self.counts * self.sizes) / counts, counts, self.lam, self.lam_b), part
+
+
+class Smooth:
+    """Loss and bias penalty at C, minimised over the bias: value, gradient (G + 1, G) and second derivative."""
+
+    def __init__(self, blocks, C, bias):
+        self.blocks = blocks
+        self.bias, self.loss, self.p = blocks.best_bias(blocks.margins(C), bias)
+        self.own = np.exp(-self.loss)
+        self.value = blocks.weights @ self.loss + blocks.bias_penalty(self.bias)
+        self.gradient = blocks.pull_back(self.p, (blocks.others * self.p).sum(0))
+
+    @property
+    def lipschitz(self):
+        """A bound of the second derivative here: 2 max p (1 − p)/N, by Gershgorin, and at most 1/(2N)."""
+        p = np.where(self.blocks.others > 0, self.p, 0.0)
+        return 2 * max((p * (1 - p)).max(), (self.own * (1 - self.own)).max()) / self.blocks.N
+
+    def hessian(self):
+        """The second derivative, as a function of directions D (…, G + 1, G)."""
+        blocks, weighted = self.blocks, self.blocks.others * self.p
+
+        def change(E):  # of p, and of 1 − p_own over p_own
+            mean = (weighted * E).sum(-2)
+            return self.p * (E - mean[..., None, :]), mean
+
+        def apply(D):
+            E = blocks.margins(D)
+            T, mean = change(E)
+            if blocks.biased:  # the bias follows
+                T, mean = change(E - blocks.across * blocks.shift(blocks.pull_back_bias(T) @ inverse))
+            return blocks.pull_back(T, mean * self.own)
+
+        inverse = np.linalg.inv(blocks.bias_hessian(self.p)) if blocks.biased else None
+        return apply
+
+    def hessian_diagonal(self):
+        """Diagonal (G + 1, G) of the second derivative at fixed bias."""
+        b = self.blocks
+        q = b.counts[:, None] * self.p * b.across  # probability of a whole other group
+        out, same = q.sum(0), b.more * np.diag(self.p)
+        slope = b.more / b.counts
+        spread = out * slope**2 + same - (out * slope + same) ** 2
+        M = q * (1 - q) + np.diag(out * (1 - out) / b.counts)
+        return np.vstack([spread * b.counts / np.maximum(b.more, 1), M]) / b.N
