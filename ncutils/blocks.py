@@ -127,15 +127,10 @@ class Blocks:
         return value
 
     def start(self):
-        """A point C near the optimum: the one whose dual matrix is λ times the polar factor of (I − 11ᵀ/K) D^{1/2}.
-
-        Where that is no matrix of probabilities, these are raised to a small positive number."""
-        m = np.sqrt(self.counts / self.K)
-        U, _, Vt = np.linalg.svd((self.eye - np.outer(m, m)) * np.sqrt(self.sizes))
-        dual = self.lam * np.vstack([self.y_weight, U[:, :-1] @ Vt[:-1]])
-        q = np.maximum(self.probabilities(dual), 1e-3 * self.lam * self.N / (self.K * np.sqrt(self.sizes)))
-        own = np.maximum(1 - (self.others * q).sum(0), 1 / self.K)
-        return self.point(np.minimum(np.log(q / own), 0.0))
+        """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in closed form."""
+        p = np.minimum(self.lam * self.N / np.sqrt(self.sizes), 1.0) / self.K  # of each other class
+        a = np.log1p((1 - self.K * p) / p)
+        return self.point(np.broadcast_to(-a, (self.G, self.G)))
 
     def merged(self, groups):
         """The program with neighbouring groups merged into that many, and the merged group of each group (G,)."""
@@ -178,12 +173,26 @@ class Smooth:
         inverse = np.linalg.inv(blocks.bias_hessian(self.p)) if blocks.biased else None
         return apply
 
-    def hessian_diagonal(self):
-        """Diagonal (G + 1, G) of the second derivative at fixed bias."""
+    def shifted_inverse(self, alpha):
+        """(second derivative at fixed bias + alpha)⁻¹, as a function of directions D (G + 1, G).
+
+        For one class of group g, with coordinates along its own class, the rest of its group and the other groups, the
+        derivative is (diag(p) − s sᵀ)/N, so that Sherman and Morrison's formula inverts it."""
         b = self.blocks
-        q = b.counts[:, None] * self.p * b.across  # probability of a whole other group
-        out, same = q.sum(0), b.more * np.diag(self.p)
-        slope = b.more / b.counts
-        spread = out * slope**2 + same - (out * slope + same) ** 2
-        M = q * (1 - q) + np.diag(out * (1 - out) / b.counts)
-        return np.vstack([spread * b.counts / np.maximum(b.more, 1), M]) / b.N
+        p = np.vstack([self.own, self.p])
+        s = np.vstack([self.own, self.p * np.sqrt(b.others)])
+        inverse = 1 / (p / b.N + alpha)
+        ratio = inverse * s / np.sqrt(b.N - (s**2 * inverse).sum(0))
+        cosine, sine = np.sqrt(b.more / b.counts), np.sqrt(1 / b.counts)  # from (y_g, M_gg) to those coordinates
+
+        def rotate(D, sine):
+            y, own = D[0], np.diag(D[1:])
+            D = np.vstack([cosine * y + sine * own, D[1:]])
+            np.fill_diagonal(D[1:], cosine * own - sine * y)
+            return D
+
+        def apply(D):
+            D = rotate(D, sine)
+            return rotate(inverse * D + ratio * (ratio * D).sum(0), -sine)
+
+        return apply

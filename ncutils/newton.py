@@ -54,13 +54,11 @@ class Nuclear:
         bent = (self.symmetric * (M + T) + self.antisymmetric * (M - T)) / 2
         return np.concatenate([np.zeros_like(D[..., :1, :]), bent], axis=-2)
 
-    def preconditioner(self, diagonal):
-        """Inverse of the curvature plus an approximate Hessian, given the diagonal of that."""
-        first, rest = diagonal[0], (self.U**2).T @ diagonal[1:] @ (self.Vt**2).T
-        keep, swap = (self.symmetric + self.antisymmetric) / 2 + rest, (self.symmetric - self.antisymmetric) / 2
-        determinant = np.where(self.free[1:], keep * keep.T - swap**2, 1.0)  # of the pair (i, j), (j, i)
-        first = np.where(self.free[0], first, 1.0)
-        return lambda D: np.vstack([D[0] / first, (keep.T * D[1:] - swap * D[1:].T) / determinant])
+    def inverse_root(self, D, alpha):
+        """(curvature + alpha)^{-1/2} D."""
+        M, T = D[1:], D[1:].T
+        bent = (M + T) / np.sqrt(self.symmetric + alpha) + (M - T) / np.sqrt(self.antisymmetric + alpha)
+        return np.vstack([D[0] / math.sqrt(alpha), bent / 2]) * self.free
 
 
 class Columns:
@@ -88,9 +86,9 @@ class Columns:
     def curvature(self, D):
         return self.bend * (D - self.unit * (self.unit * D).sum(-2)[..., None, :])
 
-    def preconditioner(self, diagonal):
-        total = np.where(self.free, diagonal + self.bend, 1.0)
-        return lambda D: D / total
+    def inverse_root(self, D, alpha):
+        along = self.unit * (self.unit * D).sum(0)
+        return ((D - along) / np.sqrt(self.bend + alpha) + along / math.sqrt(alpha)) * self.free
 
 
 class Iterate:
@@ -136,7 +134,7 @@ def newton_step(smooth, term):
     operator = lambda D: term.to_basis(second(term.from_basis(D))) + term.curvature(D)
     free = np.flatnonzero(term.free)
     if right.size > DENSE:
-        return term.from_basis(conjugate_gradients(operator, right, term.preconditioner(smooth.hessian_diagonal())))
+        return term.from_basis(conjugate_gradients(operator, right, preconditioner(smooth, term)))
     step = np.zeros(right.size)
     if len(free):
         basis = np.zeros((len(free), right.size))
@@ -144,6 +142,22 @@ def newton_step(smooth, term):
         matrix = operator(basis.reshape(-1, *right.shape)).reshape(len(free), -1)[:, free]
         step[free] = np.linalg.solve(matrix, right.ravel()[free])
     return term.from_basis(step.reshape(right.shape))
+
+
+def preconditioner(smooth, term):
+    """(C + α)^{-1/2} (H + α)⁻¹ (C + α)^{-1/2} ≈ (C + H)⁻¹, as a function of directions in the basis.
+
+    C is the term's curvature and H the second derivative at fixed bias: each alone is inverted at once, C in the basis of
+    singular vectors, H column by column. α is of the size of most eigenvalues of H. Source: ours, a symmetric form of the
+    alternating-direction method of Peaceman and Rachford (1955)."""
+    alpha = math.exp(np.log(np.maximum(smooth.p, 1e-300)).mean()) / smooth.blocks.N
+    inverse = smooth.shifted_inverse(alpha)
+
+    def apply(D):
+        D = inverse(term.from_basis(term.inverse_root(D, alpha)))
+        return term.inverse_root(term.to_basis(D), alpha)
+
+    return apply
 
 
 def conjugate_gradients(operator, right, precondition, most=200, accuracy=1e-2):
