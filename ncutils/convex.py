@@ -32,6 +32,8 @@ from .theory import GroupPhases, Phase
 from .ufm import UFM, choice, cosines_from_gram, positive, real_array, whole
 
 FEATURES = ("linear", "relu")
+LARGEST = 1e100  # ratios of numbers beyond it may overflow
+SMALLEST_LAM_B = 1e-12
 
 
 @dataclass(frozen=True, repr=False)
@@ -312,17 +314,21 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
     choice("features", features, FEATURES)
     tol, max_iterations = positive("tol", tol), whole("max_iterations", max_iterations, at_least=1)
-    return _solve(ufm, features, tol, max_iterations)
-
-
-def _solve(ufm, features, tol, max_iterations):
+    n, N, lam = float(max(ufm.class_sizes)), float(ufm.num_samples), ufm.lam_z
+    if N > LARGEST or lam * N < math.sqrt(n) / LARGEST:
+        raise ValueError(
+            f"class_sizes with N = {N:.3g} and lam_z = {lam:.3g}: N must be at most {LARGEST:.0e} and lam_z at least "
+            f"sqrt(max n_k)/N/{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
+    if ufm.lam_b < SMALLEST_LAM_B:
+        raise ValueError(f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias")
+    lam = min(lam, 2 / math.sqrt(N))  # from 1/sqrt(N) on Z = 0, and the penalty is 0
     counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)
-    blocks = Blocks(np.array(list(ufm.groups), dtype=np.float64), counts, ufm.lam_z, ufm.lam_b)
+    blocks = Blocks(np.array(list(ufm.groups), dtype=np.float64), counts, lam, ufm.lam_b)
     found = minimise(blocks, Nuclear if features == "linear" else Columns, tol, max_iterations)
     if found.primal - found.dual > tol * found.primal:
         warnings.warn(
             f"solve stopped after {found.iterations} iterations at relative gap {1 - found.dual / found.primal:.1e}, above "
-            f"tol = {tol:.1e}: raise max_iterations or tol", RuntimeWarning, stacklevel=3)
+            f"tol = {tol:.1e}: raise max_iterations or tol", RuntimeWarning, stacklevel=2)
     dual = found.dual
     if features == "relu":
         norm = _nonnegative_norm(blocks, found.probabilities)

@@ -121,7 +121,8 @@ class UFM:
     @property
     def lam_z(self):
         """λ_Z = sqrt(λ_W λ_H), the only combination of λ_W and λ_H that Z and b depend on."""
-        return math.sqrt(self.lam_w * self.lam_h)
+        product = self.lam_w * self.lam_h
+        return math.sqrt(product) if 1e-300 < product < 1e300 else math.sqrt(self.lam_w) * math.sqrt(self.lam_h)
 
     @cached_property
     def groups(self):
