@@ -7,9 +7,10 @@ from .ledger import Ledger
 from .networks import MLP
 from .theory import Phase
 from .train import Trained, train_network, train_ufm, ufm_objective
+from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
 from .ufm import UFM
 
 __all__ = [
-    "MLP", "UFM", "Ledger", "Phase", "Solution", "Trained", "dual_bound", "figures", "load_images",
-    "metrics", "solve", "theory", "train_network", "train_ufm", "ufm_objective",
+    "MLP", "UFM", "Ledger", "Phase", "Solution", "Trained", "TwoGroups", "dual_bound", "figures", "load_images",
+    "metrics", "solve", "solve_two_groups", "solve_two_groups_log", "theory", "train_network", "train_ufm", "ufm_objective",
 ]

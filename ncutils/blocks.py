@@ -105,7 +105,7 @@ class Blocks:
                     break
                 fraction /= 2
             b, loss, p, value = new, new_loss, new_p, new_value
-            if decrease < 1e-20 * value:
+            if decrease < 1e-16 * value:
                 break
         return b, loss, p
 

@@ -160,7 +160,7 @@ def preconditioner(smooth, term):
     return apply
 
 
-def conjugate_gradients(operator, right, precondition, most=200, accuracy=1e-2):
+def conjugate_gradients(operator, right, precondition, most=200, accuracy=1e-4):
     """Solve operator(step) = right, symmetric and positive definite, to a relative accuracy in the preconditioned norm."""
     step, residual, direction, size = np.zeros_like(right), right, 0.0, 1.0
     goal = None
@@ -193,6 +193,7 @@ class Minimum:
 def minimise(blocks, Term, tol, most):
     """Minimise loss, bias penalty and a norm until primal − dual ≤ tol · primal, in `most` iterations at most.
 
+    The gap is of second order in the error of the point, so one more Newton step follows, which leaves rounding there.
     blocks : Blocks.   Term : Nuclear for (CVX), Columns for (CVX+).   Returns a `Minimum`.
     """
     start, bias = blocks.start(), np.zeros(blocks.G)
@@ -201,17 +202,22 @@ def minimise(blocks, Term, tol, most):
         found = minimise(coarse, Term, max(tol, 1e-4), most)
         start, bias = blocks.point(coarse.margins(found.point)[np.ix_(part, part)]), found.bias[part]
     now = Iterate(blocks, Term, start, bias)
-    best = now  # dual bounds hold whatever comes later
+    best, done = now, False  # dual bounds hold whatever comes later
     for iteration in range(1, most + 1):
         best = max(best, now, key=lambda iterate: iterate.dual)
-        if now.primal - best.dual <= tol * now.primal or iteration == most:
+        before, done = done, now.primal - best.dual <= tol * now.primal
+        if (done and before) or iteration == most:
             break
-        step, fraction = newton_step(now.smooth, now.term), 1.0
-        while True:  # fraction 0, the proximal gradient step, never raises the envelope
-            trial = Iterate(blocks, Term, now.term.point + fraction * step, now.smooth.bias)
-            if fraction == 0 or trial.envelope <= now.primal * (1 + ROUNDING):
-                break
-            fraction = fraction / 4 if fraction > 1e-4 else 0.0
-        now = trial
+        now = descend(blocks, Term, now)
     return Minimum(
         now.term.point, now.smooth.bias, now.primal, best.dual, best.probabilities, iteration, now.term.rank)
+
+
+def descend(blocks, Term, now):
+    """The iterate after Newton's step from `now`, cut back until the envelope is not above the objective there."""
+    step, fraction = newton_step(now.smooth, now.term), 1.0
+    while True:  # fraction 0, the proximal gradient step, never raises the envelope
+        trial = Iterate(blocks, Term, now.term.point + fraction * step, now.smooth.bias)
+        if fraction == 0 or trial.envelope <= now.primal * (1 + ROUNDING):
+            return trial
+        fraction = fraction / 4 if fraction > 1e-4 else 0.0
