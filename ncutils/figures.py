@@ -4,6 +4,7 @@ a line is exact, a hollow marker a trained UFM, a filled marker a network on ima
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.patheffects import withStroke
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
 STYLES = {
@@ -115,15 +116,16 @@ def plane_of_means(ax, features, labels, classes, title):
     ax.set_aspect("equal", adjustable="datalim")
 
 
-def phases(ax, x, y, index, names):
-    """A phase diagram on log axes: index (len(y), len(x)) of the phase of each setting, named inside."""
-    shades = plt.get_cmap("Blues")(np.linspace(0.55, 0.05, len(names)))
-    ax.pcolormesh(x, y, index, cmap=plt.matplotlib.colors.ListedColormap(shades), vmin=-0.5, vmax=len(names) - 0.5)
-    ax.set(xscale="log", yscale="log")
+def field(ax, x, y, values, title, unit):
+    """Values (len(y), len(x)) ≥ 0 over log axes, one pixel each; what is exactly 0 is grey."""
+    mesh = ax.pcolormesh(x, y, np.ma.masked_equal(values, 0.0), cmap="YlGnBu", vmin=0.0, rasterized=True)
+    ax.set_facecolor("#c8c8c8")
+    ax.figure.colorbar(mesh, ax=ax, label=unit, shrink=0.9)
+    ax.set(xscale="log", yscale="log", title=title, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
     ax.grid(False)
-    for i, name in enumerate(names):
-        rows, columns = np.nonzero(index == i)
-        if not len(rows):
-            continue
-        column = int(np.median(columns[columns >= np.median(columns)]))
-        ax.text(x[column], y[int(np.median(rows[columns == column]))], name, ha="center", va="center")
+
+
+def boundary(ax, x, y, linestyle, label):
+    """A predicted boundary over a field: black, edged in white."""
+    ax.plot(x, y, color="black", ls=linestyle, lw=1.4, label=label,
+            path_effects=[withStroke(linewidth=3, foreground="white")])

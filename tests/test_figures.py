@@ -74,23 +74,22 @@ def test_limits_and_thresholds_are_dotted_lines_in_the_groups_colour(ax, group):
     assert limit.get_label().endswith("limit") and threshold.get_label() == "predicted"
 
 
-def test_a_phase_diagram_names_each_phase_inside_it(ax):
+def test_a_field_hides_exact_zeros_and_nothing_else(ax):
     x, y = np.geomspace(1, 100, 9), np.geomspace(1, 10, 5)
-    index = np.repeat([[0, 0, 0, 1, 1, 1, 2, 2, 2]], 5, axis=0)
-    figures.phases(ax, x, y, index, ["left", "middle", "right"])
+    values = np.maximum(np.arange(45.0).reshape(5, 9) - 12, 0)
+    figures.field(ax, x, y, values, "finding", "a_B (nats)")
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
-    assert np.array_equal(mesh(ax).reshape(5, 9), index)
-    for text in ax.texts:
-        where = text.get_position()
-        phase = index[np.abs(y - where[1]).argmin(), np.abs(x - where[0]).argmin()]
-        assert ["left", "middle", "right"][phase] == text.get_text()
-    assert len(ax.texts) == 3
+    drawn = np.ma.asarray(ax.collections[0].get_array()).reshape(5, 9)
+    assert np.array_equal(drawn.mask, values == 0) and np.array_equal(drawn.filled(0), values)
+    assert ax.get_title(loc="left") == "finding"
+    assert [other.get_ylabel() for other in ax.figure.axes if other is not ax] == ["a_B (nats)"]
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_phase_that_does_not_occur_is_not_named(ax):
-    figures.phases(ax, [1, 2, 3], [1, 2], np.zeros((2, 3), int), ["here", "nowhere"])
-    assert [text.get_text() for text in ax.texts] == ["here"]
+def test_a_boundary_can_be_seen_on_dark_and_on_light(ax):
+    figures.boundary(ax, [1, 2], [3, 4], "--", "prediction")
+    [line] = ax.lines
+    assert line.get_linestyle() == "--" and line.get_color() == "black" and line.get_label() == "prediction"
+    assert line.get_path_effects()
 
 
 @pytest.mark.parametrize("rows, columns", [(1, 1), (2, 1), (1, 3)])
