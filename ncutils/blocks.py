@@ -17,6 +17,11 @@ import numpy as np
 from scipy.special import xlog1py, xlogy
 
 
+def diagonal(A):
+    """The diagonal of A (…, G, G), to be read or written."""
+    return np.einsum("...gg->...g", A)
+
+
 class Blocks:
     """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,) and counts K_g (G,), λ_Z and λ_b.
 
@@ -37,20 +42,25 @@ class Blocks:
         self.more = counts - 1
         self.within = np.sqrt(np.maximum(self.more, 1) * sizes)  # y_g / a_g
         self.y_weight = np.sqrt(self.more)
+        self.slope = self.more / self.counts
+        self.y_unit, self.M_unit = np.sqrt(sizes) / self.N * self.y_weight, self.root / self.N * self.across
+        self.own_unit = np.sqrt(sizes) / self.N
+        self.bias_unit = self.weights * counts[:, None] * self.across
 
     def margins(self, C):
         """E of the logits Z at C (…, G + 1, G), without bias."""
         a = C[..., 0, :] / self.within
         Z = C[..., 1:, :] / self.root  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
-        own = a * self.more / self.counts + np.diagonal(Z, axis1=-2, axis2=-1)
-        return (Z - own[..., None, :]) * self.across - a[..., None, :] * self.eye
+        E = Z - (a * self.slope + diagonal(Z))[..., None, :]
+        diagonal(E)[...] = -a
+        return E
 
     def point(self, E):
         """C (G + 1, G) of the Z with margins E whose columns sum to zero."""
         own = -(self.others * E).sum(0) / self.K
         a = np.where(self.more > 0, -np.diag(E), 0.0)
         Z = (E + own) * self.across + np.diag(own - a * self.more / self.counts)
-        return np.vstack([a * self.within, Z * self.root])
+        return np.concatenate([(a * self.within)[None], Z * self.root])
 
     def shift(self, b):
         """What a bias b (…, G), one entry a group, adds to the margins."""
@@ -59,21 +69,22 @@ class Blocks:
     def softmax(self, E):
         """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the loss is tiny."""
         peak = (E + self.none).max(0)
-        loss = np.logaddexp(0.0, peak + np.log((self.others * np.exp(np.minimum(E - peak, 0.0))).sum(0)))
-        return loss, np.exp(np.minimum(E - loss, 0.0))
+        ratio = np.exp(np.minimum(E - peak, 0.0))
+        loss = np.logaddexp(0.0, peak + np.log((self.others * ratio).sum(0)))
+        return loss, ratio * np.exp(peak - loss)
 
     def pull_back(self, T, rest):
         """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg. T may be stacked."""
-        diagonal = np.diagonal(T, axis1=-2, axis2=-1)
+        same = diagonal(T)
         C = np.empty((*T.shape[:-2], self.G + 1, self.G))
-        C[..., 0, :] = -(rest + diagonal) * (np.sqrt(self.sizes) / self.N * self.y_weight)
-        own = (self.more * diagonal - rest) * (np.sqrt(self.sizes) / self.N)
-        C[..., 1:, :] = T * (self.root / self.N) * self.across + own[..., None, :] * self.eye
+        np.multiply(rest + same, -self.y_unit, out=C[..., 0, :])
+        np.multiply(T, self.M_unit, out=C[..., 1:, :])
+        np.multiply(self.more * same - rest, self.own_unit, out=diagonal(C[..., 1:, :]))
         return C
 
     def pull_back_bias(self, T):
         """Gradient of the same sum in the bias of the groups, (…, G)."""
-        flow = self.weights * self.counts[:, None] * self.across * T
+        flow = self.bias_unit * T
         return flow.sum(-1) - flow.sum(-2)
 
     def bias_penalty(self, b):
@@ -81,10 +92,13 @@ class Blocks:
 
     def bias_hessian(self, p):
         """Second derivative of loss and penalty in the bias of the groups, (G, G)."""
-        q = self.counts[:, None] * p * self.across
-        q += np.diag(1 - q.sum(0))
-        H = -(q * self.weights) @ q.T * self.across
-        return H + np.diag(self.lam_b * self.counts - H.sum(0))
+        q = self.counts[:, None] * p
+        diagonal(q)[:] = 0.0
+        diagonal(q)[:] = 1 - q.sum(0)
+        H = (q * -self.weights) @ q.T
+        diagonal(H)[:] = 0.0
+        diagonal(H)[:] = self.lam_b * self.counts - H.sum(0)
+        return H
 
     def best_bias(self, E, b):
         """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from b; loss and p there."""
@@ -111,9 +125,11 @@ class Blocks:
 
     def probabilities(self, dual):
         """q with (I − Q) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
-        q = -dual[1:] * (self.N / self.root) * self.across
-        gamma = np.where(self.more > 0, dual[0] / np.maximum(self.y_weight, 1), np.diag(dual[1:]))
-        return q + np.diag(self.N / np.sqrt(self.sizes) * (gamma - np.diag(dual[1:])) / self.counts)
+        q = dual[1:] * (-self.N / self.root)
+        own = dual[1:].diagonal()
+        gamma = np.where(self.more > 0, dual[0] / np.maximum(self.y_weight, 1), own)
+        diagonal(q)[:] = (gamma - own) / (self.own_unit * self.counts)
+        return q
 
     def dual_value(self, q):
         """Σ_g weights_g Ent(q_g) − ‖g‖²/(2 λ_b), with g the slope in the bias; −inf where q leaves the simplex."""
@@ -170,7 +186,7 @@ class Smooth:
             E = blocks.margins(D)
             T, mean = change(E)
             if blocks.biased:  # the bias follows
-                T, mean = change(E - blocks.across * blocks.shift(blocks.pull_back_bias(T) @ inverse))
+                T, mean = change(E - blocks.shift(blocks.pull_back_bias(T) @ inverse))
             return blocks.pull_back(T, mean * self.own)
 
         inverse = np.linalg.inv(blocks.bias_hessian(self.p)) if blocks.biased else None

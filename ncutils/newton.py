@@ -8,6 +8,7 @@ SIAM J. Optim. 28 (2018), for the globalisation; the curvature of the norm, the 
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +19,11 @@ COARSE = 16  # groups from which on the start is the solution with groups merged
 ROUNDING = 1e-14
 
 
+def stack(y, M):
+    """The array C of first row y (G,) and further rows M (G, G)."""
+    return np.concatenate([y[None], M])
+
+
 class Nuclear:
     """λ ‖X‖_* = λ (Σ sqrt(K_g − 1) |y_g| + ‖M‖_*), at its proximal point with step t from Y.
 
@@ -26,20 +32,27 @@ class Nuclear:
     """
 
     def __init__(self, blocks, Y, t):
-        lam, weight = blocks.lam, blocks.lam * blocks.y_weight
+        self.lam, weight = blocks.lam, blocks.lam * blocks.y_weight
         self.U, s, self.Vt = np.linalg.svd(Y[1:])
-        shrunk, pressure = np.maximum(s - t * lam, 0.0), np.minimum(s / t, lam)
-        y = np.sign(Y[0]) * np.maximum(np.abs(Y[0]) - t * weight, 0.0)
-        self.point = np.vstack([y, (self.U * shrunk) @ self.Vt])
-        self.dual = np.vstack([np.clip(Y[0] / t, -weight, weight), (self.U * pressure) @ self.Vt])
-        self.value = weight @ np.abs(y) + lam * shrunk.sum()
-        self.rank = int((shrunk > 0).sum() + blocks.more @ (y != 0))
-        active = shrunk > 0
-        self.free = np.vstack([y != 0, active[:, None] | active])
-        # in the singular basis, the parts symmetric and antisymmetric in (i, j) have one curvature each
-        total = np.where(self.free[1:], shrunk[:, None] + shrunk, 1.0)
-        self.symmetric = (2 * lam - pressure[:, None] - pressure) / total
-        self.antisymmetric = (pressure[:, None] + pressure) / total
+        self.shrunk, self.pressure = np.maximum(s - t * self.lam, 0.0), np.minimum(s / t, self.lam)
+        length = np.abs(Y[0])
+        self.y = np.copysign(np.maximum(length - t * weight, 0.0), Y[0])
+        self.point = stack(self.y, (self.U * self.shrunk) @ self.Vt)
+        self.dual = stack(np.copysign(np.minimum(length / t, weight), Y[0]), (self.U * self.pressure) @ self.Vt)
+        self.value = weight @ np.abs(self.y) + self.lam * self.shrunk.sum()
+        self.rank = int((self.shrunk > 0).sum() + blocks.more @ (self.y != 0))
+
+    @cached_property
+    def free(self):
+        active = self.shrunk > 0
+        return stack(self.y != 0, active[:, None] | active)
+
+    @cached_property
+    def bend(self):
+        """Curvature of the parts symmetric and antisymmetric in (i, j), in the basis: one number each for a pair."""
+        total = np.where(self.free[1:], self.shrunk[:, None] + self.shrunk, 1.0)
+        pressed = self.pressure[:, None] + self.pressure
+        return (2 * self.lam - pressed) / total, pressed / total
 
     def to_basis(self, D):
         return np.concatenate([D[..., :1, :], self.U.T @ D[..., 1:, :] @ self.Vt.T], axis=-2) * self.free
@@ -51,14 +64,16 @@ class Nuclear:
         """Second derivative of the term along D (…, G + 1, G), in the basis."""
         M = D[..., 1:, :]
         T = np.swapaxes(M, -1, -2)
-        bent = (self.symmetric * (M + T) + self.antisymmetric * (M - T)) / 2
+        symmetric, antisymmetric = self.bend
+        bent = (symmetric * (M + T) + antisymmetric * (M - T)) / 2
         return np.concatenate([np.zeros_like(D[..., :1, :]), bent], axis=-2)
 
     def inverse_root(self, D, alpha):
         """(curvature + alpha)^{-1/2} D."""
         M, T = D[1:], D[1:].T
-        bent = (M + T) / np.sqrt(self.symmetric + alpha) + (M - T) / np.sqrt(self.antisymmetric + alpha)
-        return np.vstack([D[0] / math.sqrt(alpha), bent / 2]) * self.free
+        symmetric, antisymmetric = self.bend
+        bent = (M + T) / np.sqrt(symmetric + alpha) + (M - T) / np.sqrt(antisymmetric + alpha)
+        return stack(D[0] / math.sqrt(alpha), bent / 2) * self.free
 
 
 class Columns:
