@@ -185,7 +185,8 @@ class Solution:
 
     @property
     def balance_residual(self):
-        """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F of the factors; 0 where Z = 0."""
+        """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F of the factors; 0 where Z = 0. For "relu" only the diagonals of the
+        two matrices agree, since H ≥ 0 binds."""
         dim = self.ufm.num_classes
         return balance_residual(self.classifier(dim), self.class_means(dim), self.ufm)
 

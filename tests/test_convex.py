@@ -362,6 +362,169 @@ def test_tiny_losses_keep_all_their_digits(margin):
     assert np.diag(gradient) == pytest.approx([-2 * math.exp(-margin)] * 3, rel=1e-12, abs=0)
 
 
+# Nonnegative features -----------------------------------------------------------------------------
+
+OPEN = {  # a gap remains: sharing feature directions may pay
+    "tail": (UFM.from_lam_z(tail(10), 1e-3, 0.02), 3.2e-4),
+    "weak bias penalty": (two(5, 500, 100, 0.0030, 1e-4), 9.9e-3),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ufm", PAPER, ids=name)
+def test_the_nonnegative_program_is_certified_in_the_papers_settings(ufm):
+    found = relu(ufm)
+    assert found.certified and 0 <= found.relative_gap <= 1e-10
+    assert found.objective >= exact(ufm).objective - exact(ufm).gap  # fewer features to choose from
+    assert "upper bound" not in repr(found) and "optimal to a relative gap" in repr(found)
+
+
+@functools.cache
+def relu(ufm, tol=1e-10):
+    return solve(ufm, features="relu", tol=tol)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("setting", OPEN)
+def test_where_the_gap_stays_open_the_objective_is_called_an_upper_bound(setting):
+    ufm, gap = OPEN[setting]
+    found = relu(ufm)
+    assert not found.certified and found.relative_gap == pytest.approx(gap, rel=0.05)
+    assert "is an upper bound of the optimum, which is at least" in repr(found) and "not certified" in repr(found)
+    assert "optimal to" not in repr(found)
+
+
+def best_direction(G, rng):
+    """The largest ‖G h‖/‖h‖ that a search over h ≥ 0 finds: random directions, then projected power steps from them."""
+    K = len(G)
+    h = rng.random((K, 400)) * (rng.random((K, 400)) < rng.choice([0.2, 0.5, 1.0], 400))
+    h = np.hstack([h, np.eye(K)])[:, np.append(h.any(axis=0), np.ones(K, dtype=bool))]
+    for _ in range(100):
+        h = np.maximum(h + 3 / np.linalg.norm(G, 2) ** 2 * G.T @ (G @ h), 0)
+        h /= np.linalg.norm(h, axis=0)
+    return np.linalg.norm(G @ h, axis=0).max()
+
+
+SEARCHED = [*PAPER[:40:4], *PAPER[40::4], *(ufm for ufm, _ in OPEN.values()), UFM.from_lam_z([30, 20, 10, 5], 0.02, 0.05)]
+
+
+@pytest.mark.parametrize("ufm", SEARCHED, ids=name)
+def test_no_direction_h_has_more_than_the_certificate_allows(ufm):
+    found = relu(ufm, tol=1e-13)
+    G = dual_matrix(found)
+    norm = math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0))[-1])
+    longest = best_direction(G, np.random.default_rng(0))
+    assert longest <= norm * (1 + 1e-12)
+    if found.certified:
+        assert longest <= ufm.lam_z * (1 + 1e-9)
+    else:  # the search finds why: two classes that gain by sharing a direction
+        assert longest > ufm.lam_z * (1 + 1e-4)
+    bound = dual_bound(ufm, found.logits, found.bias, features="relu")
+    assert bound == pytest.approx(found.objective - found.gap, rel=1e-7)
+
+
+@given(problems, points, st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.3, 2.0]))
+def test_no_nonnegative_features_are_below_the_bound(ufm, point, seed, scale):
+    found, d = relu(ufm), ufm.num_classes + 2
+    rng = np.random.default_rng(seed)
+    # the objective of one feature vector a class is that of all samples
+    W = found.classifier(d) + scale * rng.standard_normal((ufm.num_classes, d))
+    H = np.maximum(found.class_means(d) + scale * rng.standard_normal((d, ufm.num_classes)), 0)
+    b = found.bias + (0 if math.isinf(ufm.lam_b) else scale) * rng.standard_normal(ufm.num_classes)
+    loss, _ = convex.cross_entropy(W @ H + b[:, None])
+    penalty = ufm.lam_w * (W**2).sum() + ufm.lam_h * (ufm.sizes * H**2).sum()
+    bias = 0 if math.isinf(ufm.lam_b) else ufm.lam_b * (b**2).sum()
+    assert ufm.sizes @ loss / ufm.num_samples + (penalty + bias) / 2 >= found.objective - found.gap
+    assert dual_bound(ufm, *random_point(ufm, *point), features="relu") <= found.objective * (1 + 1e-13)
+
+
+@given(problems)
+def test_factors_of_the_nonnegative_program_have_its_objective(ufm):
+    found, d = relu(ufm), ufm.num_classes + 1
+    W, H = found.classifier(d), found.class_means(d)
+    assert (H >= 0).all() and W @ H == pytest.approx(found.logits, abs=1e-12 * max(1, abs(found.logits).max()))
+    # each feature direction is balanced; the products of different ones are not, as H ≥ 0 binds
+    balance = ufm.lam_w * (W**2).sum(axis=0), ufm.lam_h * (H**2) @ ufm.sizes
+    assert balance[0] == pytest.approx(balance[1], rel=1e-12, abs=1e-300)
+    penalty = (ufm.lam_w * (W**2).sum() + ufm.lam_h * (ufm.sizes * H**2).sum()) / 2
+    columns = ufm.lam_z * (np.sqrt(ufm.sizes) * np.linalg.norm(found.logits, axis=0)).sum()
+    assert penalty == pytest.approx(columns, rel=1e-12, abs=1e-300)
+    for of, vectors in {"logits": found.logits, "features": H, "classifier": W.T}.items():
+        assert found.cosines(of) == pytest.approx(metrics.cosines(vectors), abs=1e-7, nan_ok=True)
+    apart = ~np.eye(ufm.num_classes, dtype=bool)
+    features = found.cosines("features")[apart]
+    assert np.nanmax(np.abs(features), initial=0.0) == 0  # orthogonal
+
+
+@given(problems.filter(lambda ufm: math.isinf(ufm.lam_b)))
+def test_without_bias_the_nonnegative_program_has_a_closed_form(ufm):
+    found = relu(ufm, tol=1e-12)
+    assert found.certified
+    assert found.logits == pytest.approx(theory.relu_logits(ufm.class_sizes, ufm.lam_z), abs=1e-9)
+
+
+# Phases -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ufm", [u for u in PAPER + FEW + SMALL if len(u.groups) == 2 and not ON_THE_LINE(u)], ids=name)
+def test_the_measured_phase_is_the_predicted_one(ufm):
+    found = exact(ufm)
+    assert found.phase == theory.phase(ufm)
+    assert set(found.group_gaps) == {n for n, members in ufm.groups.items() if len(members) > 1}
+    for n, gap in found.group_gaps.items():
+        measured = metrics.minority_gap(found.logits, ufm.groups[n])
+        assert measured == pytest.approx(gap, abs=1e-12) and (gap > 0) == (ufm.lam_z * ufm.num_samples < math.sqrt(n))
+
+
+@given(problems)
+def test_groups_collapse_where_the_theorem_says(ufm):
+    found, predicted = exact(ufm), theory.phase(ufm)
+    if len(ufm.groups) != 2:
+        assert found.phase.collapsed == predicted.collapsed
+        assert predicted.rank[0] <= found.phase.rank[0] == found.rank == found.phase.rank[1] <= predicted.rank[1]
+
+
+# Any size, any penalty ----------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("K, ufm", [
+    (100, UFM.from_lam_z(tail(100, 500), 5e-4, 0.02)),
+    (300, UFM.from_lam_z(tail(300, 5000), 0.8 * math.sqrt(50) / sum(tail(300)))),
+    (1000, UFM.from_lam_z([500] * 300 + [300] * 300 + [100] * 400, 3e-5, 0.02))], ids=["tail of 100", "tail of 300", "three groups"])
+def test_many_classes_are_certified(K, ufm):
+    found = solve(ufm, tol=1e-12)
+    assert found.certified and found.iterations <= 12 and found.logits.shape == (K, K)
+    if K <= 300:  # by the certificate on the full matrix, which knows no groups
+        assert dual_bound(ufm, found.logits, found.bias, found.rank) == pytest.approx(found.objective, rel=1e-11)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("features", ["linear", "relu"])
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+def test_the_number_of_steps_does_not_grow_with_small_penalties_or_many_samples(lam_b, features):
+    for lam_z in 10.0 ** -np.arange(3, 16, 2):
+        found = solve(two(5, 500, 100, lam_z, lam_b), features, tol=1e-13)
+        assert found.certified and found.iterations <= 8  # measured 4 to 7
+    for n in 10 ** np.arange(3, 16, 3):
+        found = solve(UFM.from_lam_z([int(2 * n)] * 5 + [int(n)] * 5, 0.1 / (15 * n), lam_b), features, tol=1e-13)
+        assert found.certified and found.iterations <= 8
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("features", ["linear", "relu"])
+@pytest.mark.parametrize("lam_b", [INF, 1e12, 0.02, 1e-12])
+@pytest.mark.parametrize("sizes", [[1, 1], [1] * 5, [1000, 1], [10**90, 10**90, 10**80], [10**15, 1], [1, 10**6, 3], [5] * 50])
+def test_extreme_problems_are_solved_without_nan(sizes, lam_b, features):
+    trivial = 0
+    for lam_z in (1e-90, 1e-30, 1e-12, 1e-3, 1.0, 1e12, 1e100, 1e300):
+        found = solve(UFM.from_lam_z(sizes, lam_z, lam_b), features)
+        assert np.isfinite(found.logits).all() and np.isfinite(found.bias).all() and 0 <= found.gap < math.inf
+        assert features == "relu" or found.certified
+        trivial += found.rank == 0
+    assert trivial >= 3 and found.rank == 0 and not found.logits.any()
+
+
 # Stopping, and refusals ---------------------------------------------------------------------------
 
 
@@ -393,7 +556,11 @@ UFM_22 = UFM.from_lam_z([2, 2], 0.1)
 
 @pytest.mark.parametrize("call, message", [
     (lambda: solve([2, 2]), r"ufm = \[2, 2\]: must be a UFM"),
-    (lambda: solve(UFM_22, features="sigmoid"), "features = 'sigmoid': must be one of 'linear'"),
+    (lambda: solve(UFM_22, features="sigmoid"), "features = 'sigmoid': must be one of 'linear', 'relu'"),
+    (lambda: dual_bound(UFM_22, np.eye(2), np.zeros(2), features="tanh"), "features = 'tanh': must be one of 'linear', 'relu'"),
+    (lambda: solve(UFM.from_lam_z([10**120, 1], 0.1)), "N must be at most 1e[+]100.*solve_two_groups_log"),
+    (lambda: solve(UFM.from_lam_z([5, 5], 1e-200)), "lam_z = 1e-200: N must be at most .* and lam_z at least"),
+    (lambda: solve(UFM.from_lam_z([5, 5], 0.1, 1e-13)), "lam_b = 1e-13: solve needs at least 1e-12"),
     (lambda: solve(UFM_22, tol=0), "tol = 0: must be a positive number"),
     (lambda: solve(UFM_22, tol=-1e-3), "tol = -0.001"),
     (lambda: solve(UFM_22, tol=math.nan), "tol = nan"),
