@@ -27,4 +27,4 @@ class MLP(nn.Sequential):
         for fan_in, fan_out in zip(sizes, sizes[1:]):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         super().__init__(*(layers if features == "relu" else layers[:-1]))
-        self.dim = sizes[-1]
+        self.dim, self.features = sizes[-1], features

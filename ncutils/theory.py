@@ -1,4 +1,4 @@
-"""Closed forms: thresholds and phases, and the two geometries that class means can tend to.
+"""Closed forms: thresholds and phases, the optimum with ReLU features, and the geometries that class means can tend to.
 
 "Paper" is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
 """
@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import brentq
 
-from .ufm import UFM, cosines_from_gram, positive, whole
+from .ufm import UFM, cosines_from_gram, positive, real_array, whole
 
 
 class Phase(Enum):
@@ -33,6 +33,10 @@ class GroupPhases:
 
     collapsed: dict
     rank: tuple
+
+
+def _finite(name, value):
+    return float(real_array(name, [value], 1)[0])
 
 
 def _two_groups(k_a, k_b, n_a, n_b):
@@ -159,23 +163,63 @@ def seli(class_sizes):
     return cosines_from_gram(features), cosines_from_gram((U * s) @ U.T)
 
 
+def relu_vanishing_threshold(n_k, num_classes):
+    """λ_Z N = sqrt(n_k (1 − 1/K)) from which on the features of a class of size n_k are zero, where features
+    are nonnegative (ReLU) and there is no bias.
+
+    Whatever the other class sizes: classes do not interact, and none merges with another before.
+    Raises ValueError unless n_k > 0 and K ≥ 2. Source: ours, from `relu_logits`.
+    """
+    n_k, K = positive("n_k", n_k), whole("num_classes", num_classes, 2)
+    return math.sqrt(n_k * (1 - 1 / K))
+
+
+def relu_logits(class_sizes, lam_z):
+    """Z (K, K) at the optimum of the UFM with nonnegative features (H ≥ 0) and no bias.
+
+    z_k = a_k (e_k − 1/K) with a_k = ln((1 − (K−1) ε_k)/ε_k), where ε_k = λ_Z N / sqrt(n_k K (K−1)) is the
+    probability of each wrong class; z_k = 0 where ε_k ≥ 1/K. Features of different classes are orthogonal,
+    and non-zero columns of Z are always at the angle of an ETF, −1/(K−1).
+    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0. Source: ours, from
+    the optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0.
+    """
+    ufm = UFM.from_lam_z(class_sizes, lam_z)
+    K = ufm.num_classes
+    wrong = np.minimum(ufm.lam_z * ufm.num_samples / np.sqrt(ufm.sizes * K * (K - 1)), 1 / K)
+    a = np.where(wrong < 1 / K, np.log1p(-(K - 1) * wrong) - np.log(wrong), 0.0)
+    return a * (np.eye(K) - 1 / K)
+
+
 def limit_logits(k_a, k_b, n_a, n_b, c):
     """Z (K, K) to O(1) as n → ∞ with n_A/n_B and c = λ_Z N fixed, no bias; the error is O(1/ln n).
 
-    Own class minus a class of the other group: ½ ln n_B − ln q with q = c/sqrt(K (K_B r + K_A)),
-    r = n_A/n_B. Own class minus another of the same group: ½ ln n_A − ln((c − K_B q sqrt(r))/K_A) in A,
-    ½ ln n_B − ln((c − K_A q)/K_B) in B. Columns sum to zero. n_a, n_b may be floats up to 1e300.
+    `limit_logits_log`, which has the formula, at n_a, n_b: floats up to 1e300.
     Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0 and c > 0.
-    Source: ours; the paper shows that the limit is an ETF, without a rate.
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
-    c = positive("c", c)
-    K, r = k_a + k_b, n_a / n_b
-    q = c / math.sqrt(K * (k_b * r + k_a))
-    cross = math.log(n_b) / 2 - math.log(q)
+    return limit_logits_log(k_a, k_b, math.log(n_a / n_b), math.log(n_b), c)
+
+
+def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
+    """`limit_logits` in ln r = ln(n_A/n_B) ≥ 0 and ln n_B, of any size: nothing overflows.
+
+    Own class minus a class of the other group: ½ ln n_B − ln q with q = c/sqrt(K (K_B r + K_A)).
+    Own class minus another of the same group: ½ ln n_A − ln((c − K_B q sqrt(r))/K_A) in A,
+    ½ ln n_B − ln((c − K_A q)/K_B) in B. Columns sum to zero.
+    Raises ValueError unless k_a, k_b ≥ 1, log_ratio ≥ 0 and log_n_b are finite and c > 0.
+    Source: ours; the paper shows that the limit is an ETF, without a rate.
+    """
+    k_a, k_b, c = whole("k_a", k_a, 1), whole("k_b", k_b, 1), positive("c", c)
+    log_ratio, log_n_b = _finite("log_ratio", log_ratio), _finite("log_n_b", log_n_b)
+    if log_ratio < 0:
+        raise ValueError(f"log_ratio = {log_ratio}: must be ln(n_A/n_B) >= 0, A being the majority")
+    K, log_n_a = k_a + k_b, log_n_b + log_ratio
+    q_root_r = c / math.sqrt(K * (k_b + k_a * math.exp(-log_ratio)))  # q sqrt(r)
+    q = q_root_r * math.exp(-log_ratio / 2)
+    cross = log_n_a / 2 - math.log(q_root_r)
     within = {
-        "A": math.log(n_a) / 2 - math.log((c - k_b * q * math.sqrt(r)) / k_a),
-        "B": math.log(n_b) / 2 - math.log((c - k_a * q) / k_b),
+        "A": log_n_a / 2 - math.log((c - k_b * q_root_r) / k_a),
+        "B": log_n_b / 2 - math.log((c - k_a * q) / k_b),
     }
     Z = np.empty((K, K))
     for k in range(K):

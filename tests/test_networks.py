@@ -10,7 +10,7 @@ from ncutils import MLP
 @pytest.mark.parametrize("features, layers", [("linear", 2 * 3), ("relu", 2 * 3 + 1)])
 def test_layers_and_shapes(features, layers):
     model = MLP((3, 4, 5), widths=(7, 6), dim=8, features=features)
-    assert model.dim == 8 and len(model) == layers
+    assert model.dim == 8 and model.features == features and len(model) == layers
     assert [(m.in_features, m.out_features) for m in model if isinstance(m, nn.Linear)] == [(60, 7), (7, 6), (6, 8)]
     assert isinstance(model[-1], nn.ReLU if features == "relu" else nn.Linear)
     assert model(torch.randn(11, 3, 4, 5)).shape == (11, 8)

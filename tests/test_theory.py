@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize
 
 from ncutils import UFM, metrics, solve, theory
+from ncutils.convex import objective
 from ncutils.theory import GroupPhases, Phase
 
 INF = math.inf
@@ -393,6 +394,77 @@ def test_nothing_deviates_for_balanced_data():
     assert list(theory.deviation_constants(4, 6, 1, 0.2).values()) == pytest.approx([0, 0, 0], abs=1e-13)
 
 
+@pytest.mark.parametrize("k_a, k_b, r", [*LIMITS, (5, 5, 1e6)])
+def test_limit_logits_in_logarithms_where_floats_overflow(k_a, k_b, r):
+    errors = [log_n * np.abs(theory.limit_logits_log(k_a, k_b, math.log(r), log_n, 0.1)
+                             - reference(k_a, k_b, r, log_n, 0.1)).max() for log_n in (600, 1000, 3000, 1e5)]
+    assert max(errors) < (6 if r < 10 else 60)
+    assert errors[3] == pytest.approx(errors[2], rel=0.02)  # settled: the error is a constant over ln n
+
+
+def test_limit_logits_in_logarithms_are_the_same_function():
+    for k_a, k_b, r in LIMITS:
+        in_logarithms = theory.limit_logits_log(k_a, k_b, math.log(r), math.log(1e7), 0.3)
+        assert in_logarithms == pytest.approx(theory.limit_logits(k_a, k_b, r * 1e7, 1e7, 0.3), abs=1e-13)
+    assert np.isfinite(theory.limit_logits_log(2, 3, 3000, 3000, 0.1)).all()
+
+
+# Nonnegative features -----------------------------------------------------------------------------
+
+
+def column_by_descent(n_k, N, K, lam_z):
+    """z_k from the smooth problem in one nonnegative feature t and one vector w, z = t w, without the closed form."""
+
+    def value(x):
+        t, w = x[0], x[1:]
+        z = t * w
+        log_p = z - z.max() - math.log(np.exp(z - z.max()).sum())
+        residual = np.exp(log_p)
+        residual[0] -= 1
+        pull, penalty = n_k / N * residual, lam_z * math.sqrt(n_k)
+        return -n_k / N * log_p[0] + penalty / 2 * (x @ x), np.append(pull @ w, t * pull) + penalty * x
+
+    start = np.append(1.0, np.random.default_rng(0).standard_normal(K))
+    bounds = [(0, None)] + [(None, None)] * K
+    options = dict(ftol=1e-16, gtol=1e-12, maxiter=5000)
+    x = minimize(value, start, jac=True, bounds=bounds, method="L-BFGS-B", options=options).x
+    return x[0] * x[1:]
+
+
+@pytest.mark.parametrize("lam_z", [1e-4, 0.0027, 0.0031, 0.0033, 0.0060, 0.0080])
+def test_relu_logits_solve_the_problem_of_each_class(lam_z):
+    sizes, K = two(5, 5, 500, 100), 10
+    Z = theory.relu_logits(sizes, lam_z)
+    for k in (0, 9):
+        found = np.roll(column_by_descent(sizes[k], 3000, K, lam_z), k)  # class k as the first, rolled back
+        assert Z[:, k] == pytest.approx(found, abs=2e-4)
+        assert Z[:, k].any() == (lam_z * 3000 < theory.relu_vanishing_threshold(sizes[k], K))
+
+
+@pytest.mark.parametrize("sizes", [two(5, 5, 500, 100), (40, 20, 10), (7, 3), (100, 40, 16, 6, 3, 1)], ids=str)
+def test_relu_logits_are_the_exact_optimum_without_bias(sizes):
+    for level in (0.1, 0.5, 0.9, 1.2):
+        ufm = UFM.from_lam_z(sizes, level * math.sqrt(min(sizes)) / sum(sizes))
+        exact = solve(ufm, features="relu", tol=1e-14)
+        Z = theory.relu_logits(sizes, ufm.lam_z)
+        assert objective(ufm, Z, np.zeros(len(sizes)), features="relu") == pytest.approx(exact.objective, rel=1e-14)
+        assert Z == pytest.approx(exact.logits, abs=2e-6)
+        unit = Z / np.maximum(np.linalg.norm(Z, axis=0), 1e-300)
+        etf = theory.simplex_etf(len(sizes)) * np.outer(Z.any(axis=0), Z.any(axis=0))  # 0 where a column is 0
+        assert unit.T @ unit == pytest.approx(etf, abs=1e-12)
+
+
+def test_relu_features_vanish_at_their_threshold_and_not_before():
+    K, n = 10, 100
+    edge = theory.relu_vanishing_threshold(n, K)
+    assert edge == pytest.approx(math.sqrt(90), rel=1e-15)
+    assert edge / theory.minority_threshold(n) == pytest.approx(0.9487, abs=5e-5)
+    below, above = (theory.relu_logits(two(5, 5, 500, n), edge * f / 3000)[:, -1] for f in (1 - 1e-9, 1 + 1e-9))
+    assert np.abs(below).max() > 1e-9 and not above.any()
+    small = theory.relu_logits([3, 3], 1e-300)  # neither 0 nor infinite
+    assert np.isfinite(small).all() and small[0, 0] > 300
+
+
 # Refusals -----------------------------------------------------------------------------------------
 
 
@@ -415,6 +487,15 @@ def test_group_counts_must_be_positive_whole_numbers(function, position, name, b
     (lambda: theory.trivial_threshold(1, 3, 10, 5, lam_b=-1), "lam_b = -1"),
     (lambda: theory.limit_logits(2, 3, 10, 5, 0), "c = 0"),
     (lambda: theory.limit_logits(2, 0, 10, 5, 1), "k_b = 0"),
+    (lambda: theory.limit_logits(2, 3, 5, 10, 1), "n_a = 5.0, n_b = 10.0: must have n_a >= n_b"),
+    (lambda: theory.limit_logits_log(2, 3, -0.1, 10, 1), "log_ratio = -0.1: must be"),
+    (lambda: theory.limit_logits_log(2, 3, math.inf, 10, 1), "log_ratio holds NaN or infinite"),
+    (lambda: theory.limit_logits_log(2, 3, 1, math.nan, 1), "log_n_b holds NaN"),
+    (lambda: theory.limit_logits_log(2, 3, 1, 10, 0), "c = 0"),
+    (lambda: theory.relu_logits([5], 1), "class_sizes"),
+    (lambda: theory.relu_logits([5, 5], 0), "lam_z = 0"),
+    (lambda: theory.relu_vanishing_threshold(0, 10), "n_k = 0"),
+    (lambda: theory.relu_vanishing_threshold(5, 1), "num_classes = 1"),
     (lambda: theory.deviation_constants(2, 3, math.nan, 1), "r = nan"),
     (lambda: theory.deviation_constants(2, 3, 2, -1), "c = -1"),
     (lambda: theory.simplex_etf(1), "num_classes = 1"),

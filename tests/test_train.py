@@ -73,14 +73,21 @@ def test_in_the_trivial_phase_everything_goes_to_zero():
     assert max(np.abs(trained.classifiers).max(), np.abs(trained.features[0]).max()) < 1e-8
 
 
-def test_the_result_is_a_critical_point_by_automatic_differentiation():
-    trained = train_ufm(SMALL, dim=5, iterations=300, device="cpu")
-    W, H, b = (torch.tensor(a, requires_grad=True) for a in (trained.classifiers[0], trained.features[0], trained.biases[0]))
-    loss = nn.functional.cross_entropy((W @ H).T + b, torch.as_tensor(trained.labels[0]))
-    objective = loss + SMALL.lam_w / 2 * W.square().sum() + SMALL.lam_h / 2 * H.square().sum() + SMALL.lam_b / 2 * b.square().sum()
+def differentiated(trained):
+    """W, H, b of the only member, a solution of SMALL, as tensors that hold the objective's gradient."""
+    point = trained.classifiers[0], trained.features[0], trained.biases[0]
+    W, H, b = (torch.tensor(array, requires_grad=True) for array in point)
+    objective = nn.functional.cross_entropy((W @ H).T + b, torch.as_tensor(trained.labels[0]))
+    for lam, parameter in ((SMALL.lam_w, W), (SMALL.lam_h, H), (SMALL.lam_b, b)):
+        objective = objective + lam / 2 * parameter.square().sum()
     objective.backward()
     assert objective.item() == pytest.approx(trained.objectives[0], rel=1e-14)
-    for parameter in (W, H, b):
+    return W, H, b
+
+
+def test_the_result_is_a_critical_point_by_automatic_differentiation():
+    trained = train_ufm(SMALL, dim=5, iterations=300, device="cpu")
+    for parameter in differentiated(trained):
         assert parameter.grad.abs().max() < 1e-7
     assert metrics.balance_residual(trained.classifiers[0], trained.features[0], SMALL) < 1e-6
 
@@ -151,6 +158,77 @@ def test_views_of_a_trained_model():
         assert trained.accuracy(1, classes) == np.mean(right[np.isin(labels, classes)])
 
 
+# Nonnegative features -----------------------------------------------------------------------------
+
+TENTH = [50] * 5 + [10] * 5  # a tenth of the paper's sizes: Z is that of λ_Z/sqrt(10)
+
+
+def tenth(l, lam_b=0.02):
+    return UFM.from_lam_z(TENTH, l * math.sqrt(10), lam_b)
+
+
+def own_classes(trained, e):
+    """Which classes have features at all (K,)."""
+    lengths = np.linalg.norm(trained.class_means(e), axis=0)
+    return lengths > 1e-6 * lengths.max()
+
+
+def test_with_many_nonnegative_features_training_reaches_the_optimum():
+    problems = [tenth(.0015), tenth(.0027), tenth(.0033), tenth(.0045), tenth(.0075), tenth(.0020, INF)]
+    trained = train_ufm(problems, dim=160, tol=1e-9, features="relu", device="cpu")
+    assert trained.history[-1]["iteration"] < 200
+    assert (-1e-11 <= trained.gaps).all() and (trained.gaps <= 1e-9).all()
+    for e, exact in enumerate(trained.exact):
+        assert exact.features == "relu" and exact.certified
+        assert trained.start[e].min() == 0 < trained.start[e].max() and trained.features[e].min() >= 0
+        assert trained.logits(e) == pytest.approx(exact.logits, abs=5e-3)  # a flat optimum
+        if exact.rank == 10:
+            assert trained.cosines(e, "features") == pytest.approx(np.eye(10), abs=1e-6)
+            assert metrics.nc1(trained.features[e], trained.labels[e]) <= 1e-9
+    assert np.abs(trained.logits(4)).max() < 1e-4  # trivial
+    without_bias = theory.relu_logits(TENTH, problems[5].lam_z)
+    assert trained.logits(5) == pytest.approx(without_bias, abs=5e-3)
+
+
+def test_with_few_features_classes_go_missing_and_each_costs_the_same():
+    """Without bias classes do not interact, so that a stuck run's gap counts the classes without a feature."""
+    problem, K = tenth(.0027, INF), 10
+    trained = train_ufm([problem] * 8, dim=K, iterations=400, features="relu", device="cpu")
+    z = theory.relu_logits(TENTH, problem.lam_z)[:, -1]
+    loss = 10 / 300 * (math.log(np.exp(z).sum()) - z[-1]) + problem.lam_z * math.sqrt(10) * np.linalg.norm(z)
+    cost = (10 / 300 * math.log(K) - loss) / trained.exact[0].objective
+    for e, gap in enumerate(trained.gaps):
+        assert own_classes(trained, e)[:5].all()
+        assert gap == pytest.approx(cost * (~own_classes(trained, e)).sum(), abs=1e-8)
+    assert (trained.gaps > cost / 2).any()
+
+
+UNCERTIFIED = UFM.from_lam_z([40, 40, 5, 5], .03, 1e-3)  # sharing a feature pays for the two small classes
+
+
+def test_a_better_optimum_than_the_exact_upper_bound_has_a_gap_below_zero_and_is_not_stopped_early():
+    trained = train_ufm(UNCERTIFIED, dim=16, iterations=400, tol=1e-9, features="relu", device="cpu")
+    exact = trained.exact[0]
+    assert not exact.certified and trained.history[-1]["iteration"] == 400
+    assert -exact.relative_gap <= trained.gaps[0] < -1e-6
+    assert trained.history[-1]["gap"] == pytest.approx(trained.gaps, abs=1e-13)
+    assert not exact.logits[:, 2:].any() and trained.cosines(0, "features")[2, 3] == pytest.approx(1, abs=1e-6)
+
+
+def test_the_result_with_nonnegative_features_is_a_critical_point_by_automatic_differentiation():
+    trained = train_ufm(SMALL, dim=16, iterations=400, features="relu", device="cpu")
+    W, H, b = differentiated(trained)
+    assert max(W.grad.abs().max(), b.grad.abs().max(), (H * H.grad).abs().max(), -H.grad.min()) < 1e-7
+    assert (H == 0).any() and (H > 1e-3).any()
+
+
+def test_dead_features_are_those_without_any_sample():
+    trained = train_ufm([SMALL, SMALL], dim=6, iterations=1, device="cpu")
+    trained.features[1][[0, 4]] = 0.0
+    trained.features[1][2, 1:] = 0.0  # still alive on one sample
+    assert [trained.dead_features(e) for e in (0, 1)] == [0, 2]
+
+
 # Networks -----------------------------------------------------------------------------------------
 
 DIGITS = [60] * 3 + [20] * 3
@@ -199,8 +277,33 @@ def test_features_keep_their_kind_and_the_gap_its_sign(digits, features):
     problem = UFM.from_lam_z(DIGITS, .01, .02, balance=10)
     trained = train_network(MLP((1, 8, 8), (32,), 8, features), *digits, problem, epochs=15, batch_size=32, lr=1e-2, device="cpu")
     assert (trained.features[0].min() >= 0) == (features == "relu")
-    assert trained.gaps[0] > 0
+    assert trained.exact[0].features == features and trained.gaps[0] > 0
     assert trained.history[-1]["objective"][0] < trained.history[0]["objective"][0]
+
+
+def test_the_program_to_compare_with_can_be_chosen(digits):
+    """The same network, above both exact optima."""
+    model = MLP((1, 8, 8), (8,), 8, "relu")
+    own, linear = (small_run(digits, P1, model=model, features=kind) for kind in (None, "linear"))
+    assert [run.exact[0].features for run in (own, linear)] == ["relu", "linear"]
+    assert (own.classifiers == linear.classifiers).all() and linear.gaps[0] > own.gaps[0] > 0
+
+
+def test_negative_features_are_not_compared_with_the_optimum_of_nonnegative_ones(digits):
+    with pytest.raises(ValueError, match="features = 'relu', but the model gives negative ones"):
+        small_run(digits, P1, features="relu")
+
+
+def test_a_part_of_the_model_may_be_called_features(digits):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.features, self.dim = nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), 8
+
+        def forward(self, x):
+            return self.features(x)
+
+    assert small_run(digits, P1, model=Model()).exact[0].features == "linear"
 
 
 class StartRecorder(torch.optim.Adam):
@@ -257,8 +360,8 @@ def test_batches_together_weigh_every_sample_once(digits):
     assert runs[0].features[0] == pytest.approx(runs[0].start[0], abs=1e-5)
 
 
-def small_run(digits, ufms, epochs=3, device="cpu", **more):
-    return train_network(MLP((1, 8, 8), (8,), 8), *digits, ufms, epochs=epochs, device=device, **more)
+def small_run(digits, ufms, epochs=3, device="cpu", model=None, **more):
+    return train_network(model or MLP((1, 8, 8), (8,), 8), *digits, ufms, epochs=epochs, device=device, **more)
 
 
 P1, P2 = (UFM.from_lam_z(DIGITS, l, .02) for l in (.01, .02))
@@ -362,6 +465,8 @@ def refuse_to_solve(*_, **__):
     (dict(ufms=[SMALL, UFM.from_lam_z([2, 2], 1)]), "ufms differ in their number of classes"),
     (dict(dim=3), "dim = 3: must be a whole number >= 4"), (dict(dim=4.5), "dim = 4.5"), (dict(seed=-1), "seed = -1"),
     (dict(iterations=0), "iterations = 0"), (dict(tol=0), "tol = 0"), (dict(tol=math.nan), "tol = nan"),
+    (dict(features="tanh"), "features = 'tanh': must be one of 'linear', 'relu'"),
+    (dict(features=None), "features = None"),
     (dict(device="tpu"), "device = 'tpu': must be None, 'cpu' or 'cuda'"), (dict(device=3.5), "device = 3.5")])
 def test_train_ufm_refuses_before_any_work(monkeypatch, arguments, message):
     monkeypatch.setattr("ncutils.train.solve", refuse_to_solve)
@@ -387,7 +492,8 @@ IMAGES, LABELS, TINY = np.ones((4, 1, 2, 2)) * np.arange(4)[:, None, None, None]
     (dict(model=nn.Linear(4, 2)), "model must be a torch module with an attribute dim"), (dict(model=None), "model must be"),
     (dict(model=MLP((1, 2, 2), (), 1)), "model.dim = 1: must be a whole number >= 2"),
     (dict(epochs=0), "epochs = 0"), (dict(batch_size=0), "batch_size = 0"), (dict(batch_size=1.5), "batch_size = 1.5"),
-    (dict(lr=0), "lr = 0"), (dict(lr=INF), "lr = inf"), (dict(seed=-1), "seed = -1"), (dict(device="mps"), "device = 'mps'")])
+    (dict(lr=0), "lr = 0"), (dict(lr=INF), "lr = inf"), (dict(seed=-1), "seed = -1"),
+    (dict(features="tanh"), "features = 'tanh': must be one of"), (dict(device="mps"), "device = 'mps'")])
 def test_train_network_refuses_before_any_work(monkeypatch, arguments, message):
     monkeypatch.setattr("ncutils.train.solve", refuse_to_solve)
     with pytest.raises(ValueError, match=message):
@@ -455,4 +561,9 @@ def test_penalties_that_overflow_stop_with_an_error_instead_of_no_end(monkeypatc
     small = solve(TINY)
     monkeypatch.setattr("ncutils.train.solve", lambda *_, **__: small)
     with pytest.raises(FloatingPointError, match="overflows in iteration 1"):
-        train_ufm(UFM.from_lam_z([2, 2], 1e200), dim=2)
+        train_ufm(UFM.from_lam_z([2, 2], 1.5e308), dim=2)
+
+
+def test_huge_penalties_train_to_zero_as_long_as_the_objective_is_finite():
+    trained = train_ufm(UFM.from_lam_z([2, 2], 1e200), dim=2, device="cpu")
+    assert trained.objectives[0] == pytest.approx(math.log(2), rel=1e-14)
