@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site test notebooks clean venv
+.PHONY: help book site test notebooks bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -38,6 +38,12 @@ test: venv  ## unit tests, and every notebook against its stored outputs
 	@$(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
 	@$(VENV) -m pytest -n 2 --dist loadscope --cov=ncutils --cov-report=term-missing --cov-fail-under=95 tests; \
 	status=$$?; $(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks && exit $$status
+
+# One thread, so that the figures of two machines can be compared.
+bench: export OMP_NUM_THREADS := 1
+bench: export MKL_NUM_THREADS := 1
+bench: venv  ## measure the exact solver, CVXPY beside it (minutes)
+	@for file in benchmarks/*.py; do $(VENV) $$file || exit 1; done
 
 clean:  ## remove everything that was made, except .venv
 	rm -rf _build
