@@ -12,9 +12,12 @@ Source: the block structure is the paper's; the split of the norm is ours.
 """
 
 import math
+from functools import cached_property
 
 import numpy as np
 from scipy.special import xlog1py, xlogy
+
+SMALL = 12  # groups
 
 
 def diagonal(A):
@@ -46,9 +49,17 @@ class Blocks:
         self.y_unit, self.M_unit = np.sqrt(sizes) / self.N * self.y_weight, self.root / self.N * self.across
         self.own_unit = np.sqrt(sizes) / self.N
         self.bias_unit = self.weights * counts[:, None] * self.across
+        self.weighted_others = self.weights * self.others
+        self.least_spread = min(0.01 * lam * self.N / math.sqrt(sizes.max()), 0.25)
+        self.matrix = None
+        if self.G <= SMALL:  # one product with a matrix takes less time than the few operations that it stands for
+            basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
+            self.matrix = self.margins(basis).reshape(-1, self.G**2)
 
     def margins(self, C):
         """E of the logits Z at C (…, G + 1, G), without bias."""
+        if self.matrix is not None:
+            return (C.reshape(*C.shape[:-2], -1) @ self.matrix).reshape(*C.shape[:-2], self.G, self.G)
         a = C[..., 0, :] / self.within
         Z = C[..., 1:, :] / self.root  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
         E = Z - (a * self.slope + diagonal(Z))[..., None, :]
@@ -75,6 +86,9 @@ class Blocks:
 
     def pull_back(self, T, rest):
         """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg. T may be stacked."""
+        if self.matrix is not None:
+            T = (self.weighted_others * T).reshape(*T.shape[:-2], -1)
+            return (T @ self.matrix.T).reshape(*T.shape[:-1], self.G + 1, self.G)
         same = diagonal(T)
         C = np.empty((*T.shape[:-2], self.G + 1, self.G))
         np.multiply(rest + same, -self.y_unit, out=C[..., 0, :])
@@ -108,6 +122,8 @@ class Blocks:
         value = self.weights @ loss + self.bias_penalty(b)
         for _ in range(100):
             slope = self.pull_back_bias(p) + self.lam_b * self.counts * b
+            if slope @ slope <= 1e-29 * value * self.lam_b * self.counts.min():
+                break
             step = np.linalg.solve(self.bias_hessian(p), slope)
             decrease, fraction = slope @ step, 1.0
             while True:
@@ -167,30 +183,34 @@ class Smooth:
 
     @property
     def lipschitz(self):
-        """A bound of the second derivative here, 2 max p (1 − p)/N by Gershgorin; no less than a hundredth of what it is
+        """A bound of the second derivative here: 2 max p (1 − p)/N by Gershgorin; no less than a hundredth of what it is
         near the optimum, where 1 − p_own is about λ_Z N/sqrt(n)."""
-        b = self.blocks
-        p = np.where(b.others > 0, self.p, 0.0)
-        least = min(0.01 * b.lam * b.N / math.sqrt(b.sizes.max()), 0.25)
-        return 2 * max((p * (1 - p)).max(), (self.own * self.rest).max(), least) / b.N
+        rest = min(self.rest.max(), 0.5)  # where it is less, no p (1 − p) exceeds that of the own class
+        return 2 * max(rest * (1 - rest), self.blocks.least_spread) / self.blocks.N
 
-    def hessian(self):
-        """The second derivative, as a function of directions D (…, G + 1, G)."""
-        blocks, weighted = self.blocks, self.blocks.others * self.p
+    @cached_property
+    def _bias_inverse(self):
+        return np.linalg.inv(self.blocks.bias_hessian(self.p))
 
-        def change(E):  # of p, and of 1 − p_own over p_own
-            mean = (weighted * E).sum(-2)
-            return self.p * (E - mean[..., None, :]), mean
+    def _change(self, E):
+        """What margins that change by E do to p, and to 1 − p_own over p_own."""
+        mean = (self.blocks.others * self.p * E).sum(-2)
+        return self.p * (E - mean[..., None, :]), mean
 
-        def apply(D):
-            E = blocks.margins(D)
-            T, mean = change(E)
-            if blocks.biased:  # the bias follows
-                T, mean = change(E - blocks.shift(blocks.pull_back_bias(T) @ inverse))
-            return blocks.pull_back(T, mean * self.own)
+    def bias_change(self, D):
+        """How the bias (…, G) follows a direction D (…, G + 1, G), to first order."""
+        if not self.blocks.biased:
+            return np.zeros_like(D[..., 0, :])
+        T, _ = self._change(self.blocks.margins(D))
+        return -self.blocks.pull_back_bias(T) @ self._bias_inverse
 
-        inverse = np.linalg.inv(blocks.bias_hessian(self.p)) if blocks.biased else None
-        return apply
+    def hessian(self, D):
+        """The second derivative applied to directions D (…, G + 1, G)."""
+        blocks, E = self.blocks, self.blocks.margins(D)
+        T, mean = self._change(E)
+        if blocks.biased:  # the bias follows
+            T, mean = self._change(E - blocks.shift(blocks.pull_back_bias(T) @ self._bias_inverse))
+        return blocks.pull_back(T, mean * self.own)
 
     def shifted_inverse(self, alpha):
         """(second derivative at fixed bias + alpha)⁻¹, as a function of directions D (G + 1, G).

@@ -17,6 +17,7 @@ from .blocks import Blocks, Smooth
 DENSE = 150  # unknowns up to which Newton's equations are solved directly, not by conjugate gradients
 COARSE = 16  # groups from which on the start is the solution with groups merged
 ROUNDING = 1e-14
+NEAR = 1e-3  # relative fall of the objective in a step from which on the gap is looked at
 
 
 def stack(y, M):
@@ -40,7 +41,11 @@ class Nuclear:
         self.point = stack(self.y, (self.U * self.shrunk) @ self.Vt)
         self.dual = stack(np.copysign(np.minimum(length / t, weight), Y[0]), (self.U * self.pressure) @ self.Vt)
         self.value = weight @ np.abs(self.y) + self.lam * self.shrunk.sum()
-        self.rank = int((self.shrunk > 0).sum() + blocks.more @ (self.y != 0))
+        self.more = blocks.more
+
+    @property
+    def rank(self):
+        return int((self.shrunk > 0).sum() + self.more @ (self.y != 0))
 
     @cached_property
     def free(self):
@@ -127,15 +132,20 @@ class Iterate:
             if t == safe or self.primal <= self.envelope + ROUNDING * self.primal:
                 break
             t = max(t / 4, safe)
-        self.probabilities = self._feasible(blocks, at.p, move / t)
-        self.dual = blocks.dual_value(self.probabilities)
+        self.blocks, self.p, self.move, self.t = blocks, at.p, move, t
 
-    def _feasible(self, blocks, p, excess):
+    @cached_property
+    def dual(self):
+        return self.blocks.dual_value(self.probabilities)
+
+    @cached_property
+    def probabilities(self):
         """Those of the subgradient; where one is negative, as far towards them from the scaled p as none is."""
+        blocks, p = self.blocks, self.p
         q = blocks.probabilities((1 - ROUNDING / 2) * self.term.dual)
         if q.min() >= 0:
             return q
-        # the gradient, which p belongs to, is the subgradient plus the excess
+        excess = self.move / self.t  # the gradient, which p belongs to, is the subgradient plus the excess
         y = np.abs(excess[0]) / (blocks.lam * np.maximum(blocks.y_weight, 1))
         p = p * (1 - ROUNDING / 2) / (1 + max(np.linalg.norm(excess[1:]) / blocks.lam, y.max()))
         falling = q < p
@@ -145,8 +155,7 @@ class Iterate:
 def newton_step(smooth, term):
     """Newton's step (G + 1, G) from the proximal point, over the directions in which the term is smooth there."""
     right = -term.to_basis(smooth.gradient + term.dual)
-    second = smooth.hessian()
-    operator = lambda D: term.to_basis(second(term.from_basis(D))) + term.curvature(D)
+    operator = lambda D: term.to_basis(smooth.hessian(term.from_basis(D))) + term.curvature(D)
     free = np.flatnonzero(term.free)
     if right.size > DENSE:
         return term.from_basis(conjugate_gradients(operator, right, preconditioner(smooth, term)))
@@ -216,14 +225,16 @@ def minimise(blocks, Term, tol, most):
         coarse, part = blocks.merged(blocks.G // 4)
         found = minimise(coarse, Term, max(tol, 1e-4), most)
         start, bias = blocks.point(coarse.margins(found.point)[np.ix_(part, part)]), found.bias[part]
-    now = Iterate(blocks, Term, start, bias)
-    best, done = now, False  # dual bounds hold whatever comes later
+    now = best = Iterate(blocks, Term, start, bias)
+    done, fall = False, 0.0
     for iteration in range(1, most + 1):
-        best = max(best, now, key=lambda iterate: iterate.dual)
-        before, done = done, now.primal - best.dual <= tol * now.primal
-        if (done and before) or iteration == most:
-            break
-        now = descend(blocks, Term, now)
+        if fall <= max(NEAR, tol) * now.primal or iteration == most:  # before that the gap is larger than tol, and not computed
+            best = max(best, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
+            before, done = done, now.primal - best.dual <= tol * now.primal
+            if (done and before) or iteration == most:
+                break
+        trial = descend(blocks, Term, now)
+        fall, now = now.primal - trial.primal, trial
     return Minimum(
         now.term.point, now.smooth.bias, now.primal, best.dual, best.probabilities, iteration, now.term.rank)
 
@@ -231,8 +242,11 @@ def minimise(blocks, Term, tol, most):
 def descend(blocks, Term, now):
     """The iterate after Newton's step from `now`, cut back until the envelope is not above the objective there."""
     step, fraction = newton_step(now.smooth, now.term), 1.0
+    bias, follow = now.smooth.bias, now.smooth.bias_change(step)
+    if np.abs(follow).max() > 1.0:  # a prediction to first order is worth something near by only
+        follow = np.zeros_like(bias)
     while True:  # fraction 0, the proximal gradient step, never raises the envelope
-        trial = Iterate(blocks, Term, now.term.point + fraction * step, now.smooth.bias)
+        trial = Iterate(blocks, Term, now.term.point + fraction * step, bias + fraction * follow)
         if fraction == 0 or trial.envelope <= now.primal * (1 + ROUNDING):
             return trial
-        fraction = fraction / 4 if fraction > 1e-4 else 0.0
+        fraction = fraction / 4 if fraction > 1e-10 else 0.0
