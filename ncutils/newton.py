@@ -17,7 +17,6 @@ from .blocks import Blocks, Smooth
 DENSE = 150  # unknowns up to which Newton's equations are solved directly, not by conjugate gradients
 COARSE = 16  # groups from which on the start is the solution with groups merged
 ROUNDING = 1e-14
-NEAR = 1e-3  # relative fall of the objective in a step from which on the gap is looked at
 
 
 def stack(y, M):
@@ -228,7 +227,8 @@ def minimise(blocks, Term, tol, most):
     now = best = Iterate(blocks, Term, start, bias)
     done, fall = False, 0.0
     for iteration in range(1, most + 1):
-        if fall <= max(NEAR, tol) * now.primal or iteration == most:  # before that the gap is larger than tol, and not computed
+        # convergence is quadratic: after a larger fall of the objective the gap is above tol, and not computed
+        if fall <= 10 * math.sqrt(tol) * now.primal or iteration == most:
             best = max(best, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
             before, done = done, now.primal - best.dual <= tol * now.primal
             if (done and before) or iteration == most:
