@@ -17,6 +17,11 @@ STYLES |= {
     "K_A = 5": {"color": "#7A3E9D", "marker": "D", "linestyle": "-", "label": "K_A = 5"},
     "K_A = 3": {"color": "#8A6D00", "marker": "v", "linestyle": "--", "label": "K_A = 3"},
 }
+# The two kinds of last features.
+STYLES |= {
+    "linear": {"color": "#3F4A5A", "marker": "P", "linestyle": "-", "label": "linear features"},
+    "relu": {"color": "#B5176B", "marker": "X", "linestyle": "--", "label": "ReLU features"},
+}
 GREY = "#555555"
 
 

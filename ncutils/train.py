@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from . import metrics
 from .convex import solve
+from .device import pick_device
 from .ufm import UFM, choice, positive, real_array, whole
 
 
@@ -88,19 +89,6 @@ def ufm_objective(ufm, W, H, b, labels):
     loss = np.log(np.exp(logits - peak).sum(axis=0)) + peak - logits[labels, np.arange(len(labels))]
     bias = 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * (b**2).sum()
     return float(loss.mean() + ufm.lam_w / 2 * (W**2).sum() + ufm.lam_h / 2 * (H**2).sum() + bias)
-
-
-def pick_device(device):
-    """`device` as a torch.device; None means CUDA if present, else CPU."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device = {device!r}: must be None, 'cpu' or 'cuda'") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or, where there is a GPU, 'cuda'")
-    return device
 
 
 def _problems(ufms):

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .device import pick_device
 from .ufm import choice
 
 ON_THE_LINE = 1e-12  # this close to a threshold is on it: relatively in λ_Z N, as in theory.phase; for v, in m_A + m_B
@@ -164,7 +165,7 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
         "log_ratio": _numbers("log_ratio", log_ratio, 0.0, LARGEST_LOG, "numbers from 0 to 1e9"),
         "log_tau": _numbers("log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"),
         "lam_b": _numbers("lam_b", lam_b, SMALLEST_LAM_B, math.inf, "numbers >= 1e-200, or math.inf for no bias")}
-    shape, device = _common_shape(**arguments), _device(device)
+    shape, device = _common_shape(**arguments), pick_device(device)
     arguments = [np.broadcast_to(argument, shape) for argument in arguments.values()]
     flat = [argument.ravel() for argument in arguments]
     out = np.empty((8, flat[0].size))
@@ -208,18 +209,6 @@ def _common_shape(**arrays):
     except ValueError:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ValueError(f"shapes {shapes}: must broadcast to one") from None
-
-
-def _device(device):
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device = {device!r}: must be None, 'cpu' or 'cuda'") from None
-    if device.type not in CHUNK or (device.type == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or, where there is a GPU, 'cuda'")
-    return device
 
 
 class _Problems(NamedTuple):

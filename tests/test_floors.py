@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ncutils"
-FLOORS = {"ufm": 0, "theory": 1, "metrics": 1, "blocks": 0, "newton": 1, "two_groups": 2, "convex": 2, "networks": 2, "data": 2, "train": 3, "figures": 4, "ledger": 4}
+FLOORS = {"ufm": 0, "device": 0, "theory": 1, "metrics": 1, "blocks": 0, "newton": 1, "two_groups": 2, "convex": 2, "networks": 2, "data": 2, "train": 3, "figures": 4, "ledger": 4}
 MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__")
 
 
@@ -23,4 +23,4 @@ def test_imports_come_from_lower_floors(path):
 
 
 def test_imports_are_found():
-    assert set(imported(PACKAGE / "train.py")) == {"metrics", "convex", "ufm"}
+    assert set(imported(PACKAGE / "train.py")) == {"metrics", "convex", "device", "ufm"}
