@@ -275,6 +275,7 @@ def _dual_bound(ufm, gradient, rank):
     s = np.minimum(s, ufm.lam_z)
     s[:rank] = ufm.lam_z
     sharp = (U * (s * (1 - 1e-15))) @ Vt
+    sharp -= sharp.mean(axis=0)  # columns of I − Q sum to zero; those of a rank beyond that of G need not
     # the largest step from `scaled` to `sharp` that keeps every −G_lk (l ≠ k), that is Q, ≥ 0
     here, move = -scaled, scaled - sharp
     np.fill_diagonal(move, 0.0)
