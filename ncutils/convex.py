@@ -116,7 +116,8 @@ class Solution:
 
     @property
     def phase(self):
-        """What `theory.phase` predicts for linear features, as measured: a `Phase` or `GroupPhases`."""
+        """What `theory.phase` predicts for linear features, as measured: a `Phase` or `GroupPhases`. It is read off which
+        a_g and columns of Z are zero and off the rank of Z, in the same way for "relu"."""
         collapsed = {n: a == 0 for n, a in self.group_gaps.items()}
         if len(self.ufm.groups) != 2:
             return GroupPhases(collapsed, (self.rank, self.rank))
@@ -253,7 +254,7 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     G = (I − P) D^{1/2}/N is scaled to ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root of the
     largest eigenvalue of GᵀG with negative entries set to 0. For "linear" a second bound has the `rank` largest singular
     values set to λ_Z exactly and the others cut at λ_Z, moved towards the first as far as keeps Q ≥ 0; it is exact to
-    second order in the error of Z, the first to first order. The better one is returned. Source: ours, by Lagrange duality.
+    second order in the error of Z, the first to first order. The better one is returned; "relu" has the first only. Source: ours, by Lagrange duality.
     """
     logits, bias = _point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
@@ -263,7 +264,7 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
         return _dual_bound(ufm, gradient, rank)
     G = -gradient * np.sqrt(ufm.sizes) / ufm.num_samples
     norm = math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
-    return _dual(ufm, min(1.0, ufm.lam_z / norm) * (1 - 1e-15) * G)
+    return _dual(ufm, (ufm.lam_z / norm if norm > ufm.lam_z else 1.0) * (1 - 1e-15) * G)
 
 
 def _dual_bound(ufm, gradient, rank):

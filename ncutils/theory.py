@@ -36,7 +36,10 @@ class GroupPhases:
 
 
 def _finite(name, value):
-    return float(real_array(name, [value], 1)[0])
+    try:
+        return float(real_array(name, [value], 1)[0])
+    except ValueError:
+        raise ValueError(f"{name} = {value!r}: must be a finite number") from None
 
 
 def _two_groups(k_a, k_b, n_a, n_b):
@@ -197,7 +200,7 @@ def limit_logits(k_a, k_b, n_a, n_b, c):
     Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0 and c > 0.
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
-    return limit_logits_log(k_a, k_b, math.log(n_a / n_b), math.log(n_b), c)
+    return limit_logits_log(k_a, k_b, max(math.log(n_a) - math.log(n_b), 0.0), math.log(n_b), c)
 
 
 def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):

@@ -19,6 +19,7 @@ Source: ours, from the optimality conditions of the paper's program (Hong and Li
 
 import math
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,8 +31,9 @@ from .ufm import choice
 
 ON_THE_LINE = 1e-12  # this close to a threshold is on it: relatively in λ_Z N, as in theory.phase; for v, in m_A + m_B
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
+GAP = 1e-10  # a larger one is warned about
 STEPS = 400  # Newton steps at most; bisection alone needs about 100 at the extremes
-LARGEST_LOG, SMALLEST_LAM_B = 1e9, 1e-200  # far enough from overflow
+LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B = 1e12, 1e9, 1e-16  # beyond these, rounding shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +123,12 @@ class TwoGroups:
 
     def logits(self, index=()):
         """Z (K, K) of one problem, `index` being its place in the arrays; the first K_A classes are A."""
-        (own, other, cross), k_a, k_b = self._columns(), int(self.k_a[index]), int(self.k_b[index])
+        try:
+            k_a, k_b = int(self.k_a[index]), int(self.k_b[index])
+        except (IndexError, TypeError):
+            shape = np.shape(self.k_a)
+            raise ValueError(f"index = {index!r}: must be the place of one problem in arrays of shape {shape}") from None
+        own, other, cross = self._columns()
         pick = lambda entry: np.repeat([entry[0][index], entry[1][index]], [k_a, k_b])  # one entry for each column
         in_a = np.arange(k_a + k_b) < k_a
         Z = np.where(in_a[:, None] == in_a, pick(other), pick(cross))
@@ -134,10 +141,10 @@ def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
 
     Parameters
     ----------
-    k_a, k_b : whole numbers ≥ 1.
+    k_a, k_b : whole numbers from 1 to 1e12.
     n_a, n_b : positive numbers, not only whole ones, with n_a ≥ n_b.
     lam_z : λ_Z > 0.
-    lam_b : λ_b > 0; math.inf, which may be mixed with finite values, means no bias.
+    lam_b : λ_b ≥ 1e-16; math.inf, which may be mixed with finite values, means no bias.
     device : "cpu", "cuda", or None, CUDA if present.
 
     Returns `TwoGroups`. A level λ_Z N within 1e-12, relatively, of a threshold counts as on it: collapsed. Raises
@@ -145,7 +152,7 @@ def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
     """
     k_a, k_b = _whole("k_a", k_a), _whole("k_b", k_b)
     n_a, n_b, lam_z = _positive("n_a", n_a), _positive("n_b", n_b), _positive("lam_z", lam_z)
-    _common_shape(k_a=k_a, k_b=k_b, n_a=n_a, n_b=n_b, lam_z=lam_z)
+    _common_shape(k_a=k_a, k_b=k_b, n_a=n_a, n_b=n_b, lam_z=lam_z, lam_b=np.asarray(lam_b))
     sizes = np.stack(np.broadcast_arrays(n_a, n_b)).reshape(2, -1)
     for a, b in sizes[:, sizes[0] < sizes[1]].T:
         raise ValueError(f"n_a = {a}, n_b = {b}: must have n_a >= n_b, A being the majority")
@@ -155,16 +162,22 @@ def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
 
 
 def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="cpu"):
-    """The same in log_ratio = ln(n_A/n_B) ≥ 0 and log_tau = ln(λ_Z N/sqrt(n_B)), both at most 1e9 in size.
+    """`solve_two_groups` in logarithms, so that nothing overflows: n up to e^3000 and far beyond.
 
-    Nothing overflows. With λ_Z N = c fixed and n_B = n, log_tau = ln c − ½ ln n. Returns `TwoGroups`; errors as in
-    `solve_two_groups`.
+    Parameters
+    ----------
+    k_a, k_b, lam_b, device : as in `solve_two_groups`.
+    log_ratio : ln(n_A/n_B), from 0 to 1e9.
+    log_tau : ln(λ_Z N/sqrt(n_B)), at most 1e9 in size. With λ_Z N = c fixed and n_B = n it is ln c − ½ ln n.
+
+    Returns `TwoGroups` of the shape that the arguments broadcast to, with a RuntimeWarning should its worst relative gap be
+    above 1e-10. Errors as in `solve_two_groups`. Source: ours (see the module).
     """
     arguments = {
         "k_a": _whole("k_a", k_a), "k_b": _whole("k_b", k_b),
         "log_ratio": _numbers("log_ratio", log_ratio, 0.0, LARGEST_LOG, "numbers from 0 to 1e9"),
         "log_tau": _numbers("log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"),
-        "lam_b": _numbers("lam_b", lam_b, SMALLEST_LAM_B, math.inf, "numbers >= 1e-200, or math.inf for no bias")}
+        "lam_b": _numbers("lam_b", lam_b, SMALLEST_LAM_B, math.inf, "numbers >= 1e-16, or math.inf for no bias")}
     shape, device = _common_shape(**arguments), pick_device(device)
     arguments = [np.broadcast_to(argument, shape) for argument in arguments.values()]
     flat = [argument.ravel() for argument in arguments]
@@ -177,7 +190,11 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     # places in list(Phase); a gap of NaN, in a group of one class, is no collapse
     phase = np.where(m_b > 0, np.where(a_b == 0, 1, 0), np.where((a_a == 0) | (arguments[0] == 1), 3, 2))
     fields = *arguments, a_a, a_b, m_a, m_b, bias_a, bias_b, phase, log_objective, gap
-    return TwoGroups(*(field[()] for field in fields))  # numbers where all arguments are
+    solved = TwoGroups(*(field[()] for field in fields))  # numbers where all arguments are
+    if not solved.worst_gap <= GAP:
+        warnings.warn(f"the worst relative gap is {solved.worst_gap:.1e}, above {GAP:.0e}: see relative_gap for which",
+                      RuntimeWarning, stacklevel=2)
+    return solved
 
 
 def _numbers(name, values, lowest, highest, allowed, whole=False):
@@ -196,7 +213,7 @@ def _numbers(name, values, lowest, highest, allowed, whole=False):
 
 
 def _whole(name, values):
-    return _numbers(name, values, 1.0, sys.float_info.max, "whole numbers >= 1", whole=True)
+    return _numbers(name, values, 1.0, LARGEST_K, "whole numbers from 1 to 1e12", whole=True)
 
 
 def _positive(name, values):
