@@ -1,4 +1,5 @@
-"""The reduction to groups of equal classes, against classes taken one by one and against finite differences."""
+"""The reduction to groups of equal classes: against the same code with classes taken one by one, against the full matrix,
+and against finite differences. (Other methods are compared with in test_convex.py and test_two_groups.py.)"""
 
 import math
 

@@ -21,7 +21,7 @@ INF = math.inf
 
 @functools.cache
 def exact(ufm, tol=1e-10):
-    return solve(ufm, tol=tol, max_iterations=2000)  # 200 are enough, measured
+    return solve(ufm, tol=tol)
 
 
 def two(k_a, n_a, n_b, l, lam_b):
@@ -98,7 +98,7 @@ def test_cvxpy_finds_the_same_optimum(setting, solver):
     found = exact(PEERS[setting], tol=1e-13)
     value, Z, b = by_cvxpy(PEERS[setting], solver)
     assert found.objective == pytest.approx(value, rel=1e-10)  # measured 2e-12 (CLARABEL), 2e-11 (SCS)
-    assert found.logits == pytest.approx(Z, abs=1e-5)  # measured 2e-6: the optimum is flat
+    assert found.logits == pytest.approx(Z, abs=1e-5)  # measured 2e-6, by CVXPY's tolerance: the optimum is flat
     assert found.bias == pytest.approx(b, abs=5e-6)  # measured 7e-7
     assert dual_bound(PEERS[setting], Z, b) <= value * (1 + 1e-10)
 
@@ -111,7 +111,7 @@ def test_cvxpy_finds_the_same_optimum(setting, solver):
 def test_relative_gap_of_1e_10_is_reached(ufm):
     found = exact(ufm)
     assert found.certified and 0 <= found.relative_gap <= 1e-10
-    assert found.iterations <= 250  # measured 190
+    assert found.iterations <= 12  # measured 8
     assert np.isfinite(found.logits).all() and np.isfinite(found.bias).all()
     assert found.objective == pytest.approx(convex.objective(ufm, found.logits, found.bias), rel=1e-14)
     assert np.abs(found.logits.sum(axis=0)).max() <= 1e-13 * max(1, np.abs(found.logits).max())
@@ -141,8 +141,8 @@ def test_as_many_dual_singular_values_reach_the_penalty_as_the_rank_says(ufm):
     found = exact(ufm, tol=1e-12)
     G = dual_matrix(found)
     values = np.linalg.svd(G, compute_uv=False) / ufm.lam_z
-    assert values[0] <= 1 + 1e-5
-    assert (values > 1 - 4e-5).sum() == found.rank
+    assert values[0] <= 1 + 1e-9
+    assert (values > 1 - 1e-9).sum() == found.rank
     assert np.linalg.matrix_rank(found.logits * np.sqrt(ufm.sizes), tol=1e-9) == found.rank
 
 
@@ -235,12 +235,13 @@ def test_the_sharper_certificate_is_no_worse_and_often_much_better():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("scale", [
-    50, 300, 700, 1000])
-def test_the_dual_bound_holds_where_all_probabilities_are_0_or_1(scale):
+@pytest.mark.parametrize("features", ["linear", "relu"])
+@pytest.mark.parametrize("scale", [50, 300, 700, 1000, 10_000])
+def test_the_dual_bound_holds_where_all_probabilities_are_0_or_1(scale, features):
     ufm = UFM.from_lam_z([5, 5], .01)
-    assert 0 <= dual_bound(ufm, scale * np.eye(2), np.zeros(2)) <= exact(ufm).objective
-    assert 0 <= dual_bound(ufm, -scale * np.eye(2), np.zeros(2)) <= exact(ufm).objective
+    optimum = solve(ufm, features).objective
+    assert 0 <= dual_bound(ufm, scale * np.eye(2), np.zeros(2), features=features) <= optimum
+    assert 0 <= dual_bound(ufm, -scale * np.eye(2), np.zeros(2), features=features) <= optimum
 
 
 # Properties of the optimum ------------------------------------------------------------------------

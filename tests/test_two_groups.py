@@ -254,7 +254,8 @@ def test_a_majority_of_e_to_the_2000():
 
 def test_gap_tells_when_the_root_is_wrong(monkeypatch):
     monkeypatch.setattr("ncutils.two_groups.STEPS", 2)
-    gap = solve_two_groups(5, 5, 500, 100, np.geomspace(1e-6, 1e-2, 50), 0.02).relative_gap
+    with pytest.warns(RuntimeWarning, match="the worst relative gap is .*, above 1e-10: see relative_gap"):
+        gap = solve_two_groups(5, 5, 500, 100, np.geomspace(1e-6, 1e-2, 50), 0.02).relative_gap
     assert gap.max() > 1e-9 and gap.min() > -1e-14
 
 
@@ -313,14 +314,14 @@ GOOD = dict(k_a=2, k_b=3, n_a=50.0, n_b=10.0, lam_z=0.01, lam_b=0.02)
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (dict(k_a=0), "k_a = 0.0: must be whole numbers >= 1"), (dict(k_b=[1, 2.5, 0]), "k_b = 2.5: must be whole numbers >= 1"),
+    (dict(k_a=0), "k_a = 0.0: must be whole numbers from 1 to 1e12"), (dict(k_b=[1, 2.5, 0]), "k_b = 2.5: must be whole numbers from 1 to 1e12"),
     (dict(k_a=INF), "k_a = inf"), (dict(k_a=True), "k_a = True"), (dict(k_b="3"), "k_b = '3'"),
     (dict(n_a=[50, math.nan]), "n_a = nan: must be positive numbers, finite"), (dict(n_a=INF), "n_a = inf"),
     (dict(n_b=-1.0), "n_b = -1.0: must be positive"), (dict(n_b=[[1], [2, 3]]), r"n_b = \[\[1\], \[2, 3\]\]: must be positive"),
     (dict(n_a=[20, 10, 5], n_b=[20, 11, 6]), "n_a = 10.0, n_b = 11.0: must have n_a >= n_b"),
     (dict(lam_z=[1.0, 0.0]), "lam_z = 0.0: must be positive numbers"), (dict(lam_z=None), "lam_z = None"),
-    (dict(lam_z=1j), "lam_z = 1j"), (dict(lam_b=0.0), "lam_b = 0.0: must be numbers >= 1e-200, or math.inf"),
-    (dict(lam_b=math.nan), "lam_b = nan"), (dict(n_a=[50, 60], lam_z=[1, 1, 1]), r"shapes k_a \(\), .* lam_z \(3,\): must broadcast"),
+    (dict(lam_z=1j), "lam_z = 1j"), (dict(lam_b=0.0), "lam_b = 0.0: must be numbers >= 1e-16, or math.inf"), (dict(k_b=1e13), "k_b = 1e13|k_b = 10000000000000.0"),
+    (dict(lam_b=math.nan), "lam_b = nan"), (dict(n_a=[50, 60], lam_z=[1, 1, 1]), r"shapes k_a \(\), .* lam_z \(3,\), lam_b \(\): must broadcast"),
     (dict(lam_z=[1, 1], lam_b=[1, 1, 1]), r"shapes .* lam_b \(3,\): must broadcast to one"),
     (dict(device="tpu"), "device = 'tpu': must be None, 'cpu' or 'cuda'"), (dict(device=3.5), "device = 3.5")])
 def test_bad_arguments_are_refused_before_any_work(monkeypatch, arguments, message):
@@ -335,6 +336,19 @@ def test_bad_arguments_are_refused_before_any_work(monkeypatch, arguments, messa
 def test_bad_logarithms_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         solve_two_groups_log(**{**dict(k_a=2, k_b=3, log_ratio=1.0, log_tau=-1.0), **arguments})
+
+
+@pytest.mark.parametrize("index", [(), 2, (0, 0), slice(None)])
+def test_the_place_of_no_single_problem_is_refused(index):
+    with pytest.raises(ValueError, match=r"index = .*: must be the place of one problem in arrays of shape \(2,\)"):
+        solve_two_groups(2, 3, [50, 60], 10, 0.01).logits(index)
+
+
+@pytest.mark.parametrize("lam_b", [1e-16, 1e-10, INF])
+@pytest.mark.parametrize("k_a, k_b", [(10**12, 10**12), (1, 10**12), (10**12, 1)])
+def test_the_ends_of_the_ranges_are_certified(k_a, k_b, lam_b):
+    solved = solve_two_groups_log(k_a, k_b, 1.6, [-1e3, -3.0, 0.4, 2.0], lam_b)
+    assert solved.worst_gap < 1e-10
 
 
 def test_cosines_of_something_else_are_refused():
