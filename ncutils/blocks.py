@@ -17,7 +17,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import xlog1py, xlogy
 
-SMALL = 12  # groups
+SMALL = 12  # groups up to which the loss is handled by matrices over the unknowns: fewer operations, each larger
+LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
 
 def diagonal(A):
@@ -25,10 +26,15 @@ def diagonal(A):
     return np.einsum("...gg->...g", A)
 
 
+def stack(y, M):
+    """The array C of first row y (G,) and further rows M (G, G)."""
+    return np.concatenate([y[None], M])
+
+
 class Blocks:
     """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,) and counts K_g (G,), λ_Z and λ_b.
 
-    Margins E (…, G, G) are logits minus that of the own class: E_hg for a class of group h at a sample of group g, E_gg
+    Margins E (G, G) are logits minus that of the own class: E_hg for a class of group h at a sample of group g, E_gg
     for another class of the own group. `others` (G, G) counts those classes. p and q (G, G) are their probabilities.
     """
 
@@ -40,26 +46,26 @@ class Blocks:
         self.eye = np.eye(self.G)
         self.across = 1 - self.eye
         self.others = counts[:, None] - self.eye
-        self.none = np.where(self.others > 0, 0.0, -np.inf)  # a group of one class has no other class in it
+        self.weighted_others = self.weights * self.others
         self.root = np.sqrt(sizes * counts[:, None] * counts)  # M_hg / c_hg
         self.more = counts - 1
         self.within = np.sqrt(np.maximum(self.more, 1) * sizes)  # y_g / a_g
         self.y_weight = np.sqrt(self.more)
-        self.slope = self.more / self.counts
-        self.y_unit, self.M_unit = np.sqrt(sizes) / self.N * self.y_weight, self.root / self.N * self.across
-        self.own_unit = np.sqrt(sizes) / self.N
-        self.bias_unit = self.weights * counts[:, None] * self.across
-        self.weighted_others = self.weights * self.others
+        self.norm_weight = np.concatenate([self.y_weight, np.ones(self.G)])  # of |y| and the singular values of M
+        self.slope = self.more / counts
+        self.outside = counts[:, None] * self.across  # classes of the other groups
+        self.stiffness = lam_b * counts if self.biased else np.ones(self.G)  # of the bias; 1 keeps it at 0
         self.least_spread = min(0.01 * lam * self.N / math.sqrt(sizes.max()), 0.25)
         self.matrix = None
-        if self.G <= SMALL:  # one product with a matrix takes less time than the few operations that it stands for
-            basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
-            self.matrix = self.margins(basis).reshape(-1, self.G**2)
+        if self.G <= SMALL:  # margins of each unknown of C, and of the bias
+            self.basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
+            self.matrix = self.margins(self.basis).reshape(len(self.basis), -1)
+            self.tilt = (self.biased * (self.eye[:, :, None] - self.eye[:, None])).reshape(self.G, -1)
 
     def margins(self, C):
         """E of the logits Z at C (…, G + 1, G), without bias."""
         if self.matrix is not None:
-            return (C.reshape(*C.shape[:-2], -1) @ self.matrix).reshape(*C.shape[:-2], self.G, self.G)
+            return (C.reshape(-1) @ self.matrix).reshape(self.G, self.G)
         a = C[..., 0, :] / self.within
         Z = C[..., 1:, :] / self.root  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
         E = Z - (a * self.slope + diagonal(Z))[..., None, :]
@@ -69,72 +75,71 @@ class Blocks:
     def point(self, E):
         """C (G + 1, G) of the Z with margins E whose columns sum to zero."""
         own = -(self.others * E).sum(0) / self.K
-        a = np.where(self.more > 0, -np.diag(E), 0.0)
-        Z = (E + own) * self.across + np.diag(own - a * self.more / self.counts)
-        return np.concatenate([(a * self.within)[None], Z * self.root])
+        a = np.where(self.more > 0, -E.diagonal(), 0.0)
+        Z = E + own
+        diagonal(Z)[:] = own - a * self.slope
+        return stack(a * self.within, Z * self.root)
 
     def shift(self, b):
-        """What a bias b (…, G), one entry a group, adds to the margins."""
-        return b[..., :, None] - b[..., None, :]
+        """What a bias b (G,), one entry a group, adds to the margins."""
+        return b[:, None] - b
 
     def softmax(self, E):
         """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the loss is tiny."""
-        peak = (E + self.none).max(0)
-        ratio = np.exp(np.minimum(E - peak, 0.0))
-        loss = np.logaddexp(0.0, peak + np.log((self.others * ratio).sum(0)))
-        return loss, ratio * np.exp(peak - loss)
+        excess = np.maximum(E.max(0), LARGE) - LARGE  # where it is not 0, the own class is nothing in the sum
+        ratio = np.exp(E - excess)
+        odds = np.vecdot(self.others, ratio, axis=0)
+        return np.log1p(odds) + excess, ratio / (1 + odds)
 
     def pull_back(self, T, rest):
-        """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg. T may be stacked."""
+        """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg."""
         if self.matrix is not None:
-            T = (self.weighted_others * T).reshape(*T.shape[:-2], -1)
-            return (T @ self.matrix.T).reshape(*T.shape[:-1], self.G + 1, self.G)
-        same = diagonal(T)
-        C = np.empty((*T.shape[:-2], self.G + 1, self.G))
-        np.multiply(rest + same, -self.y_unit, out=C[..., 0, :])
-        np.multiply(T, self.M_unit, out=C[..., 1:, :])
-        np.multiply(self.more * same - rest, self.own_unit, out=diagonal(C[..., 1:, :]))
+            return (self.matrix @ (self.weighted_others * T).reshape(-1)).reshape(self.G + 1, self.G)
+        same, unit = T.diagonal(), np.sqrt(self.sizes) / self.N
+        C = stack(-(rest + same) * self.y_weight * unit, T * (self.root / self.N))
+        diagonal(C[1:])[:] = (self.more * same - rest) * unit
         return C
 
     def pull_back_bias(self, T):
-        """Gradient of the same sum in the bias of the groups, (…, G)."""
-        flow = self.bias_unit * T
-        return flow.sum(-1) - flow.sum(-2)
-
-    def bias_penalty(self, b):
-        return self.lam_b / 2 * (self.counts @ b**2) if self.biased else 0.0
+        """Gradient of the same sum in the bias of the groups, (G,)."""
+        flow = self.outside * T * self.weights
+        return flow.sum(1) - flow.sum(0)
 
     def bias_hessian(self, p):
         """Second derivative of loss and penalty in the bias of the groups, (G, G)."""
-        q = self.counts[:, None] * p
-        diagonal(q)[:] = 0.0
+        q = self.outside * p
         diagonal(q)[:] = 1 - q.sum(0)
-        H = (q * -self.weights) @ q.T
-        diagonal(H)[:] = 0.0
-        diagonal(H)[:] = self.lam_b * self.counts - H.sum(0)
+        H = q * -self.weights @ q.T * self.across
+        diagonal(H)[:] = self.stiffness - H.sum(0)
         return H
 
-    def best_bias(self, E, b):
-        """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from b; loss and p there."""
-        loss, p = self.softmax(E + self.shift(b))
+    def value(self, loss, b):
+        """Loss and bias penalty."""
+        return self.weights @ loss + (b @ (self.stiffness * b) / 2 if self.biased else 0.0)
+
+    def best_bias(self, E, b, most=100):
+        """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from b; loss and p there.
+
+        At most `most` steps are taken."""
         if not self.biased:
-            return b, loss, p
-        value = self.weights @ loss + self.bias_penalty(b)
-        for _ in range(100):
-            slope = self.pull_back_bias(p) + self.lam_b * self.counts * b
-            if slope @ slope <= 1e-29 * value * self.lam_b * self.counts.min():
+            return b, *self.softmax(E)
+        loss, p = self.softmax(E + self.shift(b))
+        value = self.value(loss, b)
+        for _ in range(most):
+            slope = self.pull_back_bias(p) + self.stiffness * b
+            if slope @ slope <= 1e-29 * value * self.stiffness.min():
                 break
             step = np.linalg.solve(self.bias_hessian(p), slope)
-            decrease, fraction = slope @ step, 1.0
+            decrease, fraction, before = slope @ step, 1.0, value
             while True:
                 new = b - fraction * step
-                new_loss, new_p = self.softmax(E + self.shift(new))
-                new_value = self.weights @ new_loss + self.bias_penalty(new)
+                loss, p = self.softmax(E + self.shift(new))
+                value = self.value(loss, new)
                 # near the optimum differences of the value are rounding, and the full step is right
-                if decrease < 1e-12 * value or new_value <= value - 0.25 * fraction * decrease or fraction < 1e-9:
+                if decrease < 1e-12 * before or value <= before - 0.25 * fraction * decrease or fraction < 1e-9:
                     break
                 fraction /= 2
-            b, loss, p, value = new, new_loss, new_p, new_value
+            b = new
             if decrease < 1e-16 * value:
                 break
         return b, loss, p
@@ -142,9 +147,8 @@ class Blocks:
     def probabilities(self, dual):
         """q with (I − Q) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
         q = dual[1:] * (-self.N / self.root)
-        own = dual[1:].diagonal()
-        gamma = np.where(self.more > 0, dual[0] / np.maximum(self.y_weight, 1), own)
-        diagonal(q)[:] = (gamma - own) / (self.own_unit * self.counts)
+        same = (dual[0] / np.maximum(self.y_weight, 1) - dual[1:].diagonal()) / (np.sqrt(self.sizes) * self.counts)
+        diagonal(q)[:] = same * self.N * (self.more > 0)
         return q
 
     def dual_value(self, q):
@@ -152,7 +156,7 @@ class Blocks:
         rest = (self.others * q).sum(0)
         if q.min() < 0 or rest.max() > 1:
             return -math.inf
-        value = -self.weights @ ((self.others * xlogy(q, q)).sum(0) + xlog1py(1 - rest, -rest))
+        value = -np.vdot(self.weighted_others, xlogy(q, q)) - self.weights @ xlog1py(1 - rest, -rest)
         if self.biased:
             slope = self.pull_back_bias(q)  # that of a class is slope_g / K_g
             value -= slope @ (slope / self.counts) / (2 * self.lam_b)
@@ -162,7 +166,7 @@ class Blocks:
         """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in closed form."""
         p = np.minimum(self.lam * self.N / np.sqrt(self.sizes), 1.0) / self.K  # of each other class
         a = np.log1p((1 - self.K * p) / p)
-        return self.point(np.broadcast_to(-a, (self.G, self.G)))
+        return self.point(np.zeros((self.G, self.G)) - a)
 
     def merged(self, groups):
         """The program with neighbouring groups merged into that many, and the merged group of each group (G,)."""
@@ -172,21 +176,32 @@ class Blocks:
 
 
 class Smooth:
-    """Loss and bias penalty at C, minimised over the bias: value, gradient (G + 1, G) and second derivative."""
+    """Loss and bias penalty at C, minimised over the bias: value, gradient (G + 1, G) and second derivative.
 
-    def __init__(self, blocks, C, bias):
+    After `most` steps the bias is taken as it is: the value is then an upper bound, the gradient that at fixed bias."""
+
+    def __init__(self, blocks, C, bias, most=100):
         self.blocks = blocks
-        self.bias, self.loss, self.p = blocks.best_bias(blocks.margins(C), bias)
-        self.own, self.rest = np.exp(-self.loss), (blocks.others * self.p).sum(0)
-        self.value = blocks.weights @ self.loss + blocks.bias_penalty(self.bias)
-        self.gradient = blocks.pull_back(self.p, self.rest)
+        self.bias, self.loss, self.p = blocks.best_bias(blocks.margins(C), bias, most)
+        self.value = blocks.value(self.loss, self.bias)
+        self.gradient = blocks.pull_back(self.p, -np.expm1(-self.loss))
 
     @property
     def lipschitz(self):
         """A bound of the second derivative here: 2 max p (1 − p)/N by Gershgorin; no less than a hundredth of what it is
         near the optimum, where 1 − p_own is about λ_Z N/sqrt(n)."""
-        rest = min(self.rest.max(), 0.5)  # where it is less, no p (1 − p) exceeds that of the own class
+        rest = min(-math.expm1(-self.loss.max()), 0.5)  # where it is less, no p (1 − p) exceeds that of the own class
         return 2 * max(rest * (1 - rest), self.blocks.least_spread) / self.blocks.N
+
+    def matrix(self, E):
+        """The second derivative of the loss, as a matrix (m, m) over m directions with margins E (m, G²)."""
+        part = E * (self.blocks.weighted_others * self.p).reshape(-1)
+        mean = part.reshape(-1, self.blocks.G, self.blocks.G).sum(1)  # of E over each softmax, times weights
+        return part @ E.T - mean / self.blocks.weights @ mean.T
+
+    @cached_property
+    def own(self):
+        return np.exp(-self.loss)
 
     @cached_property
     def _bias_inverse(self):
@@ -194,22 +209,22 @@ class Smooth:
 
     def _change(self, E):
         """What margins that change by E do to p, and to 1 − p_own over p_own."""
-        mean = (self.blocks.others * self.p * E).sum(-2)
-        return self.p * (E - mean[..., None, :]), mean
+        mean = (self.blocks.others * self.p * E).sum(0)
+        return self.p * (E - mean), mean
 
     def bias_change(self, D):
-        """How the bias (…, G) follows a direction D (…, G + 1, G), to first order."""
+        """How the bias (G,) follows a direction D (G + 1, G), to first order."""
         if not self.blocks.biased:
-            return np.zeros_like(D[..., 0, :])
+            return np.zeros(self.blocks.G)
         T, _ = self._change(self.blocks.margins(D))
-        return -self.blocks.pull_back_bias(T) @ self._bias_inverse
+        return -self._bias_inverse @ self.blocks.pull_back_bias(T)
 
     def hessian(self, D):
-        """The second derivative applied to directions D (…, G + 1, G)."""
+        """The second derivative applied to a direction D (G + 1, G)."""
         blocks, E = self.blocks, self.blocks.margins(D)
         T, mean = self._change(E)
         if blocks.biased:  # the bias follows
-            T, mean = self._change(E - blocks.shift(blocks.pull_back_bias(T) @ self._bias_inverse))
+            T, mean = self._change(E - blocks.shift(self._bias_inverse @ blocks.pull_back_bias(T)))
         return blocks.pull_back(T, mean * self.own)
 
     def shifted_inverse(self, alpha):

@@ -308,7 +308,8 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     ufm : UFM with any class sizes.
     features : "linear", features free of sign; or "relu", H ≥ 0, whose optimum is that of (CVX+) wherever
         the returned solution is certified, and at most that elsewhere.
-    tol : relative gap to reach, > 0. 1e-13 is reached in general, 1e-14 often.
+    tol : relative gap to reach, > 0. 1e-13 is reached in general, 1e-14 often; where rounding keeps it from being
+        reached, the solution warns.
     max_iterations : Newton steps at most; a solution that stops there warns with its gap.
 
     Returns a `Solution`. Raises ValueError where an argument is not allowed.
@@ -331,7 +332,7 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     if found.primal - found.dual > tol * found.primal:
         warnings.warn(
             f"solve stopped after {found.iterations} iterations at relative gap {1 - found.dual / found.primal:.1e}, above "
-            f"tol = {tol:.1e}: raise max_iterations or tol", RuntimeWarning, stacklevel=2)
+            f"tol = {tol:.1e}: raise {'max_iterations or ' if found.iterations == max_iterations else ''}tol", RuntimeWarning, stacklevel=2)
     dual = found.dual
     if features == "relu":
         norm = _nonnegative_norm(blocks, found.probabilities)

@@ -12,16 +12,11 @@ from functools import cached_property
 
 import numpy as np
 
-from .blocks import Blocks, Smooth
+from .blocks import Blocks, Smooth, diagonal, stack
 
-DENSE = 150  # unknowns up to which Newton's equations are solved directly, not by conjugate gradients
 COARSE = 16  # groups from which on the start is the solution with groups merged
 ROUNDING = 1e-14
-
-
-def stack(y, M):
-    """The array C of first row y (G,) and further rows M (G, G)."""
-    return np.concatenate([y[None], M])
+STILL = 5  # iterations without a fall of the objective that end the method
 
 
 class Nuclear:
@@ -32,51 +27,57 @@ class Nuclear:
     """
 
     def __init__(self, blocks, Y, t):
-        self.lam, weight = blocks.lam, blocks.lam * blocks.y_weight
+        self.blocks, self.lam, self.Y = blocks, blocks.lam, Y
         self.U, s, self.Vt = np.linalg.svd(Y[1:])
-        self.shrunk, self.pressure = np.maximum(s - t * self.lam, 0.0), np.minimum(s / t, self.lam)
-        length = np.abs(Y[0])
-        self.y = np.copysign(np.maximum(length - t * weight, 0.0), Y[0])
-        self.point = stack(self.y, (self.U * self.shrunk) @ self.Vt)
-        self.dual = stack(np.copysign(np.minimum(length / t, weight), Y[0]), (self.U * self.pressure) @ self.Vt)
-        self.value = weight @ np.abs(self.y) + self.lam * self.shrunk.sum()
-        self.more = blocks.more
+        lengths, weight = np.concatenate([np.abs(Y[0]), s]), blocks.lam * blocks.norm_weight
+        self.shrunk, self.pressure = np.maximum(lengths - t * weight, 0.0), np.minimum(lengths / t, weight)
+        self.point = self._compose(self.shrunk)
+        self.value = weight @ self.shrunk
+
+    def _compose(self, lengths):
+        """The point with these |y| and singular values of M, and the signs and singular vectors of Y."""
+        y, s = lengths.reshape(2, -1)
+        return stack(np.copysign(y, self.Y[0]), (self.U * s) @ self.Vt)
+
+    @cached_property
+    def dual(self):
+        return self._compose(self.pressure)
 
     @property
     def rank(self):
-        return int((self.shrunk > 0).sum() + self.more @ (self.y != 0))
+        return round(self.blocks.norm_weight**2 @ (self.shrunk > 0))
 
     @cached_property
     def free(self):
-        active = self.shrunk > 0
-        return stack(self.y != 0, active[:, None] | active)
+        y, s = (self.shrunk > 0).reshape(2, -1)
+        return stack(y, s[:, None] | s)
 
     @cached_property
     def bend(self):
-        """Curvature of the parts symmetric and antisymmetric in (i, j), in the basis: one number each for a pair."""
-        total = np.where(self.free[1:], self.shrunk[:, None] + self.shrunk, 1.0)
-        pressed = self.pressure[:, None] + self.pressure
-        return (2 * self.lam - pressed) / total, pressed / total
+        """Curvature in the basis: what multiplies C, and M transposed. Where the term is not smooth: λ, and 0."""
+        fixed, (_, s), (_, pressure) = ~self.free, self.shrunk.reshape(2, -1), self.pressure.reshape(2, -1)
+        total = s[:, None] + s + fixed[1:]
+        turned = (self.lam - pressure[:, None] - pressure) / total * self.free[1:]
+        return stack(self.lam * fixed[0], self.lam / total), turned
 
     def to_basis(self, D):
-        return np.concatenate([D[..., :1, :], self.U.T @ D[..., 1:, :] @ self.Vt.T], axis=-2) * self.free
+        return stack(D[0], self.U.T @ D[1:] @ self.Vt.T) * self.free
 
     def from_basis(self, D):
         return np.concatenate([D[..., :1, :], self.U @ D[..., 1:, :] @ self.Vt], axis=-2)
 
     def curvature(self, D):
-        """Second derivative of the term along D (…, G + 1, G), in the basis."""
-        M = D[..., 1:, :]
-        T = np.swapaxes(M, -1, -2)
-        symmetric, antisymmetric = self.bend
-        bent = (symmetric * (M + T) + antisymmetric * (M - T)) / 2
-        return np.concatenate([np.zeros_like(D[..., :1, :]), bent], axis=-2)
+        """Second derivative of the term along D (…, G + 1, G), in the basis; nonsingular where D is not free."""
+        straight, turned = self.bend
+        bent = straight * D
+        bent[..., 1:, :] += turned * D[..., 1:, :].swapaxes(-1, -2)
+        return bent
 
     def inverse_root(self, D, alpha):
         """(curvature + alpha)^{-1/2} D."""
         M, T = D[1:], D[1:].T
-        symmetric, antisymmetric = self.bend
-        bent = (M + T) / np.sqrt(symmetric + alpha) + (M - T) / np.sqrt(antisymmetric + alpha)
+        straight, turned = self.bend[0][1:], self.bend[1]
+        bent = (M + T) / np.sqrt(straight + turned + alpha) + (M - T) / np.sqrt(straight - turned + alpha)
         return stack(D[0] / math.sqrt(alpha), bent / 2) * self.free
 
 
@@ -87,14 +88,15 @@ class Columns:
         weight = blocks.lam * np.sqrt(blocks.counts)
         length = np.linalg.norm(Y, axis=0)
         norms = np.maximum(length - t * weight, 0.0)
-        self.unit = Y / np.where(length > 0, length, 1.0)
-        self.point = norms * self.unit
-        self.dual = np.minimum(length / t, weight) * self.unit
+        unit = Y / np.where(length > 0, length, 1.0)
+        self.point = norms * unit
+        self.dual = np.minimum(length / t, weight) * unit
         self.value = weight @ norms
         self.rank = int(min(blocks.counts @ (norms > 0), blocks.K - 1))
         exists = np.vstack([blocks.more > 0, np.ones((blocks.G, blocks.G), dtype=bool)])
         self.free = (norms > 0) & exists
-        self.bend = np.where(norms > 0, weight, 0.0) / np.where(norms > 0, norms, 1.0)
+        self.unit = unit * (norms > 0)
+        self.bend = weight / np.where(norms > 0, norms, 1.0)
 
     def to_basis(self, D):
         return D * self.free
@@ -118,7 +120,7 @@ class Iterate:
     """
 
     def __init__(self, blocks, Term, C, bias):
-        at = Smooth(blocks, C, bias)
+        at = Smooth(blocks, C, bias, most=1)  # more would not raise the order of convergence
         safe = 2 * blocks.N  # 1 over the global Lipschitz constant
         t = max(1 / at.lipschitz, safe)
         while True:
@@ -152,19 +154,20 @@ class Iterate:
 
 
 def newton_step(smooth, term):
-    """Newton's step (G + 1, G) from the proximal point, over the directions in which the term is smooth there."""
-    right = -term.to_basis(smooth.gradient + term.dual)
-    operator = lambda D: term.to_basis(smooth.hessian(term.from_basis(D))) + term.curvature(D)
-    free = np.flatnonzero(term.free)
-    if right.size > DENSE:
-        return term.from_basis(conjugate_gradients(operator, right, preconditioner(smooth, term)))
-    step = np.zeros(right.size)
-    if len(free):
-        basis = np.zeros((len(free), right.size))
-        basis[np.arange(len(free)), free] = 1.0
-        matrix = operator(basis.reshape(-1, *right.shape)).reshape(len(free), -1)[:, free]
-        step[free] = np.linalg.solve(matrix, right.ravel()[free])
-    return term.from_basis(step.reshape(right.shape))
+    """Newton's step (G + 1, G) from the proximal point, over the directions in which the term is smooth there; and how
+    the bias (G,) follows, to first order."""
+    blocks, slope = smooth.blocks, smooth.gradient + term.dual
+    if blocks.matrix is None:
+        operator = lambda D: term.to_basis(smooth.hessian(term.from_basis(D))) + term.curvature(D)
+        step = term.from_basis(conjugate_gradients(operator, -term.to_basis(slope), preconditioner(smooth, term)))
+        return step, smooth.bias_change(step)
+    n = len(blocks.basis)
+    directions = term.from_basis(blocks.basis * term.free).reshape(n, n)
+    matrix = smooth.matrix(np.concatenate([directions @ blocks.matrix, blocks.tilt]))
+    matrix[:n, :n] += term.curvature(blocks.basis).reshape(n, n)
+    diagonal(matrix[n:, n:])[:] += blocks.stiffness
+    step = np.linalg.solve(matrix, np.concatenate([directions @ -slope.reshape(n), np.zeros(blocks.G)]))
+    return (step[:n] @ directions).reshape(slope.shape), step[n:]
 
 
 def preconditioner(smooth, term):
@@ -214,7 +217,8 @@ class Minimum:
 
 
 def minimise(blocks, Term, tol, most):
-    """Minimise loss, bias penalty and a norm until primal − dual ≤ tol · primal, in `most` iterations at most.
+    """Minimise loss, bias penalty and a norm until primal − dual ≤ tol · primal, in `most` iterations at most; sooner where
+    rounding keeps the objective from falling further.
 
     The gap is of second order in the error of the point, so one more Newton step follows, which leaves rounding there.
     blocks : Blocks.   Term : Nuclear for (CVX), Columns for (CVX+).   Returns a `Minimum`.
@@ -224,14 +228,15 @@ def minimise(blocks, Term, tol, most):
         coarse, part = blocks.merged(blocks.G // 4)
         found = minimise(coarse, Term, max(tol, 1e-4), most)
         start, bias = blocks.point(coarse.margins(found.point)[np.ix_(part, part)]), found.bias[part]
-    now = best = Iterate(blocks, Term, start, bias)
-    done, fall = False, 0.0
+    now, best, done = Iterate(blocks, Term, start, bias), None, False
+    fall, still = math.inf if blocks.G > 1 else 0.0, 0  # the start of one group is the optimum
     for iteration in range(1, most + 1):
         # convergence is quadratic: after a larger fall of the objective the gap is above tol, and not computed
-        if fall <= 10 * math.sqrt(tol) * now.primal or iteration == most:
-            best = max(best, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
+        if fall <= math.sqrt(tol) * now.primal or iteration == most:
+            best = max(best or now, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
             before, done = done, now.primal - best.dual <= tol * now.primal
-            if (done and before) or iteration == most:
+            still = still + 1 if fall <= ROUNDING * now.primal else 0
+            if (done and before) or still == STILL or iteration == most:
                 break
         trial = descend(blocks, Term, now)
         fall, now = now.primal - trial.primal, trial
@@ -241,9 +246,8 @@ def minimise(blocks, Term, tol, most):
 
 def descend(blocks, Term, now):
     """The iterate after Newton's step from `now`, cut back until the envelope is not above the objective there."""
-    step, fraction = newton_step(now.smooth, now.term), 1.0
-    bias, follow = now.smooth.bias, now.smooth.bias_change(step)
-    if np.abs(follow).max() > 1.0:  # a prediction to first order is worth something near by only
+    (step, follow), fraction, bias = newton_step(now.smooth, now.term), 1.0, now.smooth.bias
+    if follow @ follow > 1.0:  # a prediction to first order is worth something near by only
         follow = np.zeros_like(bias)
     while True:  # fraction 0, the proximal gradient step, never raises the envelope
         trial = Iterate(blocks, Term, now.term.point + fraction * step, bias + fraction * follow)

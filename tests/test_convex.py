@@ -548,6 +548,12 @@ def test_stopping_early_warns_with_the_gap_and_certifies_nothing():
     assert early.objective - early.gap <= exact(ufm).objective <= early.objective
 
 
+def test_a_tolerance_below_rounding_ends_with_a_warning_that_names_it():
+    with pytest.warns(RuntimeWarning, match="above tol = 1.0e-17: raise tol"):
+        found = solve(PAPER[1], tol=1e-17)
+    assert not found.certified and found.iterations < 30 and found.relative_gap < 1e-13
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_looser_tolerance_stops_earlier():
     ufm = two(5, 500, 100, .0027, .02)
