@@ -207,7 +207,7 @@ def cross_entropy(logits):
 
 def objective(ufm, logits, bias, features="linear"):
     """Value of (CVX), or of (CVX+) for "relu", at Z (K, K) and b (K,), in nats. ValueError for a bias where λ_b = ∞."""
-    logits, bias = _point(ufm, logits, bias)
+    logits, bias = _checked_point(ufm, logits, bias)
     choice("features", features, FEATURES)
     loss, _ = cross_entropy(logits + bias[:, None])
     X = logits * np.sqrt(ufm.sizes)
@@ -215,7 +215,7 @@ def objective(ufm, logits, bias, features="linear"):
     return ufm.sizes @ loss / ufm.num_samples + ufm.lam_z * norm + _bias_penalty(ufm, bias)
 
 
-def _point(ufm, logits, bias):
+def _checked_point(ufm, logits, bias):
     """Z and b as float arrays of the right shapes, else ValueError."""
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
@@ -256,7 +256,7 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     values set to λ_Z exactly and the others cut at λ_Z, moved towards the first as far as keeps Q ≥ 0; it is exact to
     second order in the error of Z, the first to first order. The better one is returned; "relu" has the first only. Source: ours, by Lagrange duality.
     """
-    logits, bias = _point(ufm, logits, bias)
+    logits, bias = _checked_point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
     choice("features", features, FEATURES)
     _, gradient = cross_entropy(logits + bias[:, None])
