@@ -56,16 +56,16 @@ class Blocks:
         self.outside = counts[:, None] * self.across  # classes of the other groups
         self.stiffness = lam_b * counts if self.biased else np.ones(self.G)  # of the bias; 1 keeps it at 0
         self.least_spread = min(0.01 * lam * self.N / math.sqrt(sizes.max()), 0.25)
-        self.matrix = None
+        self.margin_matrix = None
         if self.G <= SMALL:  # margins of each unknown of C, and of the bias
             self.basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
-            self.matrix = self.margins(self.basis).reshape(len(self.basis), -1)
+            self.margin_matrix = self.margins(self.basis).reshape(len(self.basis), -1)
             self.tilt = (self.biased * (self.eye[:, :, None] - self.eye[:, None])).reshape(self.G, -1)
 
     def margins(self, C):
         """E of the logits Z at C (…, G + 1, G), without bias."""
-        if self.matrix is not None:
-            return (C.reshape(-1) @ self.matrix).reshape(self.G, self.G)
+        if self.margin_matrix is not None:
+            return (C.reshape(-1) @ self.margin_matrix).reshape(self.G, self.G)
         a = C[..., 0, :] / self.within
         Z = C[..., 1:, :] / self.root  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
         E = Z - (a * self.slope + diagonal(Z))[..., None, :]
@@ -93,8 +93,8 @@ class Blocks:
 
     def pull_back(self, T, rest):
         """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg."""
-        if self.matrix is not None:
-            return (self.matrix @ (self.weighted_others * T).reshape(-1)).reshape(self.G + 1, self.G)
+        if self.margin_matrix is not None:
+            return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(self.G + 1, self.G)
         same, unit = T.diagonal(), np.sqrt(self.sizes) / self.N
         C = stack(-(rest + same) * self.y_weight * unit, T * (self.root / self.N))
         diagonal(C[1:])[:] = (self.more * same - rest) * unit

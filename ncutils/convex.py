@@ -254,7 +254,8 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     G = (I − P) D^{1/2}/N is scaled to ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root of the
     largest eigenvalue of GᵀG with negative entries set to 0. For "linear" a second bound has the `rank` largest singular
     values set to λ_Z exactly and the others cut at λ_Z, moved towards the first as far as keeps Q ≥ 0; it is exact to
-    second order in the error of Z, the first to first order. The better one is returned; "relu" has the first only. Source: ours, by Lagrange duality.
+    second order in the error of Z, the first to first order. The better one is returned;
+    "relu" has the first only. Source: ours, by Lagrange duality.
     """
     logits, bias = _checked_point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
@@ -301,7 +302,7 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     """The global optimum of (CVX), that is of the UFM; or of (CVX+), for nonnegative features.
 
     Classes of equal size are merged into groups (`blocks`), then a proximal Newton method (`newton`) runs until the gap
-    between objective and dual is at most tol · objective. Neither knows the closed forms of `theory`.
+    between objective and dual is at most tol · objective. Where it starts is a closed form; where it ends rests on none.
 
     Parameters
     ----------
@@ -324,15 +325,17 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
             f"class_sizes with N = {N:.3g} and lam_z = {lam:.3g}: N must be at most {LARGEST:.0e} and lam_z at least "
             f"sqrt(max n_k)/N/{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
     if ufm.lam_b < SMALLEST_LAM_B:
-        raise ValueError(f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias")
+        raise ValueError(
+            f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias")
     lam = min(lam, 2 / math.sqrt(N))  # from 1/sqrt(N) on Z = 0, and the penalty is 0
     counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)
     blocks = Blocks(np.array(list(ufm.groups), dtype=np.float64), counts, lam, ufm.lam_b)
     found = minimise(blocks, Nuclear if features == "linear" else Columns, tol, max_iterations)
     if found.primal - found.dual > tol * found.primal:
+        what = "max_iterations or tol" if found.iterations == max_iterations else "tol"
         warnings.warn(
             f"solve stopped after {found.iterations} iterations at relative gap {1 - found.dual / found.primal:.1e}, above "
-            f"tol = {tol:.1e}: raise {'max_iterations or ' if found.iterations == max_iterations else ''}tol", RuntimeWarning, stacklevel=2)
+            f"tol = {tol:.1e}: raise {what}", RuntimeWarning, stacklevel=2)
     dual = found.dual
     if features == "relu":
         norm = _nonnegative_norm(blocks, found.probabilities)

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from .blocks import Blocks, Smooth, diagonal, stack
+from .blocks import Smooth, diagonal, stack
 
 COARSE = 16  # groups from which on the start is the solution with groups merged
 ROUNDING = 1e-14
@@ -157,13 +157,13 @@ def newton_step(smooth, term):
     """Newton's step (G + 1, G) from the proximal point, over the directions in which the term is smooth there; and how
     the bias (G,) follows, to first order."""
     blocks, slope = smooth.blocks, smooth.gradient + term.dual
-    if blocks.matrix is None:
+    if blocks.margin_matrix is None:
         operator = lambda D: term.to_basis(smooth.hessian(term.from_basis(D))) + term.curvature(D)
         step = term.from_basis(conjugate_gradients(operator, -term.to_basis(slope), preconditioner(smooth, term)))
         return step, smooth.bias_change(step)
     n = len(blocks.basis)
     directions = term.from_basis(blocks.basis * term.free).reshape(n, n)
-    matrix = smooth.matrix(np.concatenate([directions @ blocks.matrix, blocks.tilt]))
+    matrix = smooth.matrix(np.concatenate([directions @ blocks.margin_matrix, blocks.tilt]))
     matrix[:n, :n] += term.curvature(blocks.basis).reshape(n, n)
     diagonal(matrix[n:, n:])[:] += blocks.stiffness
     step = np.linalg.solve(matrix, np.concatenate([directions @ -slope.reshape(n), np.zeros(blocks.G)]))

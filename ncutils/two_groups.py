@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from .device import pick_device
-from .ufm import choice
+from .ufm import array_of, choice
 
 ON_THE_LINE = 1e-12  # this close to a threshold is on it: relatively in λ_Z N, as in theory.phase; for v, in m_A + m_B
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
@@ -199,11 +199,8 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
 
 def _numbers(name, values, lowest, highest, allowed, whole=False):
     """`values` as a float64 array, all from lowest to highest, else ValueError with the first that is not."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError):
-        array = np.asarray(None)
-    if array.dtype.kind not in "iuf":
+    array = array_of(values, "iuf")
+    if array is None:
         raise ValueError(f"{name} = {values!r}: must be {allowed}")
     array = array.astype(np.float64)
     valid = (array >= lowest) & (array <= highest) & (not whole or array == np.floor(array))

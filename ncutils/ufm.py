@@ -31,13 +31,19 @@ def whole(name, value, at_least):
     return int(value)
 
 
-def real_array(name, values, ndim):
-    """`values` as a float64 array of `ndim` dimensions without NaN or infinity, else ValueError."""
+def array_of(values, kinds):
+    """`values` as an array if its type is one of these NumPy kinds, else None."""
     try:
         array = np.asarray(values)
     except (TypeError, ValueError):
-        array = np.asarray(None)
-    if array.dtype.kind not in "biuf":
+        return None
+    return array if array.dtype.kind in kinds else None
+
+
+def real_array(name, values, ndim):
+    """`values` as a float64 array of `ndim` dimensions without NaN or infinity, else ValueError."""
+    array = array_of(values, "biuf")
+    if array is None:
         raise ValueError(f"{name}: must be an array of real numbers with {ndim} dimensions")
     array = array.astype(np.float64)
     if array.ndim != ndim or array.size == 0:

@@ -1,7 +1,6 @@
 """The exact solver: against CVXPY, its certificate, and the properties that an optimum must have."""
 
 import functools
-import itertools
 import math
 import warnings
 
