@@ -4,9 +4,10 @@ from . import figures, metrics, theory
 from .convex import Solution, dual_bound, solve
 from .data import load_images
 from .ledger import Ledger
+from .network_training import train_network
 from .networks import MLP
 from .theory import Phase
-from .train import Trained, train_network, train_ufm, ufm_objective
+from .train import Trained, train_ufm, ufm_objective
 from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
 from .ufm import UFM
 

@@ -38,12 +38,18 @@ def scatter(features, labels):
     h̄ is the mean over all samples. Raises ValueError unless `features` is (d, N), `labels` (N,).
     Source: the authors' code.
     """
+    within, between = _deviations(features, labels)
+    return within @ within.T, between @ between.T
+
+
+def _deviations(features, labels):
+    """Factors of Σ_W and Σ_B: (h_{k,i} − h̄_k)/sqrt(N) as columns (d, N), sqrt(n_k/N) (h̄_k − h̄) as columns (d, K)."""
     features, labels = _features_and_labels(features, labels)
     means = class_means(features, labels)
     _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     within = features - means[:, index]
     between = (means - features.mean(axis=1, keepdims=True)) * np.sqrt(sizes)
-    return within @ within.T / len(labels), between @ between.T / len(labels)
+    return within / np.sqrt(len(labels)), between / np.sqrt(len(labels))
 
 
 def nc1(features, labels):
@@ -54,21 +60,23 @@ def nc1(features, labels):
     directions dominate the value: read `trace_ratio` beside it. Source: the authors' code, which cuts
     the pseudo-inverse at 1e-10; at 1e-6, directions lost to rounding in float32 networks are left out.
     """
-    sigma_w, sigma_b = scatter(features, labels)
-    if _one_point(features, sigma_b):
+    within, between = _deviations(features, labels)
+    if _one_point(features, between):
         return float("nan")
-    return float(np.trace(sigma_w @ np.linalg.pinv(sigma_b, rcond=PINV_CUT)) / len(np.unique(labels)))
+    U, s, _ = np.linalg.svd(between, full_matrices=False)  # no matrix (d, d): d is 4096 in some networks
+    kept = s**2 > PINV_CUT * s[0] ** 2
+    return float((((U.T @ within)[kept] / s[kept, None]) ** 2).sum() / between.shape[1])
 
 
 def trace_ratio(features, labels):
     """tr Σ_W / tr Σ_B, collapse without a pseudo-inverse; NaN where all class means coincide."""
-    sigma_w, sigma_b = scatter(features, labels)
-    return float("nan") if _one_point(features, sigma_b) else float(np.trace(sigma_w) / np.trace(sigma_b))
+    within, between = _deviations(features, labels)
+    return float("nan") if _one_point(features, between) else float((within**2).sum() / (between**2).sum())
 
 
-def _one_point(features, sigma_b):
+def _one_point(features, between):
     """Whether the class means differ by no more than rounding."""
-    return not np.trace(sigma_b) > 1e-26 * (np.asarray(features, dtype=np.float64) ** 2).sum(axis=0).mean()
+    return not (between**2).sum() > 1e-26 * (np.asarray(features, dtype=np.float64) ** 2).sum(axis=0).mean()
 
 
 def cosines(matrix):

@@ -1,18 +1,15 @@
-"""Training: UFMs from random starts, and networks on images with the UFM's penalties."""
+"""Training UFMs from random starts; what is measured of a trained model."""
 
-import copy
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import nn
-from tqdm import tqdm
 
 from . import metrics
 from .convex import solve
 from .device import pick_device
-from .ufm import UFM, choice, positive, real_array, whole
+from .ufm import UFM, choice, positive, whole
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,7 @@ class Trained:
         "objective", "gap" (relative, against the exact optimum), "nc1", "trace_ratio".
     exact : list of exact `Solution`s, of (CVX) or, for nonnegative features, of (CVX+).
     start : list of H (d, N_e) before training.
+    diverged : {member: message} of networks whose training diverged. Their numbers are NaN.
     """
 
     ufms: list
@@ -38,6 +36,7 @@ class Trained:
     exact: list
     start: list
     history: list = field(default_factory=list)
+    diverged: dict = field(default_factory=dict)
 
     @property
     def objectives(self):
@@ -52,7 +51,10 @@ class Trained:
         Where `exact` is not certified, which happens with nonnegative features, exact.objective is only an
         upper bound of the optimum: a better model has a gap below 0, though never below −exact.relative_gap.
         """
-        return metrics.relative_gap(self.objectives, np.array([s.objective for s in self.exact]))
+        alive = [e for e in range(len(self.ufms)) if e not in self.diverged]
+        gaps = np.full(len(self.ufms), math.nan)
+        gaps[alive] = metrics.relative_gap(self.objectives[alive], np.array([self.exact[e].objective for e in alive]))
+        return gaps
 
     def dead_features(self, member):
         """Number of features, rows of H, that are exactly 0 on every sample: ReLU units that have died."""
@@ -81,6 +83,36 @@ class Trained:
             raise ValueError(f"classes = {classes!r}: must name classes of the problem")
         return float((scores.argmax(axis=0) == self.labels[member])[chosen].mean())
 
+    def measures(self, member, exact):
+        """Every number that is recorded of a network, by name; A are the largest classes, B the smallest.
+
+        objective; gap_KIND, its relative gap to `exact[KIND]`, the solutions of (CVX) "linear" and of (CVX+) "relu", and
+        error_KIND = ‖Z − Z*‖/‖Z*‖, NaN where Z* = 0; nc1, trace_ratio; a_b; length_a, length_b, the mean lengths of the
+        columns of Z in nats; cos_a, cos_b, cos_ab, the mean cosines of the columns of Z; accuracy_a, accuracy_b.
+        """
+        ufm, Z, H = self.ufms[member], self.logits(member), self.features[member]
+        objective = ufm_objective(ufm, self.classifiers[member], H, self.biases[member], self.labels[member])
+        found = {"objective": objective}
+        for kind, solution in exact.items():
+            size = np.linalg.norm(solution.logits)
+            found[f"gap_{kind}"] = objective / solution.objective - 1
+            found[f"error_{kind}"] = float(np.linalg.norm(Z - solution.logits) / size) if size > 0 else math.nan
+        sizes = list(ufm.groups)
+        A, B = ufm.groups[sizes[0]], ufm.groups[sizes[-1]]
+        cosines, lengths = metrics.cosines(Z), np.linalg.norm(Z, axis=0)
+        different = ~np.eye(ufm.num_classes, dtype=bool)
+        mean = lambda rows, columns: _mean(cosines[np.ix_(rows, columns)][different[np.ix_(rows, columns)]])
+        return found | {
+            "nc1": metrics.nc1(H, self.labels[member]), "trace_ratio": metrics.trace_ratio(H, self.labels[member]),
+            "a_b": metrics.minority_gap(Z, B) if len(B) > 1 else math.nan,
+            "length_a": float(lengths[A].mean()), "length_b": float(lengths[B].mean()),
+            "cos_a": mean(A, A), "cos_b": mean(B, B), "cos_ab": mean(A, B),
+            "accuracy_a": self.accuracy(member, A), "accuracy_b": self.accuracy(member, B)}
+
+
+def _mean(values):
+    return float(values.mean()) if values.size else math.nan
+
 
 def ufm_objective(ufm, W, H, b, labels):
     """The UFM's objective, in float64, at W (K, d), H (d, N), b (K,) for `labels` (N,)."""
@@ -91,7 +123,7 @@ def ufm_objective(ufm, W, H, b, labels):
     return float(loss.mean() + ufm.lam_w / 2 * (W**2).sum() + ufm.lam_h / 2 * (H**2).sum() + bias)
 
 
-def _problems(ufms):
+def problems(ufms):
     ufms = [ufms] if isinstance(ufms, UFM) else list(ufms) if isinstance(ufms, (list, tuple)) else []
     if not ufms or not all(isinstance(ufm, UFM) for ufm in ufms):
         raise ValueError("ufms must be a UFM or a list of at least one UFM")
@@ -100,7 +132,7 @@ def _problems(ufms):
     return ufms
 
 
-def _exact(ufms, features):
+def solutions(ufms, features):
     solved = {ufm: solve(ufm, features=features, tol=1e-12) for ufm in dict.fromkeys(ufms)}
     return [solved[ufm] for ufm in ufms]
 
@@ -134,14 +166,14 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     Returns `Trained`, with history on a geometric grid of iterations. Raises ValueError where an
     argument is not allowed, FloatingPointError where the objective overflows. Source: ours; restart after O'Donoghue and Candès (2015).
     """
-    ufms = _problems(ufms)
+    ufms = problems(ufms)
     K, E = ufms[0].num_classes, len(ufms)
     dim, seed = whole("dim", dim, at_least=K), whole("seed", seed, at_least=0)
     iterations = whole("iterations", iterations, at_least=1)
     if tol is not None:
         tol = positive("tol", tol)
     device = pick_device(device)
-    exact = _exact(ufms, choice("features", features, ("linear", "relu")))
+    exact = solutions(ufms, choice("features", features, ("linear", "relu")))
 
     # Shorter members are padded with samples of weight 0, whose features start at 0 and stay there.
     sizes = [ufm.num_samples for ufm in ufms]
@@ -228,140 +260,3 @@ def _collapse(features, labels):
     pairs = list(zip(features, labels))
     return {"nc1": np.array([metrics.nc1(*pair) for pair in pairs]),
             "trace_ratio": np.array([metrics.trace_ratio(*pair) for pair in pairs])}
-
-
-def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=2e-3, warm_start=True,
-                  seed=0, device=None, progress=None, features=None):
-    """Train one network for each UFM, with its penalties, as one batched program.
-
-    Member e minimises the objective of `ufms[e]` over the weights of the network, the last features
-    h being the network's output on the images: penalties on last features, W and b only. Adam,
-    3 % warm-up, cosine to 0; with `warm_start`, penalties of a tenth for the first sixth of the
-    epochs, without which a network may stay at Z = 0. Members differ in their initial weights and
-    share the order of the images.
-
-    Parameters
-    ----------
-    model : a module from images (N, C, H, W) to features (N, d) without batch statistics, with an
-        attribute `dim` = d ≥ K. It is copied and initialised anew for each member, not changed.
-    images : (N, C, H, W).   labels : (N,), with n_k of class k.
-    ufms : a UFM or a list of them, all with the class sizes of `labels`.
-    epochs, batch_size, lr : of Adam with betas (0.9, 0.99).
-    seed : of the initial weights and the order of images.
-    device : None means CUDA if present, else CPU.   progress : bar on stderr; None means if a terminal.
-    features : the kind of the model's features, "linear" or "relu", that is, which exact optimum it is compared
-        with; None means what model.features says, or "linear" if it does not: a bound for every model.
-
-    Returns `Trained`, with history on a geometric grid of epochs. Raises ValueError where an argument
-    is not allowed, FloatingPointError with epoch and setting where a member diverges.
-    """
-    ufms = _problems(ufms)
-    images = real_array("images", images, 4)
-    labels = np.asarray(labels)
-    K, N, E = ufms[0].num_classes, len(images), len(ufms)
-    if labels.shape != (N,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels has shape {labels.shape} and type {labels.dtype}: must be {N} class indices")
-    sizes = tuple(np.bincount(labels).tolist())
-    for ufm in ufms:
-        if sizes != ufm.class_sizes:
-            raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {sizes}")
-    if not isinstance(model, nn.Module) or not hasattr(model, "dim"):
-        raise ValueError("model must be a torch module with an attribute dim, the number of its features")
-    if any(True for _ in model.buffers()):
-        raise ValueError("model has buffers, such as batch statistics: must have none")
-    dim = whole("model.dim", model.dim, at_least=K)
-    if features is None:  # in other packages' models the name may stand for a part of the network
-        features = model.features if isinstance(getattr(model, "features", None), str) else "linear"
-    choice("features", features, ("linear", "relu"))
-    epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
-    lr, seed, device = positive("lr", lr), whole("seed", seed, 0), pick_device(device)
-    if not images.std() > 0:
-        raise ValueError("images are all the same number: must vary")
-    try:
-        with torch.no_grad():
-            shape = tuple(model(torch.zeros(1, *images.shape[1:])).shape)
-    except RuntimeError as error:
-        raise ValueError(f"images has shape {images.shape}, which model does not take: {error}") from None
-    if shape != (1, dim):
-        raise ValueError(f"model gives features of shape {shape} for one image: must be {(1, dim)}, as model.dim says")
-    exact = _exact(ufms, features)
-
-    # Data live on the device.
-    x = torch.as_tensor(images, dtype=torch.float32, device=device)
-    x = (x - x.mean(0)) / x.std()
-    y = torch.as_tensor(labels, device=device)
-    member = lambda name: torch.tensor([getattr(u, name) for u in ufms], dtype=torch.float32, device=device)
-    lam_w, lam_h, lam_b = member("lam_w"), member("lam_h"), member("lam_b")
-    has_bias = torch.isfinite(lam_b).float()
-    lam_b = torch.where(torch.isfinite(lam_b), lam_b, 0.0)
-
-    # E copies of the network, each with its own initial weights, stacked: one tensor (E, …) per weight.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's only, which fork_rng puts back
-        # one member after the other, so that the first ones do not depend on how many follow
-        starts = [(_initialised(model), torch.randn(K, dim) / dim**0.5) for _ in range(E)]
-        copies, W = [body for body, _ in starts], torch.stack([W for _, W in starts])
-        order = torch.Generator().manual_seed(seed)
-    weights, _ = torch.func.stack_module_state(copies)
-    body = copy.deepcopy(copies[0]).to(device)
-    move = lambda tensor: tensor.detach().to(device).requires_grad_()
-    weights, W, b = {name: move(p) for name, p in weights.items()}, move(W), move(torch.zeros(E, K))
-    forward = torch.func.vmap(
-        lambda weights, x: torch.func.functional_call(body, weights, (x,)), in_dims=(0, None))
-    optimizer = torch.optim.Adam([*weights.values(), W, b], lr=lr, betas=(0.9, 0.99), fused=True)
-
-    @torch.no_grad()
-    def snapshot():
-        H = torch.cat([forward(weights, part) for part in x.split(1024)], 1)  # (E, N, d)
-        to_numpy = lambda tensor: tensor.double().cpu().numpy()
-        return Trained(ufms, to_numpy(W), to_numpy(b * has_bias[:, None]),
-                       list(to_numpy(H).transpose(0, 2, 1)), [labels] * E, exact, start)
-
-    start = []
-    start = snapshot().features
-    if features == "relu" and any((H < 0).any() for H in start):
-        raise ValueError("features = 'relu', but the model gives negative ones: must be 'linear'")
-    batches = math.ceil(N / batch_size)
-    steps, step, history, grid = epochs * batches, 0, [], set(geometric_grid(epochs))
-    for epoch in tqdm(range(1, epochs + 1), desc="epochs", disable=None if progress is None else not progress):
-        ease = 0.1 if warm_start and epoch <= epochs / 6 else 1.0
-        shuffled = torch.randperm(N, generator=order).to(device)
-        epoch_loss = torch.zeros(E, device=device)
-        for batch in shuffled.split(batch_size):
-            step += 1
-            rate = min(1.0, step / (0.03 * steps)) * (1 + math.cos(math.pi * step / steps)) / 2
-            optimizer.param_groups[0]["lr"] = lr * rate
-            H = forward(weights, x[batch])  # (E, B, d)
-            logits = H @ W.mT + (b * has_bias[:, None])[:, None, :]  # (E, B, K)
-            target = y[batch].expand(E, -1)
-            loss = nn.functional.cross_entropy(logits.mT, target, reduction="none").mean(1)
-            penalty = (lam_w * (W**2).sum((1, 2)) + lam_h * N / len(batch) * (H**2).sum((1, 2))
-                       + lam_b * (b**2).sum(1)) / 2
-            value = loss + ease * penalty
-            optimizer.zero_grad(set_to_none=True)
-            value.sum().backward()  # members share no weight, so neither do gradients
-            optimizer.step()
-            epoch_loss += value.detach() * len(batch) / N
-        _stop_if_diverged(epoch, epoch_loss.tolist(), ufms)
-        if epoch in grid:
-            now = snapshot()
-            history.append({"epoch": epoch, "objective": now.objectives, "gap": now.gaps,
-                            **_collapse(now.features, now.labels)})
-    done = snapshot()
-    return Trained(ufms, done.classifiers, done.biases, done.features, done.labels, exact, start, history)
-
-
-def _initialised(model):
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
-    return model.cpu()
-
-
-def _stop_if_diverged(epoch, losses, ufms):
-    for loss, ufm in zip(losses, ufms):
-        limit = 100 * math.log(ufm.num_classes)
-        if not loss <= limit:  # NaN too
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch}: objective {loss:.3g} for {ufm}: try a smaller lr")

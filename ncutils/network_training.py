@@ -1,0 +1,331 @@
+"""Training networks on images with the UFM's penalties: ensembles, two recipes, checkpoints."""
+
+import copy
+import hashlib
+import math
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .convex import FEATURES
+from .device import pick_device
+from .recipes import RECIPES
+from .train import Trained, geometric_grid, problems, solutions
+from .ufm import array_of, choice, positive, real_array, whole
+
+
+def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=None, warm_start=True, seed=0,
+                  device=None, progress=None, features=None, recipe="fast", weight_decay=0.0, amp=None,
+                  compiled=False, checkpoint=None, checkpoint_seconds=30.0, record=None):
+    """Train one network for each UFM, with its penalties, as one program.
+
+    Member e minimises the objective of `ufms[e]` over the weights of the network, the last features h being the network's
+    output on the images: penalties on last features, W and b only. With `warm_start`, penalties of a tenth for
+    the first sixth of the epochs, without which a network may stay at Z = 0. Weights are float32; objective and metrics
+    are evaluated in float64 from features of the network in evaluation mode (running statistics in batch norm).
+
+    Parameters
+    ----------
+    model : a module from images (N, C, H, W) to features (N, d), with an attribute `dim` = d ≥ K. It is copied and
+        initialised anew for each member, not changed.
+    images : (N, C, H, W), real numbers or uint8.   labels : (N,), with n_k of class k.
+    ufms : a UFM or a list of them, all with the class sizes of `labels`.
+    epochs, batch_size : in batches of different size, every sample has the same weight.
+    lr : largest learning rate; None means that of the recipe.
+    seed : of the initial weights and the order of images. A number: members differ in their initial weights and
+        share the order. A list (E,): member e is what it would be alone with seed[e], up to rounding.
+    device : None means CUDA if present, else CPU.   progress : bar on stderr; None means if a terminal.
+    features : the kind of the model's features, "linear" or "relu", that is, which exact optimum it is compared
+        with; None means what model.features says, or "linear" if it does not: a bound for every model.
+    recipe : "fast", Adam with warm-up and cosine, or "authors", SGD with momentum and their steps (`recipes`).
+    weight_decay : of the weights of the network, not of W and b, whose penalties the UFM names.
+    amp : bfloat16 in the network while it trains; None means on CUDA.   compiled : compile the network by torch.compile.
+    checkpoint : file to go on from where it exists, and to write every `checkpoint_seconds` at the end of an epoch.
+    record : epochs to record; None means a geometric grid.
+
+    Returns `Trained`; its history has "epoch", "seconds" (of training, since its start, checkpoints included), "peak_mib"
+    (of the GPU's memory, or the process's) and arrays (E,) of all `Trained.measures`, "gap" being that of `features`. A
+    member that diverges is named in a warning and in `diverged`, has NaN from then on, and the others go on; if all do,
+    FloatingPointError. Raises ValueError where an argument is not allowed, before any work.
+    """
+    ufms = problems(ufms)
+    images = _checked_images(images)
+    labels = np.asarray(labels)
+    K, N, E = ufms[0].num_classes, len(images), len(ufms)
+    if labels.shape != (N,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(f"labels has shape {labels.shape} and type {labels.dtype}: must be {N} class indices")
+    sizes = tuple(np.bincount(labels).tolist())
+    for ufm in ufms:
+        if sizes != ufm.class_sizes:
+            raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {sizes}")
+    features = _checked_model(model, images, K, features)
+    epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
+    way = RECIPES[choice("recipe", recipe, tuple(RECIPES))]
+    lr, device = way.lr if lr is None else positive("lr", lr), pick_device(device)
+    seeds = _checked_seeds(seed, E)  # of each member, or the one of all
+    if weight_decay != 0:
+        weight_decay = positive("weight_decay", weight_decay)
+    checkpoint_seconds = 0.0 if checkpoint_seconds == 0 else positive("checkpoint_seconds", checkpoint_seconds)
+    grid = set(geometric_grid(epochs)) if record is None else {whole("record", epoch, 1) for epoch in record} | {epochs}
+    amp = device.type == "cuda" if amp is None else bool(amp)
+    exact = {kind: solutions(ufms, kind) for kind in FEATURES}
+
+    # Data live on the device.
+    x = way.scale(torch.as_tensor(images, device=device).float())
+    y = torch.as_tensor(labels, device=device)
+    member = lambda name: torch.tensor([getattr(u, name) for u in ufms], dtype=torch.float32, device=device)
+    lam_w, lam_h, lam_b = member("lam_w"), member("lam_h"), member("lam_b")
+    has_bias = torch.isfinite(lam_b).float()
+    lam_b = torch.where(torch.isfinite(lam_b), lam_b, 0.0)
+
+    copies, W, b = _starts(model, way, K, seeds, E)
+    net = (_One if E == 1 else _Stack)(copies, device, compiled)
+    W, b = (part.to(device).requires_grad_() for part in (W, b))
+    if net.channels_last:
+        x = x.to(memory_format=torch.channels_last)
+    optimizer = way.optimizer([{"params": net.parameters, "weight_decay": weight_decay}, {"params": [W, b]}], lr)
+    orders = {s: torch.Generator().manual_seed(s) for s in seeds}  # one for all members if they have one seed
+
+    @torch.no_grad()
+    def snapshot():
+        net.body.eval()
+        H = torch.cat([net.forward(part) for part in x.split(512)], 1)  # (E, N, d)
+        net.body.train()
+        to_numpy = lambda tensor: tensor.double().cpu().numpy()
+        return Trained(ufms, to_numpy(W), to_numpy(b * has_bias[:, None]), list(to_numpy(H).transpose(0, 2, 1)),
+                       [labels] * E, exact[features], start, history, dict(diverged))
+
+    def measured(now):
+        rows = []
+        for e in range(E):
+            row = now.measures(e, {kind: exact[kind][e] for kind in FEATURES}) if e not in diverged else {}
+            rows.append(row | {"gap": row.get(f"gap_{features}", math.nan)})
+        names = next((row for row in rows if len(row) > 1), rows[0])
+        return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
+
+    start, history, diverged, done, seconds = [], [], {}, 0, 0.0
+    start = snapshot().features
+    if features == "relu" and any((H < 0).any() for H in start):
+        raise ValueError("features = 'relu', but the model gives negative ones: must be 'linear'")
+    run = _fingerprint(images, labels, ufms, seeds, repr(model), epochs, batch_size, lr, warm_start, recipe, weight_decay,
+                       amp, features, sorted(grid), device.type)
+    if checkpoint is not None and (saved := _load(Path(checkpoint), run, device)):
+        net.load(saved["network"])
+        with torch.no_grad():
+            W.copy_(saved["W"]), b.copy_(saved["b"])
+        optimizer.load_state_dict(saved["optimizer"])
+        for generator, state in zip(orders.values(), saved["orders"]):
+            generator.set_state(state.cpu())
+        history = [{name: np.array(value) if isinstance(value, list) else value for name, value in row.items()}
+                   for row in saved["history"]]
+        diverged, done, seconds = saved["diverged"], saved["epoch"], saved["seconds"]
+    batches = math.ceil(N / batch_size)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    clock = saved_at = time.perf_counter()
+    bar = tqdm(range(done, epochs), desc="epochs", initial=done, total=epochs,
+               disable=None if progress is None else not progress)
+    for epoch in bar:
+        ease, ease_b = way.ease(epoch, epochs) if warm_start else (1.0, 1.0)
+        drawn = {s: torch.randperm(N, generator=generator) for s, generator in orders.items()}
+        order = (drawn[seeds[0]] if len(drawn) == 1 else torch.stack([drawn[s] for s in seeds])).to(device)
+        epoch_loss = torch.zeros(E, device=device)
+        for step, batch in enumerate(order.split(batch_size, -1), start=1):  # (B,), or (E, B): an order a member
+            rate = lr * way.rate(epoch + step / batches, epochs, warm_start)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            with torch.autocast(device.type, torch.bfloat16, enabled=amp):
+                H = net.forward(x[batch], own=batch.ndim == 2)  # (E, B, d)
+            H = H.float()
+            logits = H @ W.mT + (b * has_bias[:, None])[:, None, :]  # (E, B, K)
+            loss = nn.functional.cross_entropy(logits.mT, y[batch].expand(E, -1), reduction="none").mean(1)
+            penalty = (lam_w * (W**2).sum((1, 2)) + lam_h * N / batch.shape[-1] * (H**2).sum((1, 2))) / 2
+            value = loss + ease * penalty + ease_b / 2 * lam_b * (b**2).sum(1)
+            optimizer.zero_grad(set_to_none=True)
+            value.sum().backward()  # members share no weight, so neither do gradients
+            optimizer.step()
+            epoch_loss += value.detach() * batch.shape[-1] / N
+        _find_diverged(diverged, epoch + 1, epoch_loss.tolist(), ufms)
+        seconds += time.perf_counter() - clock
+        if epoch + 1 in grid:
+            history.append({"epoch": epoch + 1, "seconds": seconds, "peak_mib": _peak_mib(device), **measured(snapshot())})
+        clock = time.perf_counter()
+        if checkpoint is not None and (epoch + 1 == epochs or clock - saved_at >= checkpoint_seconds):
+            plain = [{name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
+                     for row in history]
+            _save(Path(checkpoint), {
+                "run": run, "epoch": epoch + 1, "seconds": seconds, "network": net.state(), "W": W.detach(),
+                "b": b.detach(), "optimizer": optimizer.state_dict(), "orders": [generator.get_state() for generator in orders.values()],
+                "history": plain, "diverged": diverged})
+            saved_at = time.perf_counter()
+    return snapshot()
+
+
+class _One:
+    """A network alone: the module itself, channels last."""
+
+    def __init__(self, copies, device, compiled):
+        self.body = copies[0].to(device)
+        self.channels_last = any(p.ndim == 4 for p in self.body.parameters())
+        if self.channels_last:
+            self.body = self.body.to(memory_format=torch.channels_last)
+        self.parameters = list(self.body.parameters())
+        self._call = torch.compile(self.body) if compiled else self.body
+
+    def forward(self, x, own=False):
+        """Features (1, B, d) of images (B, C, H, W), or (1, B, C, H, W) where members have their own."""
+        return self._call(x[0] if own else x)[None]
+
+    def state(self):
+        return self.body.state_dict()
+
+    def load(self, state):
+        self.body.load_state_dict(state)
+
+
+class _Stack:
+    """E copies of a network with their weights stacked, one tensor (E, …) for each, and one call for all."""
+
+    channels_last = False
+
+    def __init__(self, copies, device, compiled):
+        weights, buffers = torch.func.stack_module_state(copies)
+        self.weights = {name: p.detach().to(device).requires_grad_() for name, p in weights.items()}
+        self.buffers = {name: buffer.to(device) for name, buffer in buffers.items()}
+        self.body, self.parameters = copies[0].to(device), list(self.weights.values())
+        call = lambda weights, buffers, x: torch.func.functional_call(self.body, (weights, buffers), (x,))
+        stacked = {own: torch.func.vmap(call, in_dims=(0, 0, 0 if own else None)) for own in (False, True)}
+        self._call = {own: torch.compile(f) if compiled else f for own, f in stacked.items()}
+
+    def forward(self, x, own=False):
+        """Features (E, B, d) of images (B, C, H, W), or (E, B, C, H, W) where members have their own."""
+        return self._call[own](self.weights, self.buffers, x)
+
+    def state(self):
+        return {name: p.detach() for name, p in self.weights.items()} | self.buffers
+
+    def load(self, state):
+        with torch.no_grad():
+            for name, part in [*self.weights.items(), *self.buffers.items()]:
+                part.copy_(state[name])
+
+
+def _checked_images(images):
+    array = array_of(images, "u")
+    if array is None or array.dtype != np.uint8:
+        array = real_array("images", images, 4)
+    elif array.ndim != 4 or array.size == 0:
+        raise ValueError(f"images has shape {array.shape}: must have 4 dimensions and no empty one")
+    if array.min() == array.max():
+        raise ValueError("images are all the same number: must vary")
+    return array
+
+
+def _checked_model(model, images, K, features):
+    """The kind of the model's features, once it is seen to give d ≥ K of them for an image."""
+    if not isinstance(model, nn.Module) or not hasattr(model, "dim"):
+        raise ValueError("model must be a torch module with an attribute dim, the number of its features")
+    dim = whole("model.dim", model.dim, at_least=K)
+    if features is None:  # in other packages' models the name may stand for a part of the network
+        features = model.features if isinstance(getattr(model, "features", None), str) else "linear"
+    choice("features", features, FEATURES)
+    try:
+        with torch.no_grad():
+            shape = tuple(copy.deepcopy(model).eval()(torch.zeros(1, *images.shape[1:])).shape)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"images has shape {images.shape}, which model does not take: {error}") from None
+    if shape != (1, dim):
+        raise ValueError(f"model gives features of shape {shape} for one image: must be {(1, dim)}, as model.dim says")
+    return features
+
+
+def _checked_seeds(seed, E):
+    """A number, of all members together, or a list (E,) of their own."""
+    if not isinstance(seed, (list, tuple, range)):
+        return [whole("seed", seed, 0)]
+    if len(seed) != E:
+        raise ValueError(f"seed = {seed!r}: must be a whole number >= 0, or a list of {E}, one for each UFM")
+    return [whole(f"seed[{e}]", s, 0) for e, s in enumerate(seed)]
+
+
+def _starts(model, way, K, seeds, E):
+    """Networks, W (E, K, d) and b (E, K), each initialised anew."""
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        for e in range(E):
+            if e == 0 or len(seeds) > 1:  # the CPU's only, which fork_rng puts back
+                torch.default_generator.manual_seed(seeds[e])
+            body = copy.deepcopy(model).cpu().train()
+            for module in body.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+            found.append((body, *way.classifier(K, model.dim)))
+    copies, W, b = zip(*found)
+    return list(copies), torch.stack(W), torch.stack(b)
+
+
+def _find_diverged(diverged, epoch, losses, ufms):
+    """Note members whose objective has left all bounds; FloatingPointError once all have."""
+    new = {e: f"training diverged in epoch {epoch}: objective {loss:.3g} for {ufm}: try a smaller lr"
+           for e, (loss, ufm) in enumerate(zip(losses, ufms))
+           if e not in diverged and not loss <= 100 * math.log(ufm.num_classes)}  # NaN too
+    diverged.update(new)
+    if len(diverged) == len(ufms):
+        raise FloatingPointError("; ".join(diverged.values()))
+    for message in new.values():
+        warnings.warn(f"{message}; the others go on", RuntimeWarning, stacklevel=3)
+
+
+def _peak_mib(device):
+    """Most memory used so far, in MiB: of the GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform != "darwin" else 2**20)
+
+
+# Checkpoints ------------------------------------------------------------------------------------------
+
+
+def _fingerprint(images, labels, *settings):
+    """What a run is: a checkpoint with another one is not of this run."""
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(images.tobytes())
+    digest.update(labels.tobytes())
+    return digest.hexdigest()
+
+
+def _save(path, state):
+    """Write a checkpoint, whole or not at all: it takes its name once it is on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _load(path, run, device):
+    """The state of a checkpoint of this run, None where there is none. It holds tensors and plain values only."""
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        known = state["run"]
+    except Exception as error:  # whatever the file holds, it is no checkpoint
+        warnings.warn(f"checkpoint {path} cannot be read ({error!r:.200}): training starts anew", RuntimeWarning, stacklevel=3)
+        return None
+    if known != run:
+        raise ValueError(f"checkpoint = {str(path)!r}: is of another run (settings or images differ); name another or delete it")
+    return state
