@@ -1,19 +1,19 @@
 """Image data sets, cut to the class sizes that a problem asks for."""
 
 import os
+import pickle
 import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
+from . import originals
+from .originals import ORIGINALS, cache_folder
 from .ufm import UFM, choice, whole
 
-
-def cache_folder():
-    """Where parsed data sets are kept: $NCUTILS_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("NCUTILS_CACHE") or platformdirs.user_cache_dir("ncutils"))
+SIDES = {"mnist5k": 28, "digits": 8, "fashion-mnist": 32, "cifar10": 32}  # images are SIDE × SIDE
+CLASSES = 10  # of each of them
 
 
 def _mnist5k():
@@ -59,34 +59,143 @@ def _load_cached(name):
     return images, labels
 
 
-def load_images(name, class_sizes, seed=0, pool=1):
+def _idx(raw):
+    """The array in the bytes of an idx file: 0, 0, 8 for uint8, the number of dimensions, each as ">u4", the values."""
+    ndim = raw[3]
+    shape = np.frombuffer(raw, ">u4", ndim, offset=4)
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+
+
+def _fashion_mnist(images, labels):
+    return _idx(images)[:, None], _idx(labels).astype(np.int64)
+
+
+def _cifar10(batch):
+    stored = pickle.loads(batch, encoding="latin1")  # which could run anything: only on bytes with the right md5
+    return stored["data"].reshape(-1, 3, 32, 32), np.array(stored["labels"], dtype=np.int64)
+
+
+PARSERS = {"fashion-mnist": _fashion_mnist, "cifar10": _cifar10}
+_PARSED = {}  # (name, part) → the stamps of its files, images, labels: at most 8 parts, 240 MB
+
+
+def _part(name, part):
+    """images uint8 (N, C, H, W) and labels (N,) of one part of the originals, as in ORIGINALS; parsed once."""
+    stamps = originals.stamps(name, part)
+    known, *arrays = _PARSED.get((name, part), (None, None, None))
+    if stamps is None or stamps != known:
+        arrays = PARSERS[name](*(originals.read(name, file, md5) for file, md5 in ORIGINALS[name][part].items()))
+        _PARSED[name, part] = stamps, *arrays
+    return arrays
+
+
+def _missing(name, test_images):
+    """The files that count and are missing in $NCUTILS_DATA, and the parts at hand: those before the first gap."""
+    *training, test = range(len(ORIGINALS[name]))
+    gaps = {part: [file for file in ORIGINALS[name][part] if originals.locate(name, file) is None]
+            for part in training + [test] * test_images}
+    at_hand = [part for part in training if not any(gaps[before] for before in range(part + 1))]
+    return sum(gaps.values(), []), at_hand + [test] * (test_images and not gaps[test])
+
+
+def _parts(name, test_images):
+    """The parts of a set that are at hand, in order, each read when it is asked for: part, images, labels."""
+    if name in SOURCES:
+        yield 0, *_load_cached(name)
+    else:
+        for part in _missing(name, test_images)[1]:
+            yield part, *_part(name, part)
+
+
+def _resized(images, side):
+    """Images (N, 1, H, W) resized to side × side as torchvision's Resize does it for PIL images."""
+    from PIL import Image
+
+    bilinear = Image.Resampling.BILINEAR
+    return np.stack([np.asarray(Image.fromarray(image[0]).resize((side, side), bilinear)) for image in images])[:, None]
+
+
+def _check_set(name, test_images):
+    choice("name", name, tuple(SIDES))
+    choice("test_images", test_images, (False, True))
+    if test_images and name in SOURCES:
+        raise ValueError(f"test_images = {test_images}: {name} has none; only {' and '.join(ORIGINALS)} have")
+
+
+def available(name, test_images=False):
+    """How many images of each class `load_images` can take (10,), int64: it reads, or downloads, the whole set.
+
+    Raises ValueError and RuntimeError as `load_images`.
+    """
+    _check_set(name, test_images)
+    return sum(np.bincount(labels, minlength=CLASSES) for _, _, labels in _parts(name, test_images))
+
+
+def _too_many(name, sizes, held, test_images):
+    """The sentence about the first class of which more images are asked for than are at hand."""
+    k = next(k for k, n in enumerate(sizes) if n > held[k])
+    text = f"class_sizes[{k}] = {sizes[k]}: {name} holds {held[k]} images of class {k}"
+    if name in SOURCES:
+        return text
+    missing, test = _missing(name, test_images)[0], len(ORIGINALS[name]) - 1
+    if missing:
+        verb = "are" if len(missing) > 1 else "is"
+        text += f"; {', '.join(missing)} {verb} missing in {originals.local_folder(name)}"
+    if not test_images and originals.stamps(name, test):  # nothing is downloaded for a hint
+        more = np.count_nonzero(_part(name, test)[1] == k)
+        text += f"; test_images=True adds {more}" if held[k] + more >= sizes[k] else ""
+    return text
+
+
+def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="float32"):
     """Images and labels of a data set, n_k of class k, class after class.
 
     Parameters
     ----------
-    name : "mnist5k", 500 images 28 × 28 of each digit; "digits", about 180 images 8 × 8 of each.
+    name : "mnist5k", 500 images 28 × 28 of each digit; "digits", about 180 images 8 × 8 of each;
+        "fashion-mnist", 6000 images of each class, resized to 32 × 32; "cifar10", 5000 colour images 32 × 32 of each.
     class_sizes : n_k for classes 0 … K−1 of the data, K ≥ 2; no more than it holds.
     seed : which n_k images of each class are taken, the same on every machine.
     pool : average blocks of pool × pool pixels; must divide the image size.
+    test_images : where the training images of a class do not suffice, go on with the 1000 test images of
+        "fashion-mnist" or "cifar10".
+    dtype : "float32" for levels in [0, 1]; "uint8" for those stored, 0 to 255, with pool = 1 only.
 
-    Returns images (N, C, H, W), float32 in [0, 1], and labels (N,), int64.
-    Raises ValueError naming the argument, the value and what is allowed.
+    The originals of the last two are looked for in $NCUTILS_DATA, where Debian's package has them, and in the
+    cache, and else downloaded; see `originals`. The batches of CIFAR-10 are used in order: if $NCUTILS_DATA lacks
+    later ones, class sizes that the others allow get the same images (without test images, which then come sooner).
+
+    Returns images (N, C, H, W) and labels (N,), int64.
+    Raises ValueError naming the argument or the file, the value and what is allowed; RuntimeError if a set is
+    neither there nor can be downloaded.
     """
-    choice("name", name, tuple(SOURCES))
+    _check_set(name, test_images)
     sizes = UFM.from_lam_z(class_sizes, 1.0).class_sizes
-    seed, pool = whole("seed", seed, at_least=0), whole("pool", pool, at_least=1)
-    images, labels = _load_cached(name)
-    available = np.bincount(labels)
-    if len(sizes) > len(available):
-        raise ValueError(f"class_sizes has {len(sizes)} classes: {name} has {len(available)}")
-    for k, n in enumerate(sizes):
-        if n > available[k]:
-            raise ValueError(f"class_sizes[{k}] = {n}: {name} holds {available[k]} images of class {k}")
-    N, C, H, W = images.shape
-    if H % pool or W % pool:
-        raise ValueError(f"pool = {pool}: must divide the image size {H} × {W} of {name}")
-    rng = np.random.default_rng(seed)
-    chosen = np.concatenate(
-        [rng.permutation(np.flatnonzero(labels == k))[:n] for k, n in enumerate(sizes)])
-    blocks = images[chosen].reshape(-1, C, H // pool, pool, W // pool, pool)
-    return (blocks.mean(axis=(3, 5)) / 255).astype(np.float32), labels[chosen]
+    seed, pool, side = whole("seed", seed, at_least=0), whole("pool", pool, at_least=1), SIDES[name]
+    if len(sizes) > CLASSES:
+        raise ValueError(f"class_sizes has {len(sizes)} classes: {name} has {CLASSES}")
+    if side % pool:
+        raise ValueError(f"pool = {pool}: must divide the image size {side} × {side} of {name}")
+    if choice("dtype", dtype, ("float32", "uint8")) == "uint8" and pool > 1:
+        raise ValueError(f"pool = {pool}: must be 1 with dtype = 'uint8', which keeps the stored levels")
+    one = np.random.default_rng(seed)
+    taken, held = [[] for _ in sizes], np.zeros(len(sizes), dtype=int)
+    for part, images, labels in _parts(name, test_images):
+        for k, n in enumerate(sizes):
+            # A generator for each class of each file, so that nothing else decides which images are taken.
+            rng = one if name in SOURCES else np.random.default_rng([seed, part, k])
+            members = np.flatnonzero(labels == k)
+            taken[k].append(images[rng.permutation(members)[: max(n - held[k], 0)]])
+            held[k] += len(members)
+        if (held >= sizes).all():
+            break
+    else:
+        raise ValueError(_too_many(name, sizes, held, test_images))
+    images = np.concatenate(sum(taken, []))
+    images = _resized(images, side) if images.shape[-1] != side else images
+    if dtype == "float32" and pool > 1:
+        blocks = images.reshape(len(images), -1, side // pool, pool, side // pool, pool)
+        images = (blocks.mean(axis=(3, 5)) / 255).astype(np.float32)
+    elif dtype == "float32":
+        images = images / np.float32(255)
+    return images, np.repeat(np.arange(len(sizes)), sizes)

@@ -67,6 +67,8 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
             raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {sizes}")
     features = _checked_model(model, images, K, features)
     epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
+    if N % batch_size == 1 and any(True for _ in model.buffers()):
+        raise ValueError(f"batch_size = {batch_size}: leaves a last batch of one of {N} images, which has no batch statistics")
     way = RECIPES[choice("recipe", recipe, tuple(RECIPES))]
     lr, device = way.lr if lr is None else positive("lr", lr), pick_device(device)
     seeds = _checked_seeds(seed, E)  # of each member, or the one of all

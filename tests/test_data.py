@@ -54,6 +54,13 @@ def test_whole_classes_can_be_had():
     assert (np.bincount(chosen) == available).all() and images.min() == 0 and images.max() == 1
 
 
+def test_levels_can_be_had_as_stored():
+    levels, labels = load_images("digits", SIZES, dtype="uint8")
+    images, _ = load_images("digits", SIZES)
+    assert levels.dtype == np.uint8 and levels.max() == 255 and labels.tolist() == [0] * 9 + [1] * 4 + [2] * 4
+    assert (images == (levels.astype(float) / 255).astype(np.float32)).all()
+
+
 @pytest.mark.parametrize("pool", [1, 2, 4, 8])
 def test_pooling_averages_blocks(pool):
     full = load_images("digits", SIZES)[0]
@@ -146,19 +153,33 @@ def test_a_cache_is_replaced_in_one_step(cache, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (dict(name="mnist"), "name = 'mnist': must be one of 'mnist5k', 'digits'"), (dict(class_sizes=[5]), r"class_sizes = \[5\]"),
+    (dict(name="mnist"), "name = 'mnist': must be one of 'mnist5k', 'digits', 'fashion-mnist', 'cifar10'"),
+    (dict(class_sizes=[5]), r"class_sizes = \[5\]"),
+    (dict(class_sizes=[1] * 11), "class_sizes has 11 classes: digits has 10"),
+    (dict(pool=3), "pool = 3: must divide the image size 8 × 8 of digits"),
+    (dict(name="cifar10", pool=5), "pool = 5: must divide the image size 32 × 32 of cifar10"),
+    (dict(dtype="float64"), "dtype = 'float64': must be one of 'float32', 'uint8'"),
+    (dict(dtype="uint8", pool=2), "pool = 2: must be 1 with dtype = 'uint8'"),
+    (dict(test_images="yes"), "test_images = 'yes': must be one of False, True"),
+    (dict(test_images=True), "test_images = True: digits has none; only fashion-mnist and cifar10 have"),
+    (dict(name="mnist5k", test_images=True), "test_images = True: mnist5k has none"),
     (dict(class_sizes=[5, 0]), r"class_sizes\[1\] = 0: must be a whole number >= 1"), (dict(seed=-1), "seed = -1"),
     (dict(seed=0.5), "seed = 0.5"), (dict(pool=0), "pool = 0: must be a whole number >= 1")])
 def test_bad_arguments_are_refused_before_any_data_are_read(monkeypatch, arguments, message):
-    monkeypatch.setattr(data, "_load_cached", lambda name: pytest.fail("data were read"))
+    monkeypatch.setattr(data, "_parts", lambda *_: pytest.fail("data were read"))
     with pytest.raises(ValueError, match=message):
         load_images(**{"name": "digits", "class_sizes": SIZES, **arguments})
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(class_sizes=[5, 183]), r"class_sizes\[1\] = 183: digits holds 182 images of class 1"),
-    (dict(class_sizes=[1] * 11), "class_sizes has 11 classes: digits has 10"),
-    (dict(pool=3), "pool = 3: must divide the image size 8 × 8 of digits")])
-def test_what_the_data_do_not_hold_is_refused_with_what_they_do(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        load_images(**{"name": "digits", "class_sizes": SIZES, **arguments})
+def test_what_the_data_do_not_hold_is_refused_with_what_they_do():
+    with pytest.raises(ValueError, match=r"class_sizes\[1\] = 183: digits holds 182 images of class 1$"):
+        load_images("digits", [5, 183])
+
+
+def test_what_is_available_can_be_asked():
+    assert data.available("digits").tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert data.available("mnist5k").tolist() == [500] * 10
+    with pytest.raises(ValueError, match="test_images = True: digits has none"):
+        data.available("digits", test_images=True)
+    with pytest.raises(ValueError, match="name = 'mnist'"):
+        data.available("mnist")

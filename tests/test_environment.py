@@ -49,7 +49,7 @@ def test_conda_environment_only_refers():
     python, pip, packages = environment["dependencies"]
     assert pip == "pip"
     assert packages == {"pip": ["-c constraints.txt", "-e .[book,test]"]}
-    assert sorted(project()["optional-dependencies"]) == ["book", "test"]
+    assert sorted(project()["optional-dependencies"]) == ["book", "cluster", "test"]
     name, _, wanted = python.partition("=")
     assert name == "python"
     assert Requirement(f"python{project()['requires-python']}").specifier.contains(wanted)

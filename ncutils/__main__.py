@@ -1,0 +1,107 @@
+"""The command line: python -m ncutils paper FIGURE trains the networks of one of the paper's figures."""
+
+import argparse
+import sys
+
+
+from .experiments import DATA, EXPERIMENTS, FIGURES, Plan, estimate, read, run
+from .networks import NETWORKS
+from .recipes import RECIPES
+
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="python -m ncutils", description=__doc__.splitlines()[0])
+    paper = top.add_subparsers(dest="command", required=True).add_parser(
+        "paper", help="the paper's experiments with networks",
+        description="Train the networks of one of the paper's figures and compare them with the exact optimum. What is "
+        "finished is kept: the same command goes on where it was stopped. 'list' shows the figures, their settings and cost.")
+    add = paper.add_argument
+    add("figure", choices=["list", *FIGURES], metavar="FIGURE", help=f"list, {', '.join(FIGURES)}")
+    add("--data", choices=DATA, default="cifar10", help="images (default: cifar10)")
+    add("--network", choices=tuple(NETWORKS), default="resnet18", help="default: resnet18")
+    add("--features", choices=("relu", "linear"), default="relu", help="last features; the authors' are relu (default)")
+    add("--recipe", choices=tuple(RECIPES), default="authors",
+        help="authors (default): SGD, their schedule as it runs, 1000 or 2000 epochs; fast: Adam, 150 epochs")
+    add("--ka", type=int, dest="k_a", metavar="K_A", help="number of majority classes, 3 or 5 (default: the figure's)")
+    add("--only", nargs="+", metavar="VALUE", help="only these settings, as 'list' shows them")
+    add("--seeds", type=int, default=1, metavar="S", help="seeds 0 to S - 1: images, start, order (default: 1)")
+    add("--epochs", type=int, help="default: that of the recipe")
+    add("--batch-size", type=int, default=128, help="default: 128")
+    add("--lr", type=float, help="largest learning rate (default: that of the recipe)")
+    add("--pool", type=int, default=1, help="average blocks of so many pixels (default: 1, none)")
+    add("--with-test-images", action="store_true", dest="test_images",
+        help="top up classes that are too small from the test set, as the authors do; results are labelled so")
+    add("--device", help="cpu or cuda (default: cuda if there is one)")
+    add("--out", default="results", metavar="DIR", help="folder of the results and checkpoints (default: results)")
+    add("--dask", metavar="ADDRESS", help="send the settings to the Dask cluster with this scheduler; DIR must be shared")
+    add("--dry-run", action="store_true", help="print the settings and an estimate of the time; train nothing")
+    return top
+
+
+def listing():
+    """The table of figures: settings, trainings a seed, passes of an image through a network."""
+    lines = ["figure      k_a  settings                                                       networks  epochs  passes of an image"]
+    for experiment in EXPERIMENTS.values():
+        shown = {k_a: [f for f in experiment.figures if experiment.figures[f] in (k_a, None)] for k_a in experiment.values}
+        for k_a, values in experiment.values.items():
+            passes = sum(experiment.ufm(k_a, value).num_samples for value in values) * experiment.epochs
+            names = ", ".join(shown[k_a]) or f"{next(iter(experiment.figures))} --ka {k_a}"
+            settings = f"{experiment.x} {' '.join(f'{value:g}' for value in values)}"
+            lines.append(f"{names:11s} {k_a or '-':>3}  {settings:62s} {len(values):8d}  {experiment.epochs:6d}  {passes / 1e6:9.0f} million")
+    return "\n".join([*lines, "", "Epochs and passes are the authors'; --recipe fast takes 150 epochs. One seed. Time: --dry-run."])
+
+
+def plan_of(arguments):
+    chosen = {name: value for name, value in vars(arguments).items() if name not in ("command", "only", "dask", "dry_run")}
+    if arguments.only is not None:
+        experiment, k_a = FIGURES[arguments.figure]
+        known = experiment.values.get(arguments.k_a or k_a, ())
+        number = {f"{value:g}": value for value in known} | {str(value): value for value in known}
+        unknown = [text for text in arguments.only if text not in number]
+        if unknown:
+            raise ValueError(f"--only {unknown[0]}: must be among {' '.join(f'{value:g}' for value in known)}")
+        chosen["values"] = tuple(number[text] for text in arguments.only)
+    return Plan(**chosen)
+
+
+def dry_run(plan):
+    found, skipped = plan.settings()
+    for value in plan.values:
+        if value in skipped:
+            print(f"{plan.experiment.x} = {value:g}: skipped, {skipped[value]}")
+        else:
+            ufm = found[value]
+            sizes = " + ".join(f"{len(group)} x {n}" for n, group in ufm.groups.items())
+            print(f"{plan.experiment.x} = {value:g}: {sizes} images, lam_z = {ufm.lam_z:.4g}, lam_b = {ufm.lam_b:.4g}")
+    seconds = estimate(plan)
+    hours = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
+    print(f"{plan.seeds} seed(s), {plan.epochs} epochs, {plan.network} on {plan.device}: about {hours} of training, "
+          "from timed steps on this device")
+
+
+def main(words=None):
+    arguments = parser().parse_args(words)
+    if arguments.figure == "list":
+        print(listing())
+        return 0
+    try:
+        plan = plan_of(arguments)
+        if arguments.dry_run:
+            dry_run(plan)
+            return 0
+        path = run(plan, dask=arguments.dask, say=lambda text: print(text, flush=True))
+        print(f"results: {path}")
+        from .paper_figures import draw  # seaborn takes seconds to import
+        print(f"figure:  {draw(plan)}")
+        return 1 if any(row["status"] != "done" for row in read(path)) else 0
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept, and the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"python -m ncutils paper: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

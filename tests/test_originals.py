@@ -1,0 +1,695 @@
+"""Fashion-MNIST and CIFAR-10: where the originals are found, nothing wrong is used or kept, which images are taken.
+
+Most tests build small "originals" of the same formats and put their md5 sums in the table. Sockets: 127.0.0.1 only.
+"""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import lzma
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ncutils import data, load_images, originals
+
+FOLDERS = {"fashion-mnist": "fashion-mnist", "cifar10": "cifar-10-batches-py"}
+TRAIN = {"fashion-mnist": "train-images-idx3-ubyte", "cifar10": "data_batch_1"}  # the first file of each
+SIZES = {"fashion-mnist": (9, 8, 7), "cifar10": (8, 4, 6)}
+SETS = pytest.mark.parametrize("name", list(FOLDERS))
+
+
+def idx(array):
+    return bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+@functools.cache
+def tiny(name):
+    """{file: bytes} of a small set, the same in every process: 3 classes, 10 + 4 images or 6 × (4 + 4 + 4) images."""
+    rng = np.random.default_rng(7)
+    labels = {10: np.arange(30, dtype=np.uint8) % 3, 4: np.arange(12, dtype=np.uint8) % 3}
+    files = {}
+    if name == "fashion-mnist":
+        for kind, n in (("train", 10), ("t10k", 4)):
+            files[f"{kind}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (3 * n, 28, 28), dtype=np.uint8))
+            files[f"{kind}-labels-idx1-ubyte"] = idx(labels[n])
+    else:
+        for file in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+            pixels = rng.integers(0, 256, (12, 3072), dtype=np.uint8)
+            files[file] = pickle.dumps({"data": pixels, "labels": rng.permutation(labels[4]).tolist()}, protocol=2)
+    return files
+
+
+def tiny_arrays(name, parts=None):
+    """images (N, C, H, W) and labels of the small set, or of its first parts."""
+    raws = list(tiny(name).values())
+    if name == "cifar10":
+        stored = [pickle.loads(raw) for raw in raws[:parts]]
+        images = np.concatenate([batch["data"] for batch in stored]).reshape(-1, 3, 32, 32)
+        return images, np.concatenate([batch["labels"] for batch in stored])
+    pixels, labels = b"".join(raw[16:] for raw in raws[0::2][:parts]), b"".join(raw[8:] for raw in raws[1::2][:parts])
+    return np.frombuffer(pixels, np.uint8).reshape(-1, 1, 28, 28), np.frombuffer(labels, np.uint8)
+
+
+def archive(files):
+    """cifar-10-python.tar.gz as bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for file, raw in {"batches.meta": b"names", **files}.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{file}")
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+    return buffer.getvalue()
+
+
+def served(name, files=None):
+    """{path: bytes} of what a server has to send."""
+    files = files or tiny(name)
+    return ({"/cifar-10-python.tar.gz": archive(files)} if name == "cifar10" else
+            {f"/{file}.gz": gzip.compress(raw) for file, raw in files.items()})
+
+
+PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+
+
+def put(folder, name, ending="", files=None, inside=True):
+    folder = folder / FOLDERS[name] if inside else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, raw in (files or tiny(name)).items():
+        (folder / (file + ending)).write_bytes(PACK[ending](raw))
+
+
+def closed_url():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/"
+
+
+def table(name):
+    """The entry of ORIGINALS for the small set."""
+    md5s = [(file, hashlib.md5(raw).hexdigest()) for file, raw in tiny(name).items()]
+    step = 2 if name == "fashion-mnist" else 1
+    return tuple(dict(md5s[i : i + step]) for i in range(0, len(md5s), step))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty $NCUTILS_DATA (not set), cache and Debian folder, the tables of the small sets, and no source."""
+    for folder in ("data", "debian"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.delenv("NCUTILS_DATA", raising=False)
+    monkeypatch.setenv("NCUTILS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(originals, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(data, "_PARSED", {})
+    nowhere = closed_url()
+    for name in FOLDERS:
+        monkeypatch.setitem(originals.ORIGINALS, name, table(name))
+        monkeypatch.setitem(originals.URLS, name, (nowhere,))
+    return tmp_path
+
+
+@pytest.fixture
+def local(place, monkeypatch):
+    monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
+    return place / "data"
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """serve(name, {path: bytes, or (bytes, length said)}, …): one source for each, asked in this order."""
+    servers = []
+
+    def start(name, *routes, before=lambda: None):
+        urls, asked = [], []
+        for route in routes:
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_GET(self, route=route):
+                    asked.append(self.path)
+                    before()
+                    body = route.get(self.path)
+                    body, said = body if isinstance(body, tuple) else (body, len(body or b""))
+                    self.send_response(404 if body is None else 200)
+                    self.send_header("Content-Length", str(said))
+                    self.end_headers()
+                    self.wfile.write(body or b"")
+
+                def log_message(self, *_):
+                    pass
+
+            servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            urls.append(f"http://127.0.0.1:{servers[-1].server_port}/")
+        monkeypatch.setitem(originals.URLS, name, tuple(urls))
+        return asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def kept(place):
+    """{path below the cache: bytes} of everything in the cache."""
+    cache = place / "cache"
+    return {str(path.relative_to(cache)): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+
+
+def whole_cache(name):
+    return {f"{FOLDERS[name]}/{file}": raw for file, raw in tiny(name).items()}
+
+
+def is_right(name, **arguments):
+    """Whether load_images gives images of the small set, of the classes that it says."""
+    images, labels = load_images(name, SIZES[name], dtype="uint8", **arguments)
+    whole, classes = tiny_arrays(name)
+    if name == "fashion-mnist":
+        whole = data._resized(whole, 32)
+    known = {image.tobytes(): k for image, k in zip(whole, classes)}
+    return [known[image.tobytes()] for image in images] == labels.tolist() == np.repeat(range(3), SIZES[name]).tolist()
+
+
+# Where the originals are found ----------------------------------------------------------------------
+
+
+@SETS
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("ending", list(PACK))
+def test_a_local_folder_may_hold_them_packed_or_not(local, place, name, ending, inside):
+    put(local, name, ending, inside=inside)
+    assert is_right(name) and kept(place) == {}
+
+
+def test_a_local_folder_may_hold_the_archive(local, place):
+    (local / "cifar-10-python.tar.gz").write_bytes(archive(tiny("cifar10")))
+    assert is_right("cifar10") and kept(place) == {}
+    assert data.available("cifar10", test_images=True)[:3].tolist() == [24] * 3
+
+
+@pytest.mark.parametrize("local_is_set", [True, False])
+def test_the_package_of_debian_is_found(place, monkeypatch, local_is_set):
+    if local_is_set:  # and holds nothing of this set
+        monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
+    put(place / "debian", "fashion-mnist", ".gz")
+    assert is_right("fashion-mnist") and kept(place) == {}
+    assert str(originals.DEBIAN) == str(place / "debian")
+
+
+def test_a_local_folder_comes_before_everything_else(local, place):
+    put(local, "fashion-mnist")
+    for folder in (place / "debian", place / "cache"):
+        put(folder, "fashion-mnist", files={file: b"wrong" for file in tiny("fashion-mnist")})
+    assert is_right("fashion-mnist")
+
+
+@SETS
+def test_what_is_not_there_is_downloaded_once(place, serve, name):
+    asked = serve(name, served(name))
+    assert is_right(name) and is_right(name)
+    first = ["/cifar-10-python.tar.gz"] if name == "cifar10" else [
+        "/train-images-idx3-ubyte.gz", "/train-labels-idx1-ubyte.gz"]
+    assert asked == first
+    assert data.available(name, test_images=True).sum() == len(tiny_arrays(name)[1])
+    assert len(asked) == (1 if name == "cifar10" else 4) and kept(place) == whole_cache(name)
+
+
+def test_the_cache_serves_another_machine_as_local_folder(place, serve, monkeypatch):
+    serve("cifar10", served("cifar10"))
+    assert is_right("cifar10")
+    monkeypatch.setenv("NCUTILS_DATA", str(place / "cache"))
+    monkeypatch.setitem(originals.URLS, "cifar10", (closed_url(),))
+    assert is_right("cifar10")
+
+
+def test_files_are_unpacked_and_parsed_once(local, monkeypatch):
+    put(local, "cifar10", ".xz")
+    calls = []
+    read = originals.read
+    monkeypatch.setattr(originals, "read", lambda name, file, md5: calls.append(file) or read(name, file, md5))
+    assert is_right("cifar10") and is_right("cifar10")
+    assert calls == ["data_batch_1", "data_batch_2"]  # and none that is not needed
+    os.utime(local / "cifar-10-batches-py" / "data_batch_2.xz", (1, 1))
+    assert is_right("cifar10") and calls[2:] == ["data_batch_2"]
+
+
+@pytest.mark.parametrize("value", ["file", "nothing"])
+def test_a_local_folder_must_be_one(place, monkeypatch, value):
+    (place / "file").write_text("no folder")
+    monkeypatch.setenv("NCUTILS_DATA", str(place / value))
+    with pytest.raises(ValueError, match=f"NCUTILS_DATA = '.*{value}': must be a folder"):
+        load_images("cifar10", SIZES["cifar10"])
+
+
+def test_the_table_names_the_published_files():
+    files = {name: [file for part in parts for file in part] for name, parts in originals.ORIGINALS.items()}
+    assert files == {name: list(tiny(name)) for name in FOLDERS}
+    md5s = [md5 for parts in originals.ORIGINALS.values() for part in parts for md5 in part.values()]
+    assert len(set(md5s)) == 10 and all(len(md5) == 32 and int(md5, 16) for md5 in md5s)
+    assert originals.FOLDERS == FOLDERS and originals.DEBIAN.as_posix() == "/usr/share/datasets"
+
+
+# Nothing wrong is used ------------------------------------------------------------------------------
+
+
+def flip(raw):
+    """The same length and format, another value."""
+    return raw[:-1] + bytes([raw[-1] ^ 1])
+
+
+def unpack(path):
+    return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(path.read_bytes())
+
+
+def one_error(error):
+    """Whether a traceback shows this error only."""
+    return error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
+
+
+DAMAGES = [("", flip), ("", lambda raw: raw[:-5]), ("", lambda raw: b""), (".gz", lambda raw: gzip.compress(flip(raw))),
+           (".gz", lambda raw: gzip.compress(raw)[:-20]), (".gz", lambda raw: b"\x1f\x8b\x08\0" + bytes(range(200))),
+           (".gz", lambda raw: gzip.compress(raw)[:20] + bytes(300)), (".xz", lambda raw: lzma.compress(flip(raw))),
+           (".xz", lambda raw: lzma.compress(raw)[:-20]), (".xz", lambda raw: b"\xfd7zXZ\0" + bytes(40))]
+
+
+@pytest.mark.parametrize("name, file", [("fashion-mnist", "train-images-idx3-ubyte"),
+                                        ("fashion-mnist", "train-labels-idx1-ubyte"), ("cifar10", "data_batch_1")])
+@pytest.mark.parametrize("ending, damage", DAMAGES)
+def test_a_wrong_local_file_is_refused_by_name(local, place, monkeypatch, name, file, ending, damage):
+    put(local, name, ending)
+    path = local / FOLDERS[name] / (file + ending)
+    path.write_bytes(damage(tiny(name)[file]))
+    monkeypatch.setattr(pickle, "loads", lambda *_, **__: pytest.fail("unpickled"))
+    with pytest.raises(ValueError) as caught:
+        load_images(name, SIZES[name])
+    text, right = str(caught.value), hashlib.md5(tiny(name)[file]).hexdigest()
+    assert str(path) in text and right in text and one_error(caught.value)
+    assert "cannot be unpacked" in text or hashlib.md5(unpack(path)).hexdigest() in text
+    assert path.exists() and kept(place) == {}  # it is not ours to remove, and was not kept
+
+
+def test_a_wrong_file_of_debian_is_refused_by_name(place):
+    put(place / "debian", "fashion-mnist", ".gz", {file: flip(raw) for file, raw in tiny("fashion-mnist").items()})
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz: the md5 of the unpacked bytes is [0-9a-f]{32};"):
+        load_images("fashion-mnist", SIZES["fashion-mnist"])
+
+
+@pytest.mark.parametrize("damage", [
+    lambda raw: raw[:9000], lambda raw: raw[:40] + bytes(100) + raw[140:], lambda raw: b"", lambda raw: b"no archive",
+    lambda raw: archive({"data_batch_2": b""}), lambda raw: archive({"data_batch_1": b"wrong"})],
+    ids=["cut", "damaged", "empty", "other", "without the file", "with another"])
+def test_a_wrong_local_archive_is_refused_by_name(local, damage):
+    path = local / "cifar-10-python.tar.gz"
+    path.write_bytes(damage(archive(tiny("cifar10"))))
+    with pytest.raises(ValueError, match=r"cifar-10-python\.tar\.gz: .*data_batch_1"):
+        load_images("cifar10", SIZES["cifar10"])
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("where", ["data", "cache", "archive", "server"])
+def test_nothing_is_unpickled_before_its_md5_is_right(place, serve, monkeypatch, where):
+    sprung = place / "sprung"
+    raw = pickle.dumps(Trap(sprung), protocol=2)
+    files = {**tiny("cifar10"), "data_batch_1": raw}
+    if where == "server":
+        serve("cifar10", served("cifar10", files))
+    elif where == "archive":
+        (place / "data" / "cifar-10-python.tar.gz").write_bytes(archive(files))
+    else:
+        put(place / where, "cifar10", files=files)
+    if where in ("data", "archive"):
+        monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
+    error = ValueError if where in ("data", "archive") else RuntimeError
+    with pytest.raises(error), pytest.warns(RuntimeWarning) if where == "cache" else pytest.MonkeyPatch.context():
+        load_images("cifar10", SIZES["cifar10"])
+    assert not sprung.exists()
+    pickle.loads(raw).close()
+    assert sprung.exists()  # it would have
+
+
+# Downloads and the cache ------------------------------------------------------------------------------
+
+
+def broken(kind, right):
+    """What a source sends instead of `right`."""
+    return {"wrong": {path: gzip.compress(b"wrong") for path in right}, "nothing": {path: b"" for path in right},
+            "page": {path: b"<html>sign in</html>" for path in right}, "404": {},
+            "cut": {path: (raw[: len(raw) * 9 // 10], len(raw)) for path, raw in right.items()},
+            "cut unseen": {path: raw[: len(raw) * 9 // 10] for path, raw in right.items()}}[kind]
+
+
+@SETS
+@pytest.mark.parametrize("kind", ["wrong", "nothing", "page", "404", "cut", "cut unseen"])
+def test_where_a_source_fails_the_next_one_is_asked(place, serve, name, kind):
+    right = served(name)
+    asked = serve(name, broken(kind, right), right)
+    assert is_right(name)
+    assert asked == [path for path in list(right)[:2] for _ in range(2)]
+    assert kept(place) == {path: raw for path, raw in whole_cache(name).items() if name == "cifar10" or "train" in path}
+
+
+@SETS
+@pytest.mark.parametrize("kind", ["wrong", "nothing", "404", "cut", "cut unseen"])
+def test_nothing_wrong_is_kept(place, serve, name, kind):
+    serve(name, broken(kind, served(name)))
+    with pytest.raises(RuntimeError, match="HTTP status 404" if kind == "404" else None):
+        load_images(name, SIZES[name])
+    assert kept(place) == {} and list((place / "cache" / FOLDERS[name]).iterdir()) == []
+
+
+def test_an_archive_with_one_wrong_file_is_not_kept_at_all(place, serve):
+    serve("cifar10", served("cifar10", {**tiny("cifar10"), "test_batch": b"wrong"}))
+    with pytest.raises(RuntimeError, match="the original test_batch has"):
+        load_images("cifar10", SIZES["cifar10"])
+    assert kept(place) == {}
+
+
+def test_a_source_that_sends_unpacked_bytes_is_as_good(place, serve):
+    serve("fashion-mnist", {f"/{file}.gz": raw for file, raw in tiny("fashion-mnist").items()})
+    assert is_right("fashion-mnist")
+
+
+@SETS
+@pytest.mark.parametrize("damage", [flip, lambda raw: raw[:100], lambda raw: b""])
+def test_a_damaged_cache_is_mended_with_a_warning(place, serve, name, damage):
+    serve(name, served(name))
+    path = place / "cache" / FOLDERS[name] / TRAIN[name]
+    put(place / "cache", name)
+    path.write_bytes(damage(tiny(name)[TRAIN[name]]))
+    with pytest.warns(RuntimeWarning, match=f"{TRAIN[name]}: the md5 .*: removed, and fetched again"):
+        assert is_right(name)
+    assert kept(place) == whole_cache(name)
+    assert is_right(name)  # without a warning
+
+
+@SETS
+def test_a_damaged_cache_is_removed_even_where_nothing_can_be_downloaded(place, name):
+    put(place / "cache", name, files={**tiny(name), TRAIN[name]: b"wrong"})
+    with pytest.warns(RuntimeWarning, match="removed"), pytest.raises(RuntimeError) as caught:
+        load_images(name, SIZES[name])
+    assert set(kept(place)) == set(whole_cache(name)) - {f"{FOLDERS[name]}/{TRAIN[name]}"}
+    assert one_error(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_is_named(place, serve, monkeypatch):
+    (place / "file").write_text("in the way")
+    monkeypatch.setenv("NCUTILS_CACHE", str(place / "file" / "cache"))
+    asked = serve("cifar10", served("cifar10"))
+    with pytest.raises(RuntimeError, match=r"Errno .*file"):
+        load_images("cifar10", SIZES["cifar10"])
+    assert asked == []
+
+
+def test_a_file_gets_its_name_when_it_is_complete(place, serve, monkeypatch):
+    """os.replace from the same folder is the only step that gives the name, and the file is right before."""
+    serve("cifar10", served("cifar10"))
+    moves, replace = [], os.replace
+
+    def watched(source, target):
+        assert source.read_bytes() == tiny("cifar10")[target.name] and not target.exists()
+        assert source.parent.parent == target.parent
+        moves.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(originals.os, "replace", watched)
+    assert is_right("cifar10") and moves == list(tiny("cifar10"))
+
+
+SCRIPT = """
+import json, sys
+import ncutils
+from ncutils import data, originals
+assert not {"pooch", "sklearn", "mlxtend"} & set(sys.modules), "slow imports"
+originals.ORIGINALS["cifar10"], originals.URLS["cifar10"] = json.loads(sys.argv[1])
+images, labels = data.load_images("cifar10", (8, 4, 6), dtype="uint8")
+print(int(images.sum()), labels.tolist())
+"""
+
+
+def test_two_processes_at_once_leave_a_right_cache(place, serve):
+    """Both ask before either gets an answer."""
+    both = threading.Barrier(2, timeout=120)
+    asked = serve("cifar10", served("cifar10"), before=both.wait)
+    tables = json.dumps([table("cifar10"), originals.URLS["cifar10"]])
+    root = os.path.dirname(os.path.dirname(data.__file__))
+    started = [subprocess.Popen([sys.executable, "-c", SCRIPT, tables], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                text=True, env={**os.environ, "PYTHONPATH": root}) for _ in range(2)]
+    outputs = [process.communicate(timeout=240) for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0] and len(asked) == 2
+    assert kept(place) == whole_cache("cifar10") and is_right("cifar10") and len(asked) == 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_progress_bar_is_for_terminals(place, monkeypatch, terminal):
+    import pooch
+
+    seen = []
+
+    def downloader(**arguments):
+        seen.append(arguments)
+        return lambda url, path, _: path.write_bytes(archive(tiny("cifar10")))
+
+    monkeypatch.setattr(pooch, "HTTPDownloader", downloader)
+    monkeypatch.setattr(originals.sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert is_right("cifar10")
+    assert seen[0]["progressbar"] is terminal and seen[0]["timeout"] == 30 and len(seen) == 1
+
+
+@SETS
+@pytest.mark.parametrize("local_is_set", [True, False])
+def test_without_any_source_one_error_says_what_helps(place, monkeypatch, name, local_is_set):
+    if local_is_set:
+        monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
+    url, first = closed_url(), originals.URLS[name][0]
+    monkeypatch.setitem(originals.URLS, name, (first, url))
+    with pytest.raises(RuntimeError) as caught:
+        load_images(name, SIZES[name])
+    assert one_error(caught.value)
+    text = str(caught.value)
+    assert text.startswith(f"{name} is not at hand: there is no {TRAIN[name]} in\n")
+    packed = "cifar-10-python.tar.gz" if name == "cifar10" else "train-images-idx3-ubyte.gz"
+    for part in (str(place / "debian" / FOLDERS[name]), str(place / "cache" / FOLDERS[name]),
+                 f"{place / 'data'}, without this set" if local_is_set else "$NCUTILS_DATA (not set)",
+                 f"{first}{packed}: ConnectionError\n", f"{url}{packed}: ConnectionError\n",
+                 f"curl -LO {first}{packed}\n", "export NCUTILS_DATA=FOLDER"):
+        assert part in text
+    assert ("apt-get install dataset-fashion-mnist" in text) == (name == "fashion-mnist")
+    assert "Traceback" not in text and "urllib3" not in text and kept(place) == {}
+    assert text.count("curl") == (1 if name == "cifar10" else 4)
+
+
+def test_all_sources_have_addresses_of_the_web():
+    for name, urls in originals.URLS.items():
+        assert len(urls) == 3 and all(url.startswith("http") and url.endswith("/") for url in urls), name
+
+
+# Which images -----------------------------------------------------------------------------------------
+
+
+def held(parts):
+    return np.bincount(tiny_arrays("cifar10", parts)[1], minlength=3).tolist()
+
+
+@SETS
+def test_the_seed_chooses_the_images_and_nothing_else(local, name):
+    put(local, name)
+    load = functools.partial(load_images, name, dtype="uint8")
+    one, again, other = (load(SIZES[name], seed=seed)[0] for seed in (1, 1, 2))
+    assert (one == again).all() and (one != other).any()
+    fewer = load((SIZES[name][0], 2, 1), seed=1)[0]  # other sizes: the first of the same images
+    n = SIZES[name][0]
+    assert (fewer[:n] == one[:n]).all() and (fewer[n : n + 2] == one[n : n + 2]).all()
+    assert (fewer[-1] == one[n + SIZES[name][1]]).all()
+
+
+@pytest.mark.parametrize("batches", [2, 3, 4])
+def test_missing_batches_do_not_change_the_images(local, batches):
+    put(local, "cifar10")
+    sizes = held(batches)
+    everything = load_images("cifar10", sizes, seed=3)[0]
+    for i in range(batches + 1, 6):
+        (local / "cifar-10-batches-py" / f"data_batch_{i}").unlink()
+    data._PARSED.clear()
+    assert (load_images("cifar10", sizes, seed=3)[0] == everything).all()
+    assert data.available("cifar10").tolist() == sizes + [0] * 7
+
+
+def test_images_come_from_the_files_in_order(local):
+    put(local, "cifar10")
+    images, labels = load_images("cifar10", (8, 4, 6), dtype="uint8")
+    for k, n in enumerate((8, 4, 6)):
+        taken = [image.tobytes() for image in images[labels == k]]
+        for part in range(2):
+            stored = pickle.loads(tiny("cifar10")[f"data_batch_{part + 1}"])
+            of_class = {x.tobytes() for x, y in zip(stored["data"], stored["labels"]) if y == k}
+            assert set(taken[4 * part : 4 * part + 4]) <= of_class
+
+
+def test_missing_batches_limit_the_class_sizes(local):
+    put(local, "cifar10")
+    folder = local / "cifar-10-batches-py"
+    for i in (4, 5):
+        (folder / f"data_batch_{i}").unlink()
+    with pytest.raises(ValueError) as caught:
+        load_images("cifar10", (12, 13, 12))
+    assert str(caught.value) == ("class_sizes[1] = 13: cifar10 holds 12 images of class 1; data_batch_4, data_batch_5 "
+                                 f"are missing in {local}; test_images=True adds 4")
+    assert load_images("cifar10", (16, 13, 1), test_images=True)[0].shape == (30, 3, 32, 32)
+    with pytest.raises(ValueError, match=r"class_sizes\[0\] = 17: .* holds 16 .*_5 are missing in [^;]*$"):
+        load_images("cifar10", (17, 1), test_images=True)
+    (folder / "test_batch").unlink()
+    with pytest.raises(ValueError, match=r"= 13: .* data_batch_4, data_batch_5 are missing in [^;]*$"):
+        load_images("cifar10", (13, 1))
+    with pytest.raises(ValueError, match=r"= 13: .* data_batch_4, data_batch_5, test_batch are missing"):
+        load_images("cifar10", (13, 1), test_images=True)
+    assert load_images("cifar10", (12, 1), test_images=True)[0].shape == (13, 3, 32, 32)
+
+
+def test_batches_after_a_gap_do_not_count(local):
+    put(local, "cifar10")
+    (local / "cifar-10-batches-py" / "data_batch_2").unlink()
+    with pytest.raises(ValueError, match=r"holds 4 images of class 0; data_batch_2 is missing in [^;]*; test_images"):
+        load_images("cifar10", (5, 5))
+    with pytest.raises(ValueError, match=r"holds 4 images of class 0; data_batch_2 is missing in [^;]*$"):
+        load_images("cifar10", (9, 5))  # which the test images do not suffice for
+    assert data.available("cifar10", test_images=True).tolist() == [8] * 3 + [0] * 7
+
+
+@SETS
+def test_test_images_come_last(local, name):
+    put(local, name)
+    total, training = (np.bincount(tiny_arrays(name, parts)[1]) for parts in (None, -1 if name == "cifar10" else 1))
+    assert data.available(name)[:3].tolist() == training.tolist()
+    assert data.available(name, test_images=True)[:3].tolist() == total.tolist()
+    without = load_images(name, training)[0]
+    images, labels = load_images(name, total, test_images=True)
+    for k in range(3):
+        assert (images[labels == k][: training[k]] == without[np.repeat(range(3), training) == k]).all()
+    assert len({image.tobytes() for image in images}) == total.sum()
+    with pytest.raises(ValueError, match=r"class_sizes\[0\] = \d+: .* images of class 0; test_images=True adds 4$"):
+        load_images(name, training + 1)
+    with pytest.raises(ValueError, match=r"class_sizes\[0\] = \d+: .* images of class 0$"):
+        load_images(name, total + 1, test_images=True)
+
+
+def test_test_images_that_are_missing_are_named(local):
+    put(local, "fashion-mnist", files={file: raw for file, raw in tiny("fashion-mnist").items() if "train" in file})
+    with pytest.raises(ValueError, match="; t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte are missing in"):
+        load_images("fashion-mnist", (11, 1), test_images=True)
+
+
+def test_nothing_is_downloaded_for_a_hint(place, serve):
+    asked = serve("fashion-mnist", served("fashion-mnist"))
+    with pytest.raises(ValueError, match=r"class_sizes\[0\] = 11: fashion-mnist holds 10 images of class 0$"):
+        load_images("fashion-mnist", (11, 1))
+    assert len(asked) == 2
+
+
+def test_a_class_that_is_not_there_is_refused(local):
+    put(local, "cifar10")
+    with pytest.raises(ValueError, match=r"class_sizes\[3\] = 1: cifar10 holds 0 images of class 3"):
+        load_images("cifar10", (1, 1, 1, 1))
+    with pytest.raises(ValueError, match="class_sizes has 11 classes: cifar10 has 10"):
+        load_images("cifar10", (1,) * 11)
+
+
+# Which values -----------------------------------------------------------------------------------------
+
+
+def test_fashion_mnist_is_resized_as_pillow_does_it(local):
+    put(local, "fashion-mnist")
+    images, labels = load_images("fashion-mnist", (10, 10, 10), dtype="uint8")
+    originals_, classes = tiny_arrays("fashion-mnist", 1)
+    resized = [np.asarray(Image.fromarray(x[0]).resize((32, 32), Image.BILINEAR)) for x in originals_]
+    assert images.shape == (30, 1, 32, 32) and images.dtype == np.uint8
+    for k in range(3):
+        assert {x.tobytes() for x in images[labels == k]} == {x.tobytes() for x, y in zip(resized, classes) if y == k}
+
+
+@SETS
+def test_float_images_are_the_levels_over_255(local, name):
+    put(local, name)
+    levels, labels = load_images(name, SIZES[name], dtype="uint8")
+    images, again = load_images(name, SIZES[name])
+    assert images.dtype == np.float32 and labels.dtype == np.int64 and (labels == again).all()
+    assert (images == (levels.astype(float) / 255).astype(np.float32)).all()
+    with pytest.raises(ValueError, match="pool = 2: must be 1 with dtype = 'uint8'"):
+        load_images(name, SIZES[name], pool=2, dtype="uint8")
+    pooled = load_images(name, SIZES[name], pool=4)[0]
+    assert pooled.shape == (*images.shape[:2], 8, 8)
+    assert pooled[:, :, 1, 2] == pytest.approx(images[:, :, 4:8, 8:12].mean(axis=(2, 3)), abs=1e-6)
+
+
+def test_the_caller_may_change_the_images(local):
+    put(local, "cifar10")
+    images = load_images("cifar10", (4, 4), dtype="uint8")[0]
+    images[:] = 0
+    assert load_images("cifar10", (4, 4), dtype="uint8")[0].any()
+
+
+# The real originals -------------------------------------------------------------------------------------
+
+FASHION = [108356, 81376, 60162, 72450, 58711]  # sums over the pixels of the images that seed 0 chooses
+CIFAR = [457369, 459544, 263551, 302840, 434982]
+CIFAR_LATER = [415136, 357003]
+
+
+def need(name):
+    if not originals.local_folder(name):
+        pytest.skip(f"$NCUTILS_DATA is not set or does not hold {name}")
+
+
+def sums(images):
+    return images.reshape(len(images), -1).sum(axis=1, dtype=int).tolist()
+
+
+def test_real_fashion_mnist():
+    need("fashion-mnist")
+    assert data.available("fashion-mnist").tolist() == [6000] * 10
+    images, labels = load_images("fashion-mnist", (2, 3), dtype="uint8")
+    assert images.shape == (5, 1, 32, 32) and labels.tolist() == [0, 0, 1, 1, 1]
+    assert sums(images) == FASHION
+    if "t10k-images-idx3-ubyte" not in data._missing("fashion-mnist", True)[0]:
+        assert data.available("fashion-mnist", test_images=True).tolist() == [7000] * 10
+
+
+def test_real_cifar10():
+    need("cifar10")
+    images, labels = load_images("cifar10", (2, 3), dtype="uint8")
+    assert images.shape == (5, 3, 32, 32) and labels.tolist() == [0, 0, 1, 1, 1]
+    assert sums(images) == CIFAR
+    counts = np.bincount(data._part("cifar10", 0)[1])
+    assert counts.tolist() == [1005, 974, 1032, 1016, 999, 937, 1030, 1001, 1025, 981]
+    first = data._part("cifar10", 0)[0][0]  # a frog: its first pixels, red
+    assert first[0, 0, :4].tolist() == [59, 43, 50, 68]
+
+
+def test_real_cifar10_beyond_the_first_batch():
+    need("cifar10")
+    parts = data._missing("cifar10", False)[1]
+    if len(parts) < 3:
+        pytest.skip("$NCUTILS_DATA holds fewer than three batches of CIFAR-10")
+    assert data.available("cifar10").min() >= 2954
+    images, labels = load_images("cifar10", [1100] * 10, dtype="uint8")
+    assert images.shape == (11000, 3, 32, 32) and (np.bincount(labels) == 1100).all()
+    assert sums(images[[1099, 10999]]) == CIFAR_LATER
