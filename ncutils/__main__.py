@@ -24,7 +24,7 @@ def parser():
     add("--recipe", choices=tuple(RECIPES), default="authors",
         help="authors (default): SGD, their schedule as it runs, 1000 or 2000 epochs; fast: Adam, 150 epochs")
     add("--ka", type=int, dest="k_a", metavar="K_A", help="number of majority classes, 3 or 5 (default: the figure's)")
-    add("--only", nargs="+", metavar="VALUE", help="only these settings, as 'list' shows them")
+    add("--only", nargs="+", type=float, metavar="VALUE", help="only these settings, as 'list' shows them")
     add("--seeds", type=int, default=1, metavar="S", help="seeds 0 to S - 1: images, start, order (default: 1)")
     add("--epochs", type=int, help="default: that of the recipe")
     add("--batch-size", type=int, default=128, help="default: 128")
@@ -57,11 +57,10 @@ def plan_of(arguments):
     if arguments.only is not None:
         experiment, k_a = FIGURES[arguments.figure]
         known = experiment.values.get(arguments.k_a or k_a, ())
-        number = {f"{value:g}": value for value in known} | {str(value): value for value in known}
-        unknown = [text for text in arguments.only if text not in number]
+        unknown = [value for value in arguments.only if value not in known]
         if unknown:
-            raise ValueError(f"--only {unknown[0]}: must be among {' '.join(f'{value:g}' for value in known)}")
-        chosen["values"] = tuple(number[text] for text in arguments.only)
+            raise ValueError(f"--only {unknown[0]:g}: must be among {' '.join(f'{value:g}' for value in known)}")
+        chosen["values"] = tuple(value for value in known if value in arguments.only)
     return Plan(**chosen)
 
 

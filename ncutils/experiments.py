@@ -25,7 +25,7 @@ import torch
 
 from .data import available, load_images
 from .device import pick_device
-from .network_training import train_network
+from .network_training import Diverged, train_network
 from .networks import NETWORKS, build
 from .recipes import RECIPES
 from .theory import Phase, phase
@@ -84,10 +84,10 @@ FIGURES = {figure: (experiment, k_a) for experiment in EXPERIMENTS.values() for 
 MEASURES = (
     "objective", "gap_linear", "gap_relu", "error_linear", "error_relu", "nc1", "trace_ratio", "a_b", "length_a", "length_b",
     "cos_a", "cos_b", "cos_ab", "accuracy_a", "accuracy_b", "seconds", "peak_mib")
-KEY = ("setting", "seed", "epochs", "test_images")  # what tells results in one file apart
+KEY = ("setting", "seed", "epochs", "batch_size", "lr", "pool", "test_images")  # what tells results in one file apart
 COLUMNS = (
-    *KEY, "class_sizes", "lam_z", "lam_w", "lam_h", "lam_b", "weight_decay", "phase", "batch_size", "lr", "pool", "status",
-    *MEASURES, "together", "hardware", "versions", "commit", "date", "logits", "bias")
+    *KEY, "data", "network", "features", "recipe", "class_sizes", "lam_z", "lam_w", "lam_h", "lam_b", "weight_decay",
+    "phase", "status", *MEASURES, "together", "hardware", "versions", "commit", "date", "logits", "bias")
 HISTORY = (*KEY, "epoch", *MEASURES)
 
 
@@ -165,13 +165,19 @@ class Plan:
                 found[value] = ufm
         return found, skipped
 
+    def key(self, value, seed):
+        """What a result of this plan is found by in its file: KEY as strings."""
+        known = {"setting": value, "seed": seed, "epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr,
+                 "pool": self.pool, "test_images": self.test_images}
+        return _strings(known, KEY)
+
     def tasks(self, finished=()):
-        """Lists of (value, seed), each to be trained as one program; `finished` ones are left out."""
+        """Lists of (value, seed), each to be trained as one program; those with their key in `finished` are left out."""
         found, _ = self.settings()
         tasks = {}
         for seed in range(self.seeds):
             for value, ufm in found.items():
-                if (f"{value}", f"{seed}") not in finished:
+                if _key(self.key(value, seed)) not in finished:
                     together = ufm.class_sizes if self.network in ENSEMBLES else value
                     tasks.setdefault((seed, together), []).append((value, seed))
         return list(tasks.values())
@@ -197,11 +203,11 @@ def train(plan, task, progress=None):
             warm_start=plan.experiment.warm_start, seed=[seed] * len(ufms), device=plan.device, progress=progress,
             recipe=plan.recipe, weight_decay=plan.weight_decay, checkpoint=checkpoint(plan, task))
         history, diverged = trained.history, trained.diverged
-    except FloatingPointError as error:  # all of them: there is no model to measure
-        trained, history, diverged = None, [], dict(enumerate(str(error).split("; training"))) if len(ufms) > 1 else {0: str(error)}
+    except Diverged as error:  # all of them: there is no model to measure
+        trained, history, diverged = None, [], error.members
     results, moments = [], []
     for e, (value, ufm) in enumerate(zip(values, ufms)):
-        key = dict(zip(KEY, (value, seed, plan.epochs, plan.test_images)))
+        key = plan.key(value, seed)
         last = _member(history[-1], e) if history and e not in diverged else {}
         more = {} if e in diverged else {
             "logits": " ".join(f"{z:.4g}" for z in trained.logits(e).ravel()),
@@ -235,10 +241,10 @@ def _facts(plan, ufm, together):
     """What a result was measured with."""
     predicted = phase(ufm)
     return {
+        "data": plan.data, "network": plan.network, "features": plan.features, "recipe": plan.recipe,
         "class_sizes": " ".join(f"{n}x{len(group)}" for n, group in ufm.groups.items()),
         "lam_z": ufm.lam_z, "lam_w": ufm.lam_w, "lam_h": ufm.lam_h, "lam_b": ufm.lam_b, "weight_decay": plan.weight_decay,
-        "phase": predicted.value if isinstance(predicted, Phase) else "", "batch_size": plan.batch_size, "lr": plan.lr,
-        "pool": plan.pool, "together": together, "hardware": hardware(plan.device), "versions": versions(),
+        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together, "hardware": hardware(plan.device), "versions": versions(),
         "commit": commit(), "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")}
 
 
@@ -283,7 +289,7 @@ class Results:
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / f"{self.plan.name}.lock", "w")
+        self._lock = open(self.folder / f".{self.plan.name}.lock", "w")
         try:
             import fcntl
         except ImportError:  # Windows: nothing keeps a second process out
@@ -295,31 +301,32 @@ class Results:
                 self._lock.close()
                 raise RuntimeError(f"{self.path} is being written by another process: wait for it, or choose another folder") from None
         rows = read(self.path, COLUMNS)
-        keys = {tuple(row[name] for name in KEY) for row in rows}
-        history = [row for row in read(self.history_path, HISTORY) if tuple(row[name] for name in KEY) in keys]
+        keys = {_key(row) for row in rows}
+        history = [row for row in read(self.history_path, HISTORY) if _key(row) in keys]
         _replace(self.path, COLUMNS, rows), _replace(self.history_path, HISTORY, history)
         return self
 
     def __exit__(self, *_):
-        self._lock.close()
-        Path(self._lock.name).unlink(missing_ok=True)
+        self._lock.close()  # and let go of; the file stays, as another process may be about to lock it
 
     def finished(self):
-        """{(setting, seed)} of this plan's epochs and images that need no training any more."""
-        mine = (str(self.plan.epochs), str(self.plan.test_images))
-        return {(row["setting"], row["seed"]) for row in read(self.path, COLUMNS) if (row["epochs"], row["test_images"]) == mine}
+        """Keys of all results in the file: they need no training any more."""
+        return {_key(row) for row in read(self.path, COLUMNS)}
 
     def add(self, results, history):
         """Append a task's rows, the history first: a result is there only once its history is."""
-        known = self.finished()
-        new = {tuple(row[name] for name in KEY) for row in results if (row["setting"], row["seed"]) not in known}
+        new = {_key(row) for row in results} - self.finished()
         for path, columns, rows in ((self.history_path, HISTORY, history), (self.path, COLUMNS, results)):
             with open(path, "a", newline="", encoding="utf-8") as file:
                 for row in rows:
-                    if tuple(row[name] for name in KEY) in new:
+                    if _key(row) in new:
                         file.write(_line(columns, row))
                         file.flush()
                 os.fsync(file.fileno())
+
+
+def _key(row):
+    return tuple(row[name] for name in KEY)
 
 
 def _line(columns, row):
@@ -356,10 +363,9 @@ def run(plan, dask=None, progress=None, say=print):
     for value, reason in skipped.items():
         say(f"skipped: {plan.experiment.x} = {value} {reason}")
     with Results(plan) as results:
-        finished = results.finished()
-        if finished:
-            say(f"{len(finished)} results are in {results.path} already")
-        tasks = plan.tasks(finished)
+        tasks, wanted = plan.tasks(results.finished()), sum(map(len, plan.tasks()))
+        if kept := wanted - sum(map(len, tasks)):
+            say(f"{kept} of {wanted} results are in {results.path} already")
         for done, (task, rows) in enumerate(_by_dask(dask, plan, tasks) if dask else _here(plan, tasks, progress), start=1):
             results.add(*rows)
             checkpoint(plan, task).unlink(missing_ok=True)

@@ -21,6 +21,14 @@ from .train import Trained, geometric_grid, problems, solutions
 from .ufm import array_of, choice, positive, real_array, whole
 
 
+class Diverged(FloatingPointError):
+    """All networks of an ensemble have diverged; `members` is {member: message}."""
+
+    def __init__(self, members):
+        super().__init__("; ".join(members.values()))
+        self.members = members
+
+
 def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=None, warm_start=True, seed=0,
                   device=None, progress=None, features=None, recipe="fast", weight_decay=0.0, amp=None,
                   compiled=False, checkpoint=None, checkpoint_seconds=30.0, record=None):
@@ -53,7 +61,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     Returns `Trained`; its history has "epoch", "seconds" (of training, since its start, checkpoints included), "peak_mib"
     (of the GPU's memory, or the process's) and arrays (E,) of all `Trained.measures`, "gap" being that of `features`. A
     member that diverges is named in a warning and in `diverged`, has NaN from then on, and the others go on; if all do,
-    FloatingPointError. Raises ValueError where an argument is not allowed, before any work.
+    Diverged, a FloatingPointError. Raises ValueError where an argument is not allowed, before any work.
     """
     ufms = problems(ufms)
     images = _checked_images(images)
@@ -280,7 +288,7 @@ def _find_diverged(diverged, epoch, losses, ufms):
            if e not in diverged and not loss <= 100 * math.log(ufm.num_classes)}  # NaN too
     diverged.update(new)
     if len(diverged) == len(ufms):
-        raise FloatingPointError("; ".join(diverged.values()))
+        raise Diverged(diverged)
     for message in new.values():
         warnings.warn(f"{message}; the others go on", RuntimeWarning, stacklevel=3)
 
