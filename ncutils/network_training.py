@@ -212,6 +212,8 @@ class _Stack:
         self.body, self.parameters = copies[0].to(device), list(self.weights.values())
         call = lambda weights, buffers, x: torch.func.functional_call(self.body, (weights, buffers), (x,))
         stacked = {own: torch.func.vmap(call, in_dims=(0, 0, 0 if own else None)) for own in (False, True)}
+        if hasattr(self.body, "stacked"):
+            stacked = dict.fromkeys(stacked, lambda weights, buffers, x: self.body.stacked(weights, x))
         self._call = {own: torch.compile(f) if compiled else f for own, f in stacked.items()}
 
     def forward(self, x, own=False):
