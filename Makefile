@@ -42,7 +42,7 @@ test: venv  ## unit tests, and every notebook against its stored outputs
 # One thread, so that the figures of two machines can be compared.
 bench: export OMP_NUM_THREADS := 1
 bench: export MKL_NUM_THREADS := 1
-bench: venv  ## measure the exact solver, CVXPY beside it (minutes)
+bench: venv  ## measure the exact solver and training, peers beside them (minutes)
 	@for file in benchmarks/*.py; do $(VENV) $$file || exit 1; done
 
 clean:  ## remove everything that was made, except .venv

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 
+from .device import pick_device
 from .experiments import DATA, EXPERIMENTS, FIGURES, Plan, estimate, read, run
 from .networks import NETWORKS
 from .recipes import RECIPES
@@ -33,6 +34,7 @@ def parser():
     add("--with-test-images", action="store_true", dest="test_images",
         help="top up classes that are too small from the test set, as the authors do; results are labelled so")
     add("--device", help="cpu or cuda (default: cuda if there is one)")
+    add("--compile", action="store_true", dest="compiled", help="compile the network by torch.compile (worth it on a GPU)")
     add("--out", default="results", metavar="DIR", help="folder of the results and checkpoints (default: results)")
     add("--dask", metavar="ADDRESS", help="send the settings to the Dask cluster with this scheduler; DIR must be shared")
     add("--dry-run", action="store_true", help="print the settings and an estimate of the time; train nothing")
@@ -75,7 +77,7 @@ def dry_run(plan):
             print(f"{plan.experiment.x} = {value:g}: {sizes} images, lam_z = {ufm.lam_z:.4g}, lam_b = {ufm.lam_b:.4g}")
     seconds = estimate(plan)
     hours = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
-    print(f"{plan.seeds} seed(s), {plan.epochs} epochs, {plan.network} on {plan.device}: about {hours} of training, "
+    print(f"{plan.seeds} seed(s), {plan.epochs} epochs, {plan.network} on {pick_device(plan.device)}: about {hours} of training, "
           "from timed steps on this device")
 
 

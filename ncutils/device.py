@@ -3,14 +3,24 @@
 import torch
 
 
-def pick_device(device):
-    """`device` as a torch.device; None means CUDA if present, else CPU."""
+def named_device(device):
+    """`device`, None or a name, as None or a torch.device of type cpu or cuda, on this machine or another."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return None
     try:
         device = torch.device(device)
     except (RuntimeError, TypeError):
         raise ValueError(f"device = {device!r}: must be None, 'cpu' or 'cuda'") from None
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or 'cuda'")
+    return device
+
+
+def pick_device(device):
+    """`device` as a torch.device of this machine; None means CUDA if present, else CPU."""
+    device = named_device(device)
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or, where there is a GPU, 'cuda'")
     return device

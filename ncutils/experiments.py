@@ -17,14 +17,14 @@ import platform
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .data import available, load_images
-from .device import pick_device
+from .device import named_device, pick_device
 from .network_training import Diverged, train_network
 from .networks import NETWORKS, build
 from .recipes import RECIPES
@@ -109,6 +109,7 @@ class Plan:
     pool: int = 1
     test_images: bool = False
     device: str | None = None
+    compiled: bool = False
     out: str = "results"
 
     def __post_init__(self):
@@ -126,7 +127,7 @@ class Plan:
             whole(name, getattr(self, name), 1)
         put("epochs", self.default_epochs if self.epochs is None else whole("epochs", self.epochs, 1))
         put("lr", RECIPES[self.recipe].lr if self.lr is None else positive("lr", self.lr))
-        put("device", str(pick_device(self.device)))
+        named_device(self.device)
 
     @property
     def experiment(self):
@@ -201,7 +202,7 @@ def train(plan, task, progress=None):
         trained = train_network(
             model, images, labels, ufms, epochs=plan.epochs, batch_size=plan.batch_size, lr=plan.lr,
             warm_start=plan.experiment.warm_start, seed=[seed] * len(ufms), device=plan.device, progress=progress,
-            recipe=plan.recipe, weight_decay=plan.weight_decay, checkpoint=checkpoint(plan, task))
+            recipe=plan.recipe, weight_decay=plan.weight_decay, compiled=plan.compiled, checkpoint=checkpoint(plan, task))
         history, diverged = trained.history, trained.diverged
     except Diverged as error:  # all of them: there is no model to measure
         trained, history, diverged = None, [], error.members
@@ -220,7 +221,7 @@ def train(plan, task, progress=None):
 
 def checkpoint(plan, task):
     """File of a task's checkpoint: its name holds everything that the result depends on but the versions."""
-    settings = asdict(plan) | {"figure": plan.experiment.name, "values": None, "seeds": None, "out": None}
+    settings = asdict(plan) | {"figure": plan.experiment.name, "values": None, "seeds": None, "out": None, "device": None}
     digest = hashlib.sha256(repr((sorted(settings.items()), task)).encode()).hexdigest()[:16]
     return Path(plan.out) / "checkpoints" / f"{plan.name}-{digest}.pt"
 
@@ -244,12 +245,13 @@ def _facts(plan, ufm, together):
         "data": plan.data, "network": plan.network, "features": plan.features, "recipe": plan.recipe,
         "class_sizes": " ".join(f"{n}x{len(group)}" for n, group in ufm.groups.items()),
         "lam_z": ufm.lam_z, "lam_w": ufm.lam_w, "lam_h": ufm.lam_h, "lam_b": ufm.lam_b, "weight_decay": plan.weight_decay,
-        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together, "hardware": hardware(plan.device), "versions": versions(),
+        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together, "hardware": hardware(pick_device(plan.device)), "versions": versions(),
         "commit": commit(), "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")}
 
 
 def hardware(device):
-    if torch.device(device).type == "cuda":
+    """Name of a torch.device's GPU, or of the processor with the number of torch's threads."""
+    if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -359,6 +361,8 @@ def run(plan, dask=None, progress=None, say=print):
     the same file.
     """
     commit()
+    if not dask:
+        pick_device(plan.device)
     _, skipped = plan.settings()
     for value, reason in skipped.items():
         say(f"skipped: {plan.experiment.x} = {value} {reason}")
@@ -386,6 +390,7 @@ def _by_dask(address, plan, tasks):
         from dask.distributed import Client, as_completed
     except ImportError:
         raise ValueError("dask needs the package distributed: pip install 'ncutils[cluster]', or leave it out") from None
+    plan = replace(plan, out=str(Path(plan.out).resolve()))  # workers have another working folder
     try:
         client = Client(address, timeout=20)
     except (OSError, ValueError) as error:
