@@ -3,12 +3,10 @@
 import argparse
 import sys
 
-
 from .device import pick_device
 from .experiments import DATA, EXPERIMENTS, FIGURES, Plan, estimate, read, run
 from .networks import NETWORKS
 from .recipes import RECIPES
-
 
 
 def parser():
@@ -58,7 +56,9 @@ def plan_of(arguments):
     chosen = {name: value for name, value in vars(arguments).items() if name not in ("command", "only", "dask", "dry_run")}
     if arguments.only is not None:
         experiment, k_a = FIGURES[arguments.figure]
-        known = experiment.values.get(arguments.k_a or k_a, ())
+        known = experiment.values.get(arguments.k_a or k_a)
+        if known is None:
+            Plan(**chosen)  # which refuses k_a
         unknown = [value for value in arguments.only if value not in known]
         if unknown:
             raise ValueError(f"--only {unknown[0]:g}: must be among {' '.join(f'{value:g}' for value in known)}")
@@ -93,9 +93,13 @@ def main(words=None):
             return 0
         path = run(plan, dask=arguments.dask, say=lambda text: print(text, flush=True))
         print(f"results: {path}")
-        from .paper_figures import draw  # seaborn takes seconds to import
+        from .paper_figures import belongs, draw  # seaborn takes seconds to import
+        failed = [row["status"] != "done" for row in read(path) if belongs(plan, row)]
+        if failed and all(failed):
+            print("no result to draw: every setting diverged", file=sys.stderr)
+            return 1
         print(f"figure:  {draw(plan)}")
-        return 1 if any(row["status"] != "done" for row in read(path)) else 0
+        return 1 if any(failed) else 0
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept, and the same command goes on", file=sys.stderr)
         return 130

@@ -119,12 +119,13 @@ class Plan:
         choice("features", self.features, ("linear", "relu")), choice("recipe", self.recipe, tuple(RECIPES))
         k_a = k_a if self.k_a is None else self.k_a
         if k_a not in experiment.values:
-            raise ValueError(f"k_a = {self.k_a!r}: must be one of {', '.join(map(str, experiment.values))} in {self.figure}")
+            allowed = "left out" if None in experiment.values else f"one of {', '.join(map(str, experiment.values))}"
+            raise ValueError(f"k_a = {self.k_a!r}: must be {allowed} in {self.figure}")
         put("k_a", k_a)
         known = experiment.values[k_a]
         put("values", known if self.values is None else tuple(choice("values", value, known) for value in self.values))
         for name in ("seeds", "batch_size", "pool"):
-            whole(name, getattr(self, name), 1)
+            put(name, whole(name, getattr(self, name), 1))
         put("epochs", self.default_epochs if self.epochs is None else whole("epochs", self.epochs, 1))
         put("lr", RECIPES[self.recipe].lr if self.lr is None else positive("lr", self.lr))
         named_device(self.device)
@@ -341,7 +342,7 @@ def read(path, columns=None):
     """Rows of a results file as dicts of strings; none where there is no file. A last row without its end is left out."""
     if not Path(path).exists():
         return []
-    text = Path(path).read_text(encoding="utf-8")
+    text = Path(path).read_text(encoding="utf-8", errors="replace")  # a cut may be in the middle of a character
     rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
     if columns is not None and rows.fieldnames is not None and tuple(rows.fieldnames) != columns:
         raise ValueError(f"{path} has other columns than this version writes: move it away, or choose another folder")
@@ -350,7 +351,10 @@ def read(path, columns=None):
 
 def _replace(path, columns, rows):
     part = path.with_name(path.name + ".part")
-    part.write_text(_line(columns, dict(zip(columns, columns))) + "".join(_line(columns, row) for row in rows), encoding="utf-8")
+    with open(part, "w", newline="", encoding="utf-8") as file:
+        file.write(_line(columns, dict(zip(columns, columns))) + "".join(_line(columns, row) for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
 
 
@@ -366,6 +370,9 @@ def run(plan, dask=None, progress=None, say=print):
     _, skipped = plan.settings()
     for value, reason in skipped.items():
         say(f"skipped: {plan.experiment.x} = {value} {reason}")
+    if plan.tasks():  # pool and network fit the images, before a folder is made
+        images, _ = load_images(plan.data, [1] * 10, pool=plan.pool)
+        build(plan.network, images.shape[1:], plan.features)
     with Results(plan) as results:
         tasks, wanted = plan.tasks(results.finished()), sum(map(len, plan.tasks()))
         if kept := wanted - sum(map(len, tasks)):
@@ -387,7 +394,7 @@ def _here(plan, tasks, progress):
 
 def _by_dask(address, plan, tasks):
     try:
-        from dask.distributed import Client, as_completed
+        from dask.distributed import CancelledError, Client, KilledWorker, as_completed
     except ImportError:
         raise ValueError("dask needs the package distributed: pip install 'ncutils[cluster]', or leave it out") from None
     plan = replace(plan, out=str(Path(plan.out).resolve()))  # workers have another working folder
@@ -398,11 +405,15 @@ def _by_dask(address, plan, tasks):
     with client:
         futures = {client.submit(train, plan, task, False, key=checkpoint(plan, task).stem, pure=False): task for task in tasks}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            try:
+                rows = future.result()
+            except (KilledWorker, CancelledError) as error:
+                raise RuntimeError(f"dask: {error}; what is finished is kept") from None
+            yield futures[future], rows
 
 
 def estimate(plan):
-    """Seconds that the plan's training would take on its device, from three timed epochs of two batches a task's size."""
+    """Seconds that the plan's training would take on its device, all settings, from three timed epochs of two batches."""
     cost, total = {}, 0.0
     for task in plan.tasks():
         ufm = plan.ufm(task[0][0])
@@ -413,7 +424,7 @@ def estimate(plan):
 
 
 def _seconds_per_step(plan, members):
-    sizes = [1] * 9 + [2 * plan.batch_size - 9]
+    sizes = [1] * 9 + [max(2 * plan.batch_size - 9, 1)]
     images, _ = load_images(plan.data, [2] * 10, pool=plan.pool)
     noise = np.random.default_rng(0).random((sum(sizes), *images.shape[1:]), dtype=np.float32)
     with warnings.catch_warnings():
@@ -423,4 +434,4 @@ def _seconds_per_step(plan, members):
             [UFM.from_lam_z(sizes, 1e-3, 0.02)] * members, epochs=4, batch_size=plan.batch_size, lr=1e-6,
             device=plan.device, progress=False, recipe=plan.recipe, record=[1, 4])
     first, last = (row["seconds"] for row in trained.history)
-    return (last - first) / 6
+    return (last - first) / 3 / math.ceil(sum(sizes) / plan.batch_size)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import io
 import math
 import os
 import sys
@@ -25,8 +26,11 @@ class Diverged(FloatingPointError):
     """All networks of an ensemble have diverged; `members` is {member: message}."""
 
     def __init__(self, members):
-        super().__init__("; ".join(members.values()))
+        super().__init__(members)
         self.members = members
+
+    def __str__(self):
+        return "; ".join(self.members.values())
 
 
 def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=None, warm_start=True, seed=0,
@@ -75,21 +79,26 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
             raise ValueError(f"ufms: class sizes {ufm.class_sizes} differ from those of labels, {sizes}")
     features = _checked_model(model, images, K, features)
     epochs, batch_size = whole("epochs", epochs, 1), whole("batch_size", batch_size, 1)
-    if N % batch_size == 1 and any(True for _ in model.buffers()):
-        raise ValueError(f"batch_size = {batch_size}: leaves a last batch of one of {N} images, which has no batch statistics")
+    if (N - 1) % batch_size == 0 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        raise ValueError(f"batch_size = {batch_size}: leaves a batch of one of {N} images, which has no batch statistics")
     way = RECIPES[choice("recipe", recipe, tuple(RECIPES))]
     lr, device = way.lr if lr is None else positive("lr", lr), pick_device(device)
     seeds = _checked_seeds(seed, E)  # of each member, or the one of all
-    if weight_decay != 0:
-        weight_decay = positive("weight_decay", weight_decay)
+    weight_decay = 0.0 if weight_decay == 0 else positive("weight_decay", weight_decay)
     checkpoint_seconds = 0.0 if checkpoint_seconds == 0 else positive("checkpoint_seconds", checkpoint_seconds)
-    grid = set(geometric_grid(epochs)) if record is None else {whole("record", epoch, 1) for epoch in record} | {epochs}
+    if record is None:
+        record = geometric_grid(epochs)
+    elif not hasattr(record, "__iter__"):
+        raise ValueError(f"record = {record!r}: must be a list of epochs, or None")
+    grid = {whole("record", epoch, 1) for epoch in record} | {epochs}
+    if checkpoint is not None and Path(checkpoint).is_dir():
+        raise ValueError(f"checkpoint = {str(checkpoint)!r}: is a folder, must be a file")
     amp = device.type == "cuda" if amp is None else bool(amp)
     exact = {kind: solutions(ufms, kind) for kind in FEATURES}
 
     # Data live on the device.
-    x = way.scale(torch.as_tensor(images, device=device).float())
-    y = torch.as_tensor(labels, device=device)
+    x = way.scale(torch.tensor(np.ascontiguousarray(images), device=device).float())
+    y = torch.tensor(labels.astype(np.int64), device=device)
     member = lambda name: torch.tensor([getattr(u, name) for u in ufms], dtype=torch.float32, device=device)
     lam_w, lam_h, lam_b = member("lam_w"), member("lam_h"), member("lam_b")
     has_bias = torch.isfinite(lam_b).float()
@@ -124,15 +133,16 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     start = snapshot().features
     if features == "relu" and any((H < 0).any() for H in start):
         raise ValueError("features = 'relu', but the model gives negative ones: must be 'linear'")
+    limits = 100 * np.maximum(math.log(K), snapshot().objectives)
     run = _fingerprint(images, labels, ufms, seeds, repr(model), epochs, batch_size, lr, warm_start, recipe, weight_decay,
-                       amp, features, sorted(grid), device.type)
-    if checkpoint is not None and (saved := _load(Path(checkpoint), run, device)):
+                       features, sorted(grid))
+    if checkpoint is not None and (saved := _load(Path(checkpoint), run)):
         net.load(saved["network"])
         with torch.no_grad():
             W.copy_(saved["W"]), b.copy_(saved["b"])
         optimizer.load_state_dict(saved["optimizer"])
         for generator, state in zip(orders.values(), saved["orders"]):
-            generator.set_state(state.cpu())
+            generator.set_state(state)
         history = [{name: np.array(value) if isinstance(value, list) else value for name, value in row.items()}
                    for row in saved["history"]]
         diverged, done, seconds = saved["diverged"], saved["epoch"], saved["seconds"]
@@ -162,10 +172,15 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
             value.sum().backward()  # members share no weight, so neither do gradients
             optimizer.step()
             epoch_loss += value.detach() * batch.shape[-1] / N
-        _find_diverged(diverged, epoch + 1, epoch_loss.tolist(), ufms)
+        losses = epoch_loss.tolist()  # waits for the device
         seconds += time.perf_counter() - clock
-        if epoch + 1 in grid:
-            history.append({"epoch": epoch + 1, "seconds": seconds, "peak_mib": _peak_mib(device), **measured(snapshot())})
+        now = snapshot() if epoch + 1 in grid else None
+        if now is not None:  # the last step may have been the one too far
+            losses = [loss if np.isfinite(H).all() and np.isfinite(W_e).all() else math.nan
+                      for loss, H, W_e in zip(losses, now.features, now.classifiers)]
+        _find_diverged(diverged, epoch + 1, losses, limits, ufms)
+        if now is not None:
+            history.append({"epoch": epoch + 1, "seconds": seconds, "peak_mib": _peak_mib(device), **measured(now)})
         clock = time.perf_counter()
         if checkpoint is not None and (epoch + 1 == epochs or clock - saved_at >= checkpoint_seconds):
             plain = [{name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in row.items()}
@@ -248,6 +263,9 @@ def _checked_model(model, images, K, features):
     if features is None:  # in other packages' models the name may stand for a part of the network
         features = model.features if isinstance(getattr(model, "features", None), str) else "linear"
     choice("features", features, FEATURES)
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            raise ValueError(f"model has {module}: must have no dropout, which makes another objective of it")
     try:
         with torch.no_grad():
             shape = tuple(copy.deepcopy(model).eval()(torch.zeros(1, *images.shape[1:])).shape)
@@ -283,11 +301,11 @@ def _starts(model, way, K, seeds, E):
     return list(copies), torch.stack(W), torch.stack(b)
 
 
-def _find_diverged(diverged, epoch, losses, ufms):
-    """Note members whose objective has left all bounds; FloatingPointError once all have."""
+def _find_diverged(diverged, epoch, losses, limits, ufms):
+    """Note members whose objective is above its limit; Diverged once all are."""
     new = {e: f"training diverged in epoch {epoch}: objective {loss:.3g} for {ufm}: try a smaller lr"
-           for e, (loss, ufm) in enumerate(zip(losses, ufms))
-           if e not in diverged and not loss <= 100 * math.log(ufm.num_classes)}  # NaN too
+           for e, (loss, limit, ufm) in enumerate(zip(losses, limits, ufms))
+           if e not in diverged and not loss <= limit}  # NaN too
     diverged.update(new)
     if len(diverged) == len(ufms):
         raise Diverged(diverged)
@@ -310,8 +328,8 @@ def _peak_mib(device):
 
 
 def _fingerprint(images, labels, *settings):
-    """What a run is: a checkpoint with another one is not of this run."""
-    digest = hashlib.sha256(repr(settings).encode())
+    """What a run is: a checkpoint with another one is not of this run. A model is known by its repr."""
+    digest = hashlib.sha256(repr((images.shape, images.dtype, settings)).encode())
     digest.update(images.tobytes())
     digest.update(labels.tobytes())
     return digest.hexdigest()
@@ -328,12 +346,13 @@ def _save(path, state):
     os.replace(part, path)
 
 
-def _load(path, run, device):
+def _load(path, run):
     """The state of a checkpoint of this run, None where there is none. It holds tensors and plain values only."""
     if not path.exists():
         return None
+    content = io.BytesIO(path.read_bytes())  # an error of the disk is raised: the file may be good
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(content, map_location="cpu", weights_only=True)
         known = state["run"]
     except Exception as error:  # whatever the file holds, it is no checkpoint
         warnings.warn(f"checkpoint {path} cannot be read ({error!r:.200}): training starts anew", RuntimeWarning, stacklevel=3)

@@ -19,14 +19,15 @@ UNITS = {"a_b": "a_B (nats)", "length_b": "‖z_B‖ (nats)", "cos_a": "cosine",
 def results_of(plan, history=False):
     """Rows of a plan's results, all its seeds, that did not diverge; or of their history."""
     folder = Path(plan.out)
-    rows = [row for row in read(folder / f"{plan.name}.csv") if row["status"] == "done" and _belongs(plan, row)]
+    rows = [row for row in read(folder / f"{plan.name}.csv") if row["status"] == "done" and belongs(plan, row)]
     if not history:
         return rows
     keys = {tuple(row[name] for name in KEY) for row in rows}
     return [row for row in read(folder / f"{plan.name}-history.csv") if tuple(row[name] for name in KEY) in keys]
 
 
-def _belongs(plan, row):
+def belongs(plan, row):
+    """Whether a row of a results file is one of the plan's settings, trained as the plan has it, with whatever seed."""
     return any(plan.key(value, row["seed"]) == {name: row[name] for name in KEY} for value in plan.values)
 
 
@@ -132,11 +133,15 @@ def _draw_blocks(plan, rows):
         mine = [row | {"setting": row["epoch"]} for row in history if float(row["setting"]) == structure]
         for measure, style in (("nc1", "A"), ("trace_ratio", "B")):
             x, mean, low, high = over_seeds(mine, measure)
+            if np.isnan(mean).all():  # Z = 0 throughout
+                continue
             left.fill_between(x, low, high, color=figures.STYLES[style]["color"], alpha=0.2, lw=0)
             left.plot(x, mean, color=figures.STYLES[style]["color"], ls=figures.STYLES[style]["linestyle"],
                       marker=".", label=UNITS[measure])
-        left.set(xscale="log", yscale="log", xlabel="epoch", title=f"Structure {structure:g}: collapse")
-        left.legend(fontsize="small")
+        left.set(xlabel="epoch", title=f"Structure {structure:g}: collapse")
+        if left.lines:
+            left.set(xscale="log", yscale="log")
+            left.legend(fontsize="small")
         ufm = plan.ufm(int(structure))
         Z, exact = logits_of(rows, structure), solve(ufm, plan.features).logits
         bound = max(np.abs(Z).max(), np.abs(exact).max())

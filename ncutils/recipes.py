@@ -51,8 +51,9 @@ def authors_classifier(K, dim):
 
 
 def by_channel(x):
-    """Mean 0 and variance 1 in each channel of the training images; the authors take the whole data set's moments."""
-    return (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
+    """Mean 0 and variance 1 in each channel that varies over the training images; the authors take the whole data set's."""
+    spread = x.std((0, 2, 3), keepdim=True)
+    return (x - x.mean((0, 2, 3), keepdim=True)) / torch.where(spread > 0, spread, 1.0)
 
 
 def fast_rate(done, epochs, warm_start):
@@ -70,7 +71,7 @@ def fast_classifier(K, dim):
 
 
 def by_pixel(x):
-    """Mean 0 at each pixel, variance 1 over all."""
+    """Mean 0 at each pixel, in units of the standard deviation of all pixels of all images."""
     return (x - x.mean(0)) / x.std()
 
 

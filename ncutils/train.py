@@ -25,7 +25,7 @@ class Trained:
         "objective", "gap" (relative, against the exact optimum), "nc1", "trace_ratio".
     exact : list of exact `Solution`s, of (CVX) or, for nonnegative features, of (CVX+).
     start : list of H (d, N_e) before training.
-    diverged : {member: message} of networks whose training diverged. Their numbers are NaN.
+    diverged : {member: message} of networks whose training diverged. Their gaps and history are NaN, their weights whatever they became.
     """
 
     ufms: list
