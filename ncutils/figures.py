@@ -55,10 +55,10 @@ def trained(ax, x, y, group, label=None):
             label=label or f"{style['label']}, trained UFM")
 
 
-def network(ax, x, y, group, label=None):
+def network(ax, x, y, group, label=None, size=5):
     """Networks on images as filled markers."""
     style = STYLES[group]
-    ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=5, mec="white", mew=0.6,
+    ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=size, mec="white", mew=0.6,
             label=label or f"{style['label']}, network")
 
 

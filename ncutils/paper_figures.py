@@ -63,7 +63,7 @@ def networks(ax, rows, measure, style, label):
     """Networks: filled markers at the mean over seeds, with a bar from the least to the largest."""
     x, mean, low, high = over_seeds(rows, measure)
     ax.vlines(x, low, high, color=figures.STYLES[style]["color"], lw=1.2)
-    figures.network(ax, x, mean, style, label)
+    figures.network(ax, x, mean, style, label, size=7)
 
 
 def compare(ax, plan, measure, rows):
