@@ -10,6 +10,7 @@ from .recipes import RECIPES
 
 
 def parser():
+    """The options, with what they mean and what they are unless given."""
     top = argparse.ArgumentParser(prog="python -m ncutils", description=__doc__.splitlines()[0])
     paper = top.add_subparsers(dest="command", required=True).add_parser(
         "paper", help="the paper's experiments with networks",
@@ -32,10 +33,11 @@ def parser():
     add("--with-test-images", action="store_true", dest="test_images",
         help="top up classes that are too small from the test set, as the authors do; results are labelled so")
     add("--device", help="cpu or cuda (default: cuda if there is one)")
+    add("--float32", action="store_true", help="train in float32 on a GPU too, as the authors do, instead of bfloat16")
     add("--compile", action="store_true", dest="compiled", help="compile the network by torch.compile (worth it on a GPU)")
     add("--out", default="results", metavar="DIR", help="folder of the results and checkpoints (default: results)")
     add("--dask", metavar="ADDRESS", help="send the settings to the Dask cluster with this scheduler; DIR must be shared")
-    add("--dry-run", action="store_true", help="print the settings and an estimate of the time; train nothing")
+    add("--dry-run", action="store_true", help="print the settings and an estimate of the time; train nothing (images are read)")
     return top
 
 
@@ -53,6 +55,7 @@ def listing():
 
 
 def plan_of(arguments):
+    """The `Plan` that parsed arguments describe, else ValueError."""
     chosen = {name: value for name, value in vars(arguments).items() if name not in ("command", "only", "dask", "dry_run")}
     if arguments.only is not None:
         experiment, k_a = FIGURES[arguments.figure]
@@ -67,6 +70,7 @@ def plan_of(arguments):
 
 
 def dry_run(plan):
+    """Print each setting, and an estimate of the time for all."""
     found, skipped = plan.settings()
     for value in plan.values:
         if value in skipped:
@@ -82,6 +86,7 @@ def dry_run(plan):
 
 
 def main(words=None):
+    """Run a command line. Returns the exit status: 0, 1 if a setting diverged, 2 if it was refused, 130 if interrupted."""
     arguments = parser().parse_args(words)
     if arguments.figure == "list":
         print(listing())
@@ -94,7 +99,7 @@ def main(words=None):
         path = run(plan, dask=arguments.dask, say=lambda text: print(text, flush=True))
         print(f"results: {path}")
         from .paper_figures import belongs, draw  # seaborn takes seconds to import
-        failed = [row["status"] != "done" for row in read(path) if belongs(plan, row)]
+        failed = [row["status"] != "done" for row in read(path) if belongs(plan, row) and int(row["seed"]) < plan.seeds]
         if failed and all(failed):
             print("no result to draw: every setting diverged", file=sys.stderr)
             return 1

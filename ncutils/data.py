@@ -131,8 +131,8 @@ def available(name, test_images=False):
     return sum(np.bincount(labels, minlength=CLASSES) for _, _, labels in _parts(name, test_images))
 
 
-def _too_many(name, sizes, held, test_images):
-    """The sentence about the first class of which more images are asked for than are at hand."""
+def shortage(name, sizes, held, test_images):
+    """The sentence about the first class of which more images are asked for than are at hand, `held` (K,)."""
     k = next(k for k, n in enumerate(sizes) if n > held[k])
     text = f"class_sizes[{k}] = {sizes[k]}: {name} holds {held[k]} images of class {k}"
     if name in SOURCES:
@@ -190,7 +190,7 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
         if (held >= sizes).all():
             break
     else:
-        raise ValueError(_too_many(name, sizes, held, test_images))
+        raise ValueError(shortage(name, sizes, held, test_images))
     images = np.concatenate(sum(taken, []))
     images = _resized(images, side) if images.shape[-1] != side else images
     if dtype == "float32" and pool > 1:

@@ -15,7 +15,7 @@ import math
 import os
 import platform
 import subprocess
-import sys
+import threading
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .data import available, load_images
+from .data import available, load_images, shortage
 from .device import named_device, pick_device
-from .network_training import Diverged, train_network
+from .network_training import Diverged, OtherRun, train_network, uses_bfloat16
 from .networks import NETWORKS, build
 from .recipes import RECIPES
 from .theory import Phase, phase
@@ -93,7 +93,10 @@ HISTORY = (*KEY, "epoch", *MEASURES)
 
 @dataclass(frozen=True)
 class Plan:
-    """One experiment as it is to be run: `--help` of `python -m ncutils paper` says what each field is."""
+    """One experiment as it is to be run: `--help` of `python -m ncutils paper` says what each field is.
+
+    Raises ValueError naming the field, its value and what is allowed.
+    """
 
     figure: str
     data: str = "cifar10"
@@ -110,6 +113,7 @@ class Plan:
     test_images: bool = False
     device: str | None = None
     compiled: bool = False
+    float32: bool = False
     out: str = "results"
 
     def __post_init__(self):
@@ -132,10 +136,12 @@ class Plan:
 
     @property
     def experiment(self):
+        """The `Experiment` of the figure."""
         return FIGURES[self.figure][0]
 
     @property
     def default_epochs(self):
+        """The authors', or 150 in the recipe "fast"."""
         return self.experiment.epochs if self.recipe == "authors" else 150
 
     @property
@@ -159,10 +165,8 @@ class Plan:
         found, skipped, held = {}, {}, available(self.data, self.test_images)
         for value in self.values:
             ufm = self.ufm(value)
-            short = [k for k, n in enumerate(ufm.class_sizes) if k >= len(held) or n > held[k]]
-            if short:
-                k = short[0]
-                skipped[value] = f"asks for {ufm.class_sizes[k]} images of class {k}, {self.data} holds {held[k]} at hand"
+            if (np.array(ufm.class_sizes) > held).any():
+                skipped[value] = shortage(self.data, ufm.class_sizes, held, self.test_images)
             else:
                 found[value] = ufm
         return found, skipped
@@ -191,19 +195,29 @@ class Plan:
 def train(plan, task, progress=None):
     """Train the settings of one task. Returns rows for the two files, results and history, as dicts of strings.
 
-    It goes on from the task's checkpoint where there is one. Members that diverge have their message as status.
+    It goes on from the task's checkpoint where there is one. Members that diverge have their message as status. Raises
+    ValueError and RuntimeError where images cannot be had.
     """
+    commit()
     values, seed = [value for value, _ in task], task[0][1]
     ufms = [plan.ufm(value) for value in values]
     images, labels = load_images(
         plan.data, ufms[0].class_sizes, seed=seed, pool=plan.pool, test_images=plan.test_images,
         dtype="uint8" if plan.pool == 1 else "float32")
     model = build(plan.network, images.shape[1:], plan.features)
+    file = checkpoint(plan, task)
+    work = functools.partial(
+        train_network, model, images, labels, ufms, epochs=plan.epochs, batch_size=plan.batch_size, lr=plan.lr,
+        warm_start=plan.experiment.warm_start, seed=[seed] * len(ufms), device=plan.device, progress=progress,
+        recipe=plan.recipe, weight_decay=plan.weight_decay, amp=False if plan.float32 else None, compiled=plan.compiled,
+        checkpoint=file)
     try:
-        trained = train_network(
-            model, images, labels, ufms, epochs=plan.epochs, batch_size=plan.batch_size, lr=plan.lr,
-            warm_start=plan.experiment.warm_start, seed=[seed] * len(ufms), device=plan.device, progress=progress,
-            recipe=plan.recipe, weight_decay=plan.weight_decay, compiled=plan.compiled, checkpoint=checkpoint(plan, task))
+        try:
+            trained = work()
+        except OtherRun:  # of another version, or another device's number format: its name holds the settings
+            warnings.warn(f"{file} is of another version or device: training starts anew", RuntimeWarning)
+            file.unlink()
+            trained = work()
         history, diverged = trained.history, trained.diverged
     except Diverged as error:  # all of them: there is no model to measure
         trained, history, diverged = None, [], error.members
@@ -246,14 +260,15 @@ def _facts(plan, ufm, together):
         "data": plan.data, "network": plan.network, "features": plan.features, "recipe": plan.recipe,
         "class_sizes": " ".join(f"{n}x{len(group)}" for n, group in ufm.groups.items()),
         "lam_z": ufm.lam_z, "lam_w": ufm.lam_w, "lam_h": ufm.lam_h, "lam_b": ufm.lam_b, "weight_decay": plan.weight_decay,
-        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together, "hardware": hardware(pick_device(plan.device)), "versions": versions(),
+        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together, "hardware": hardware(pick_device(plan.device), plan.float32), "versions": versions(),
         "commit": commit(), "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")}
 
 
-def hardware(device):
-    """Name of a torch.device's GPU, or of the processor with the number of torch's threads."""
+def hardware(device, float32=False):
+    """Name of a torch.device's GPU and the number format of the network, or the processor's and its number of threads."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        number = "bfloat16" if uses_bfloat16(device) and not float32 else "float32"
+        return f"{torch.cuda.get_device_name(device)}, {number}"
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -262,6 +277,7 @@ def hardware(device):
 
 
 def versions():
+    """Of Python, torch and NumPy."""
     return f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
 
 
@@ -300,7 +316,7 @@ class Results:
         else:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 self._lock.close()
                 raise RuntimeError(f"{self.path} is being written by another process: wait for it, or choose another folder") from None
         rows = read(self.path, COLUMNS)
@@ -321,10 +337,8 @@ class Results:
         new = {_key(row) for row in results} - self.finished()
         for path, columns, rows in ((self.history_path, HISTORY, history), (self.path, COLUMNS, results)):
             with open(path, "a", newline="", encoding="utf-8") as file:
-                for row in rows:
-                    if _key(row) in new:
-                        file.write(_line(columns, row))
-                        file.flush()
+                file.write("".join(_line(columns, row) for row in rows if _key(row) in new))  # all of a task at once
+                file.flush()
                 os.fsync(file.fileno())
 
 
@@ -377,13 +391,16 @@ def run(plan, dask=None, progress=None, say=print):
         tasks, wanted = plan.tasks(results.finished()), sum(map(len, plan.tasks()))
         if kept := wanted - sum(map(len, tasks)):
             say(f"{kept} of {wanted} results are in {results.path} already")
-        for done, (task, rows) in enumerate(_by_dask(dask, plan, tasks) if dask else _here(plan, tasks, progress), start=1):
+        done = kept
+        for task, rows in _by_dask(dask, plan, tasks) if dask else _here(plan, tasks, progress):
             results.add(*rows)
-            checkpoint(plan, task).unlink(missing_ok=True)
+            for left in checkpoint(plan, task).parent.glob(checkpoint(plan, task).name + "*"):  # and what a kill cut
+                left.unlink(missing_ok=True)
             for row in rows[0]:
+                done += 1
                 told = row["status"] if row["status"] != "done" else (
                     f"relative gap {float(row[f'gap_{plan.features}']):.1e}, {float(row['seconds']):.0f} s")
-                say(f"[{done}/{len(tasks)}] {plan.experiment.x} = {row['setting']}, seed {row['seed']}: {told}")
+                say(f"[{done}/{wanted}] {plan.experiment.x} = {row['setting']}, seed {row['seed']}: {told}")
         return results.path
 
 
@@ -392,18 +409,31 @@ def _here(plan, tasks, progress):
         yield task, train(plan, task, progress)
 
 
+_ALONE = threading.Lock()
+
+
+def _train_alone(*arguments):
+    """`train`, one at a time in a worker with several threads: the starts come from torch's generator, one a process."""
+    with _ALONE:
+        return train(*arguments)
+
+
 def _by_dask(address, plan, tasks):
     try:
         from dask.distributed import CancelledError, Client, KilledWorker, as_completed
     except ImportError:
-        raise ValueError("dask needs the package distributed: pip install 'ncutils[cluster]', or leave it out") from None
+        raise ValueError("dask needs the package distributed: pip install -e '.[cluster]' in the checkout, or leave it out") from None
     plan = replace(plan, out=str(Path(plan.out).resolve()))  # workers have another working folder
     try:
         client = Client(address, timeout=20)
     except (OSError, ValueError) as error:
         raise ValueError(f"dask = {address!r}: no scheduler answers there ({error})") from None
     with client:
-        futures = {client.submit(train, plan, task, False, key=checkpoint(plan, task).stem, pure=False): task for task in tasks}
+        try:
+            client.wait_for_workers(1, timeout=20)
+        except TimeoutError:
+            raise ValueError(f"dask = {address!r}: the scheduler has no worker") from None
+        futures = {client.submit(_train_alone, plan, task, False, key=checkpoint(plan, task).stem, pure=False): task for task in tasks}
         for future in as_completed(futures):
             try:
                 rows = future.result()
@@ -413,7 +443,8 @@ def _by_dask(address, plan, tasks):
 
 
 def estimate(plan):
-    """Seconds that the plan's training would take on its device, all settings, from three timed epochs of two batches."""
+    """Seconds that the plan's training would take on its device, all settings, from three timed epochs of two batches;
+    without evaluation."""
     cost, total = {}, 0.0
     for task in plan.tasks():
         ufm = plan.ufm(task[0][0])
@@ -425,6 +456,7 @@ def estimate(plan):
 
 def _seconds_per_step(plan, members):
     sizes = [1] * 9 + [max(2 * plan.batch_size - 9, 1)]
+    sizes[0] += (sum(sizes) - 1) % plan.batch_size == 0  # no batch of one image
     images, _ = load_images(plan.data, [2] * 10, pool=plan.pool)
     noise = np.random.default_rng(0).random((sum(sizes), *images.shape[1:]), dtype=np.float32)
     with warnings.catch_warnings():
@@ -432,6 +464,7 @@ def _seconds_per_step(plan, members):
         trained = train_network(
             build(plan.network, images.shape[1:], plan.features), noise, np.repeat(np.arange(10), sizes),
             [UFM.from_lam_z(sizes, 1e-3, 0.02)] * members, epochs=4, batch_size=plan.batch_size, lr=1e-6,
-            device=plan.device, progress=False, recipe=plan.recipe, record=[1, 4])
+            device=plan.device, progress=False, recipe=plan.recipe, amp=False if plan.float32 else None,
+            compiled=plan.compiled, record=[1, 4])
     first, last = (row["seconds"] for row in trained.history)
     return (last - first) / 3 / math.ceil(sum(sizes) / plan.batch_size)

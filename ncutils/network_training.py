@@ -6,8 +6,10 @@ import io
 import math
 import os
 import sys
+import threading
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,15 @@ class Diverged(FloatingPointError):
         return "; ".join(self.members.values())
 
 
+class OtherRun(ValueError):
+    """A checkpoint is of another run: its settings, images or network differ."""
+
+
+def uses_bfloat16(device):
+    """Whether networks train in bfloat16 on this torch.device unless told otherwise."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
 def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=None, warm_start=True, seed=0,
                   device=None, progress=None, features=None, recipe="fast", weight_decay=0.0, amp=None,
                   compiled=False, checkpoint=None, checkpoint_seconds=30.0, record=None):
@@ -49,7 +60,8 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
         initialised anew for each member, not changed.
     images : (N, C, H, W), real numbers or uint8.   labels : (N,), with n_k of class k.
     ufms : a UFM or a list of them, all with the class sizes of `labels`.
-    epochs, batch_size : in batches of different size, every sample has the same weight.
+    epochs, batch_size : each step takes the mean over its batch, so samples of a smaller last one count more in it, as in
+        the authors' code.
     lr : largest learning rate; None means that of the recipe.
     seed : of the initial weights and the order of images. A number: members differ in their initial weights and
         share the order. A list (E,): member e is what it would be alone with seed[e], up to rounding.
@@ -58,7 +70,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
         with; None means what model.features says, or "linear" if it does not: a bound for every model.
     recipe : "fast", Adam with warm-up and cosine, or "authors", SGD with momentum and their steps (`recipes`).
     weight_decay : of the weights of the network, not of W and b, whose penalties the UFM names.
-    amp : bfloat16 in the network while it trains; None means on CUDA.   compiled : compile the network by torch.compile.
+    amp : bfloat16 in the network while it trains; None means on a GPU that has it.   compiled : compile the network by torch.compile.
     checkpoint : file to go on from where it exists, and to write every `checkpoint_seconds` at the end of an epoch.
     record : epochs to record; None means a geometric grid.
 
@@ -93,7 +105,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     grid = {whole("record", epoch, 1) for epoch in record} | {epochs}
     if checkpoint is not None and Path(checkpoint).is_dir():
         raise ValueError(f"checkpoint = {str(checkpoint)!r}: is a folder, must be a file")
-    amp = device.type == "cuda" if amp is None else bool(amp)
+    amp = uses_bfloat16(device) if amp is None else bool(amp)
     exact = {kind: solutions(ufms, kind) for kind in FEATURES}
 
     # Data live on the device.
@@ -115,7 +127,9 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     @torch.no_grad()
     def snapshot():
         net.body.eval()
-        H = torch.cat([net.forward(part) for part in x.split(512)], 1)  # (E, N, d)
+        cudnn = torch.backends.cudnn  # of a GPU: float32, where convolutions would be rounded to 10 bits
+        with cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False):
+            H = torch.cat([net.forward(part) for part in x.split(512)], 1)  # (E, N, d)
         net.body.train()
         to_numpy = lambda tensor: tensor.double().cpu().numpy()
         return Trained(ufms, to_numpy(W), to_numpy(b * has_bias[:, None]), list(to_numpy(H).transpose(0, 2, 1)),
@@ -130,12 +144,13 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
         return {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
 
     start, history, diverged, done, seconds = [], [], {}, 0, 0.0
-    start = snapshot().features
+    first = snapshot()
+    start = first.features
     if features == "relu" and any((H < 0).any() for H in start):
         raise ValueError("features = 'relu', but the model gives negative ones: must be 'linear'")
-    limits = 100 * np.maximum(math.log(K), snapshot().objectives)
+    limits = 100 * np.maximum(math.log(K), first.objectives)
     run = _fingerprint(images, labels, ufms, seeds, repr(model), epochs, batch_size, lr, warm_start, recipe, weight_decay,
-                       features, sorted(grid))
+                       amp, features, sorted(grid))
     if checkpoint is not None and (saved := _load(Path(checkpoint), run)):
         net.load(saved["network"])
         with torch.no_grad():
@@ -149,7 +164,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     batches = math.ceil(N / batch_size)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    clock = saved_at = time.perf_counter()
+    clock, saved_at, now = time.perf_counter(), time.perf_counter(), None
     bar = tqdm(range(done, epochs), desc="epochs", initial=done, total=epochs,
                disable=None if progress is None else not progress)
     for epoch in bar:
@@ -190,7 +205,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
                 "b": b.detach(), "optimizer": optimizer.state_dict(), "orders": [generator.get_state() for generator in orders.values()],
                 "history": plain, "diverged": diverged})
             saved_at = time.perf_counter()
-    return snapshot()
+    return replace(now or snapshot(), start=start, history=history, diverged=dict(diverged))
 
 
 class _One:
@@ -205,8 +220,8 @@ class _One:
         self._call = torch.compile(self.body) if compiled else self.body
 
     def forward(self, x, own=False):
-        """Features (1, B, d) of images (B, C, H, W), or (1, B, C, H, W) where members have their own."""
-        return self._call(x[0] if own else x)[None]
+        """Features (1, B, d) of images (B, C, H, W)."""
+        return self._call(x)[None]
 
     def state(self):
         return self.body.state_dict()
@@ -268,7 +283,7 @@ def _checked_model(model, images, K, features):
             raise ValueError(f"model has {module}: must have no dropout, which makes another objective of it")
     try:
         with torch.no_grad():
-            shape = tuple(copy.deepcopy(model).eval()(torch.zeros(1, *images.shape[1:])).shape)
+            shape = tuple(copy.deepcopy(model).cpu().float().eval()(torch.zeros(1, *images.shape[1:])).shape)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"images has shape {images.shape}, which model does not take: {error}") from None
     if shape != (1, dim):
@@ -292,7 +307,7 @@ def _starts(model, way, K, seeds, E):
         for e in range(E):
             if e == 0 or len(seeds) > 1:  # the CPU's only, which fork_rng puts back
                 torch.default_generator.manual_seed(seeds[e])
-            body = copy.deepcopy(model).cpu().train()
+            body = copy.deepcopy(model).cpu().float().train()
             for module in body.modules():
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()
@@ -314,7 +329,7 @@ def _find_diverged(diverged, epoch, losses, limits, ufms):
 
 
 def _peak_mib(device):
-    """Most memory used so far, in MiB: of the GPU, or of this process."""
+    """Most memory used so far, in MiB: of the GPU in this training, or of this process in its whole life."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     try:
@@ -335,10 +350,13 @@ def _fingerprint(images, labels, *settings):
     return digest.hexdigest()
 
 
+STATE = ("run", "epoch", "seconds", "network", "W", "b", "optimizer", "orders", "history", "diverged")
+
+
 def _save(path, state):
     """Write a checkpoint, whole or not at all: it takes its name once it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")  # another may write the same
     with open(part, "wb") as file:
         torch.save(state, file)
         file.flush()
@@ -354,9 +372,10 @@ def _load(path, run):
     try:
         state = torch.load(content, map_location="cpu", weights_only=True)
         known = state["run"]
+        state = {name: state[name] for name in STATE}
     except Exception as error:  # whatever the file holds, it is no checkpoint
         warnings.warn(f"checkpoint {path} cannot be read ({error!r:.200}): training starts anew", RuntimeWarning, stacklevel=3)
         return None
     if known != run:
-        raise ValueError(f"checkpoint = {str(path)!r}: is of another run (settings or images differ); name another or delete it")
+        raise OtherRun(f"checkpoint = {str(path)!r}: is of another run (settings or images differ); name another or delete it")
     return state

@@ -1,19 +1,20 @@
 """Figures of the paper's experiments: recorded networks beside the exact curves of (CVX) and (CVX+)."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from . import figures, metrics
 from .convex import FEATURES, solve
-from .experiments import KEY, read
+from .experiments import KEY, Plan, read
 from .theory import minority_threshold
 from .ufm import choice
 
 PROGRAM = {"linear": "exact, (CVX)", "relu": "exact, (CVX+)"}
 AXES = {"lam_z": "λ_Z", "n_a": "n_A, images of a majority class", "structure": "structure"}
-UNITS = {"a_b": "a_B (nats)", "length_b": "‖z_B‖ (nats)", "cos_a": "cosine", "nc1": "NC1", "trace_ratio": "tr Σ_W / tr Σ_B"}
+UNITS = {"a_b": "a_B (nats)", "length_b": "‖z_B‖ (nats)", "nc1": "NC1", "trace_ratio": "tr Σ_W / tr Σ_B"}
 
 
 def results_of(plan, history=False):
@@ -43,7 +44,8 @@ def over_seeds(rows, measure):
 
 def exact_curve(plan, measure, features, points=100):
     """x and the exact value of a measure, "a_b", "length_b", "cos_a", "cos_b" or "cos_ab", between the plan's settings."""
-    x = np.linspace(min(plan.values), max(plan.values), points)
+    values = plan.experiment.values[plan.k_a]  # all of the experiment's, also where fewer are run
+    x = np.linspace(min(values), max(values), points)
     if plan.experiment.x == "n_a":
         x = np.unique((x / 2).round().astype(int) * 2)
     return x, np.array([exact_measure(solve(plan.ufm(value), features), plan.k_a, measure) for value in x.tolist()])
@@ -97,14 +99,21 @@ def logits_of(rows, setting):
 
 
 def draw(plan):
-    """Draw a plan's results beside the exact curves, as NAME.png in its folder. Returns the path."""
+    """Draw the results that a plan's options have given so far, all settings and seeds, beside the exact curves.
+
+    Options that are not the default are part of the picture's name. Returns its path; ValueError where there is no result.
+    """
     figures.use_theme()
-    rows, path = results_of(plan), Path(plan.out) / f"{plan.name}.png"
+    plan = replace(plan, values=None)
+    usual = Plan(plan.figure, recipe=plan.recipe)
+    options = [f"-{name.replace('_', '-')}{getattr(plan, name)}" for name in ("epochs", "batch_size", "lr", "pool", "test_images")
+               if getattr(plan, name) != getattr(usual, name)]
+    rows, path = results_of(plan), Path(plan.out) / f"{plan.name}{''.join(options)}.png"
     if not rows:
         raise ValueError(f"{plan.name}.csv in {plan.out} holds no result to draw: every setting was skipped or diverged")
     name = plan.experiment.name
     if name == "block":
-        fig = _draw_blocks(plan, rows)
+        fig = draw_blocks(plan, rows)
     elif name == "angles":
         fig, (left, right) = figures.panels(1, 2, height=3.6, width=9.6)
         angles(left, plan, rows, plan.features)
@@ -118,6 +127,8 @@ def draw(plan):
             compare(ax, plan, measure, {plan.features: rows})
         axes[0].set_title("Minority gap"), axes[1].set_title("Length of the minority's mean logits")
         axes[1].legend(fontsize="small")
+    fig.suptitle(f"{plan.network} on {plan.data}{' with test images' * plan.test_images}, {plan.features} features, "
+                 f"recipe {plan.recipe}, {plan.epochs} epochs", fontsize="medium", color=figures.GREY)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fonts without a glyph of the labels
         fig.savefig(path, dpi=160)
@@ -125,7 +136,8 @@ def draw(plan):
     return path
 
 
-def _draw_blocks(plan, rows):
+def draw_blocks(plan, rows):
+    """A row of panels for each structure: NC1 and trace ratio over the epochs, Z of the network, Z exact. Returns the figure."""
     settings = sorted({float(row["setting"]) for row in rows})
     history = results_of(plan, history=True)
     fig, axes = figures.panels(len(settings), 3, height=3.3, width=11, squeeze=False)

@@ -46,6 +46,7 @@ def authors_ease(epoch, epochs):
 
 
 def authors_classifier(K, dim):
+    """W (K, d) and b (K,) as torch's linear layer starts."""
     linear = torch.nn.Linear(dim, K)
     return linear.weight.detach(), linear.bias.detach()
 
@@ -67,6 +68,7 @@ def fast_ease(epoch, epochs):
 
 
 def fast_classifier(K, dim):
+    """W (K, d) normal with variance 1/d, b = 0."""
     return torch.randn(K, dim) / dim**0.5, torch.zeros(K)
 
 

@@ -21,8 +21,8 @@ class Trained:
     ufms : the problems.
     classifiers : W (E, K, d).   biases : b (E, K).
     features : list of H (d, N_e), columns in the order of `labels[e]`.   labels : list of (N_e,).
-    history : list of dicts, one per recorded moment, with "iteration" or "epoch" and arrays (E,):
-        "objective", "gap" (relative, against the exact optimum), "nc1", "trace_ratio".
+    history : list of dicts, one per recorded moment, with "iteration" or "epoch" and arrays (E,): "objective", "gap"
+        (relative, against the exact optimum), "nc1", "trace_ratio"; of networks, all that `measures` names.
     exact : list of exact `Solution`s, of (CVX) or, for nonnegative features, of (CVX+).
     start : list of H (d, N_e) before training.
     diverged : {member: message} of networks whose training diverged. Their gaps and history are NaN, their weights whatever they became.
@@ -124,6 +124,7 @@ def ufm_objective(ufm, W, H, b, labels):
 
 
 def problems(ufms):
+    """A UFM or a list of them, equal in their number of classes, as a list, else ValueError."""
     ufms = [ufms] if isinstance(ufms, UFM) else list(ufms) if isinstance(ufms, (list, tuple)) else []
     if not ufms or not all(isinstance(ufm, UFM) for ufm in ufms):
         raise ValueError("ufms must be a UFM or a list of at least one UFM")
@@ -133,6 +134,7 @@ def problems(ufms):
 
 
 def solutions(ufms, features):
+    """The `Solution` of each, those of equal ones solved once."""
     solved = {ufm: solve(ufm, features=features, tol=1e-12) for ufm in dict.fromkeys(ufms)}
     return [solved[ufm] for ufm in ufms]
 
