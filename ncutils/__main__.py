@@ -96,6 +96,8 @@ def main(words=None):
         if arguments.dry_run:
             dry_run(plan)
             return 0
+        if not plan.settings()[0]:
+            raise ValueError("every setting was skipped: " + "; ".join(plan.settings()[1].values()))
         path = run(plan, dask=arguments.dask, say=lambda text: print(text, flush=True))
         print(f"results: {path}")
         from .paper_figures import belongs, draw  # seaborn takes seconds to import

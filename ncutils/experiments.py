@@ -153,7 +153,8 @@ class Plan:
     def name(self):
         """Of the result files: two plans with one name have results that can be drawn together."""
         variant = "" if self.k_a is None else f"-ka{self.k_a}"
-        return f"{self.experiment.name}{variant}-{self.data}-{self.network}-{self.features}-{self.recipe}"
+        number = "-float32" if self.float32 else ""  # on a GPU another result than in bfloat16
+        return f"{self.experiment.name}{variant}-{self.data}-{self.network}-{self.features}-{self.recipe}{number}"
 
     def ufm(self, value):
         """The problem of a setting. The authors' weight decay on W and b is part of it."""
@@ -316,14 +317,24 @@ class Results:
         else:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError as error:
                 self._lock.close()
-                raise RuntimeError(f"{self.path} is being written by another process: wait for it, or choose another folder") from None
+                if isinstance(error, BlockingIOError):
+                    raise RuntimeError(
+                        f"{self.path} is being written by another process: wait for it, or choose another folder") from None
+                raise
+        try:
+            self._tidy()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _tidy(self):
         rows = read(self.path, COLUMNS)
         keys = {_key(row) for row in rows}
         history = [row for row in read(self.history_path, HISTORY) if _key(row) in keys]
         _replace(self.path, COLUMNS, rows), _replace(self.history_path, HISTORY, history)
-        return self
 
     def __exit__(self, *_):
         self._lock.close()  # and let go of; the file stays, as another process may be about to lock it
@@ -383,7 +394,7 @@ def run(plan, dask=None, progress=None, say=print):
         pick_device(plan.device)
     _, skipped = plan.settings()
     for value, reason in skipped.items():
-        say(f"skipped: {plan.experiment.x} = {value} {reason}")
+        say(f"skipped: {plan.experiment.x} = {value} ({reason})")
     if plan.tasks():  # pool and network fit the images, before a folder is made
         images, _ = load_images(plan.data, [1] * 10, pool=plan.pool)
         build(plan.network, images.shape[1:], plan.features)

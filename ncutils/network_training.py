@@ -41,7 +41,7 @@ class OtherRun(ValueError):
 
 def uses_bfloat16(device):
     """Whether networks train in bfloat16 on this torch.device unless told otherwise."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=None, warm_start=True, seed=0,

@@ -43,7 +43,8 @@ def over_seeds(rows, measure):
 
 
 def exact_curve(plan, measure, features, points=100):
-    """x and the exact value of a measure, "a_b", "length_b", "cos_a", "cos_b" or "cos_ab", between the plan's settings."""
+    """x, from the experiment's least to its largest setting, and the exact value of a measure there: "a_b", "length_b",
+    "cos_a", "cos_b" or "cos_ab"."""
     values = plan.experiment.values[plan.k_a]  # all of the experiment's, also where fewer are run
     x = np.linspace(min(values), max(values), points)
     if plan.experiment.x == "n_a":
@@ -106,8 +107,8 @@ def draw(plan):
     figures.use_theme()
     plan = replace(plan, values=None)
     usual = Plan(plan.figure, recipe=plan.recipe)
-    options = [f"-{name.replace('_', '-')}{getattr(plan, name)}" for name in ("epochs", "batch_size", "lr", "pool", "test_images")
-               if getattr(plan, name) != getattr(usual, name)]
+    options = [f"-{name.replace('_', '-')}{getattr(plan, name)}" for name in ("epochs", "batch_size", "lr", "pool")
+               if getattr(plan, name) != getattr(usual, name)] + ["-test-images"] * plan.test_images
     rows, path = results_of(plan), Path(plan.out) / f"{plan.name}{''.join(options)}.png"
     if not rows:
         raise ValueError(f"{plan.name}.csv in {plan.out} holds no result to draw: every setting was skipped or diverged")

@@ -176,6 +176,14 @@ def test_what_the_data_do_not_hold_is_refused_with_what_they_do():
         load_images("digits", [5, 183])
 
 
+def test_a_shortage_is_told_of_the_first_class_as_load_images_tells_it():
+    said = "class_sizes[1] = 501: mnist5k holds 500 images of class 1"
+    assert data.shortage("mnist5k", [500, 501, 502], data.available("mnist5k"), False) == said
+    with pytest.raises(ValueError) as error:
+        load_images("mnist5k", [500, 501, 502])
+    assert str(error.value) == said
+
+
 def test_what_is_available_can_be_asked():
     assert data.available("digits").tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     assert data.available("mnist5k").tolist() == [500] * 10

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import functools
 import logging
 import math
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,6 +75,11 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def counted(lines):
+    """Where each setting stands among all of its plan, as it was told."""
+    return [line.split()[0] for line in lines if line.startswith("[")]
+
+
 def csvs(folder):
     """The paths of results and history of the one plan in a folder."""
     history, = folder.glob("*-history.csv")
@@ -83,6 +90,15 @@ def numbers(folder, but=VARIES):
     """What two equal runs have in common: rows of both files, in one order."""
     return [sorted(tuple((name, text) for name, text in row.items() if name not in but) for row in table(path))
             for path in csvs(folder)]
+
+
+def store(plan, results):
+    """Results {(setting, seed): columns} that nothing was trained for, with a history of two epochs."""
+    unknown = dict.fromkeys(experiments.COLUMNS, "") | {"status": "done", "seconds": "0", "gap_relu": "0.5", "gap_linear": "0.5"}
+    rows = [unknown | plan.key(*key) | columns for key, columns in results.items()]
+    moments = [{name: row[name] for name in experiments.HISTORY if name != "epoch"} | {"epoch": epoch} for row in rows for epoch in "12"]
+    with Results(plan) as file:
+        file.add(rows, moments)
 
 
 def once(rows):
@@ -188,6 +204,18 @@ def test_the_trainer_gets_the_plan(monkeypatch, tmp_path, figure, value, decay, 
     assert asked == [("cifar10", expected.class_sizes, 3, 2, True, "float32")]
 
 
+@pytest.mark.parametrize("words, amp", [([], None), (["--float32"], False)])
+def test_the_number_format_is_the_devices_unless_float32_is_asked_for(monkeypatch, tmp_path, words, amp):
+    got = []
+
+    def trainer(*_, **options):
+        got.append(options["amp"])
+        raise network_training.Diverged({0: "stopped"})
+
+    monkeypatch.setattr(experiments, "train_network", trainer)
+    assert paper(tmp_path, "fig7", "--only", 100, *words) == 1 and got == [amp]
+
+
 def test_images_that_are_not_pooled_are_taken_as_stored(monkeypatch, tmp_path):
     asked = fake_data(monkeypatch)
     quiet(small(tmp_path, values=(100,), pool=1, epochs=1))
@@ -209,7 +237,7 @@ def test_a_checkpoint_is_named_by_all_that_its_result_depends_on(tmp_path):
     assert base == path(plan(seeds=3)) == path(plan(values=(100,)))
     changes = [dict(epochs=3), dict(batch_size=64), dict(lr=1e-3), dict(pool=7), dict(test_images=True), dict(recipe="authors"),
                dict(features="linear"), dict(network="convnet"), dict(k_a=3), dict(data="cifar10"), dict(figure="fig9"),
-               dict(compiled=True)]
+               dict(compiled=True), dict(float32=True)]
     others = [path(plan(**change)) for change in changes]
     others += [path(plan(), [(200, 0)]), path(plan(), [(100, 1)]), path(plan(), [(100, 0), (200, 0)])]
     assert len({base, *others}) == 1 + len(others)
@@ -219,15 +247,15 @@ def test_a_checkpoint_is_named_by_all_that_its_result_depends_on(tmp_path):
 # The command --------------------------------------------------------------------------------------
 
 
-COMMANDS = {  # words, settings, seeds; the first three on fake images
-    "fig1": ("fig1 --recipe authors --batch-size 4000", (1, 2), 1),
-    "fig2": ("fig2 --only 2 --seeds 2 --features linear --batch-size 4000", (2,), 2),
-    "fig9": ("fig9 --only 1000 500 --batch-size 500 --recipe authors", (500, 1000), 1),
-    "fig9 of 3": ("fig9 --ka 3 --only 500 1000 --features linear", (500, 1000), 1),
-    "fig5": ("fig5", LAMBDA_5, 1),
-    "fig6": ("fig6 --only 0.0037 0.0102 --seeds 2 --features linear", (.0037, .0102), 2),
-    "fig7": ("fig7 --only 100 200 300 --seeds 2", (100, 200, 300), 2),
-    "fig8": ("fig8 --only 100 400 --network convnet --pool 7 --recipe authors", (100, 400), 1)}
+COMMANDS = {  # words, settings, seeds, end of the picture's name
+    "fig1": ("fig1 --recipe authors --batch-size 4000", (1, 2), 1, "-epochs2-batch-size4000-pool14"),
+    "fig2": ("fig2 --only 2 --seeds 2 --features linear --batch-size 4000", (2,), 2, "-epochs2-batch-size4000-pool14"),
+    "fig9": ("fig9 --only 1000 500 --batch-size 500 --recipe authors", (500, 1000), 1, "-epochs2-batch-size500-pool14"),
+    "fig9 of 3": ("fig9 --ka 3 --only 500 1000 --features linear", (500, 1000), 1, "-epochs2-pool14"),
+    "fig5": ("fig5", LAMBDA_5, 1, "-epochs2-pool14"),
+    "fig6": ("fig6 --only 0.0037 0.0102 --seeds 2 --features linear", (.0037, .0102), 2, "-epochs2-pool14"),
+    "fig7": ("fig7 --only 100 200 300 --seeds 2", (100, 200, 300), 2, "-epochs2-pool14"),
+    "fig8": ("fig8 --only 100 400 --network convnet --pool 7 --recipe authors", (100, 400), 1, "-epochs2-pool7")}
 FAKED = {"fig1", "fig2", "fig9", "fig9 of 3"}
 
 
@@ -258,15 +286,15 @@ def ran(tmp_path_factory):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_trains_writes_and_draws(ran, name):
     code, folder, plan, _, said = ran(name)
-    _, settings, seeds = COMMANDS[name]
+    _, settings, seeds, options = COMMANDS[name]
     results, history = csvs(folder)
     rows = table(results)
     assert code == 0
     assert {(row["setting"], row["seed"]) for row in rows} == {(f"{s:g}", str(seed)) for s in settings for seed in range(seeds)}
     assert len(rows) == len(settings) * seeds and once(rows)
-    png = results.with_suffix(".png")
+    png = folder / f"{results.stem}{options}.png"
     assert png.read_bytes()[:8] == PNG and sorted(folder.glob("*.p*")) == [png]
-    assert said[-2:] == [f"results: {results}", f"figure:  {png}"] and sum(line.startswith("[") for line in said) == len(rows)
+    assert said[-2:] == [f"results: {results}", f"figure:  {png}"] and counted(said) == [f"[{i + 1}/{len(rows)}]" for i in range(len(rows))]
     assert list((folder / "checkpoints").iterdir()) == []
     assert len(table(history)) == 2 * len(rows)  # epochs 1 and 2
 
@@ -343,7 +371,7 @@ def test_a_dry_run_shows_settings_and_time_and_writes_nothing(tmp_path, capsys, 
     expected = {"fig5": ["lam_z = 0.0027: 5 x 500 + 5 x 100 images, lam_z = 0.0027, lam_b = 0.02"],
                 "fig7": ["n_a = 100: 10 x 100 images"],
                 "fig9": ["n_a = 500: 5 x 500 + 5 x 250 images",
-                         "n_a = 5500: skipped, asks for 5500 images of class 0, mnist5k holds 500"]}
+                         "n_a = 5500: skipped, class_sizes[0] = 5500: mnist5k holds 500 images of class 0"]}
     assert all(line in out for line in expected[words[0]]) and re.search(r"2 epochs, mlp on cpu: about \d+\.\d minutes", out)
     assert list(tmp_path.iterdir()) == []
 
@@ -358,18 +386,29 @@ def test_an_estimate_counts_the_steps_of_every_task(monkeypatch, tmp_path):
 
 
 def test_the_time_of_a_step_is_from_steps_of_the_plan(monkeypatch, tmp_path):
+    amps = []
+
     def trainer(model, images, labels, ufms, **options):
         assert images.shape == (2 * 50, 1, 2, 2) and len(labels) == 100 and len(ufms) == 3
         assert options["batch_size"] == 50 and options["record"] == [1, 4] and options["recipe"] == "authors"
+        amps.append(options["amp"])
         return type("Trained", (), {"history": [{"seconds": 1.0}, {"seconds": 4.0}]})
 
     monkeypatch.setattr(experiments, "train_network", trainer)
-    assert experiments._seconds_per_step(small(tmp_path, batch_size=50, recipe="authors"), 3) == 3.0 / 6
+    for float32 in (False, True):
+        plan = small(tmp_path, batch_size=50, recipe="authors", float32=float32)
+        assert experiments._seconds_per_step(plan, 3) == 3.0 / 6
+    assert amps == [None, False]
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 5])
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 5])
 def test_time_can_be_estimated_for_the_smallest_batches(tmp_path, batch_size):
     assert estimate(small(tmp_path, values=(100,), batch_size=batch_size)) > 0
+
+
+def test_time_is_estimated_without_a_batch_of_one_image_which_batch_norm_refuses(monkeypatch, tmp_path):
+    fake_data(monkeypatch, shape=(1, 8, 8))
+    assert estimate(small(tmp_path, network="resnet18", values=(100,), pool=1, batch_size=3)) > 0
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -393,7 +432,8 @@ def test_what_is_finished_is_not_trained_again(tmp_path, trainings, capsys):
     assert [path.read_bytes() for path in csvs(tmp_path)] == first
     assert paper(tmp_path, "fig7", "--only", 100, 200, 300, "--seeds", 2) == 0
     assert trainings[2:] == [(300, [0]), (100, [1]), (200, [1]), (300, [1])]
-    assert "2 of 6 results are in" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 of 6 results are in" in out and counted(out.splitlines()) == ["[3/6]", "[4/6]", "[5/6]", "[6/6]"]
     assert all(path.read_bytes().startswith(before) for path, before in zip(csvs(tmp_path), first))
     assert len(table(csvs(tmp_path)[0])) == 6
 
@@ -420,7 +460,7 @@ def test_test_images_are_asked_for_and_labelled(monkeypatch, tmp_path, capsys):
     asked = fake_data(monkeypatch, held=4900)
     words = ["fig9", "--data", "fashion-mnist", "--only", 5500, "--epochs", 1, "--batch-size", 4000]
     assert paper(tmp_path, *words) == 2
-    assert "n_a = 5500 asks for 5500 images of class 0, fashion-mnist holds 4900 at hand" in capsys.readouterr().out
+    assert "every setting was skipped: class_sizes[0] = 5500: fashion-mnist holds 4900 images of class 0" in capsys.readouterr().err
     assert paper(tmp_path, *words, "--with-test-images") == 0
     row, = table(csvs(tmp_path)[0])
     assert row["test_images"] == "True" and asked[-1][4] is True
@@ -430,7 +470,7 @@ def test_settings_without_images_are_skipped_by_name_and_the_others_trained(tmp_
     assert paper(tmp_path, "fig9", "--epochs", 1) == 0
     out = capsys.readouterr().out
     for n_a in ANGLES[1:]:
-        assert f"skipped: n_a = {n_a} asks for {n_a} images of class 0, mnist5k holds 500 at hand" in out
+        assert re.search(rf"skipped: n_a = {n_a}\W+class_sizes\[0\] = {n_a}: mnist5k holds 500 images of class 0", out)
     assert [row["setting"] for row in table(csvs(tmp_path)[0])] == ["500"]
 
 
@@ -438,7 +478,8 @@ def test_settings_without_images_are_skipped_by_name_and_the_others_trained(tmp_
 def test_where_every_setting_is_skipped_there_is_a_message_and_exit_2(tmp_path, capsys, words):
     assert paper(tmp_path, *words) == 2
     out, err = capsys.readouterr()
-    assert out.count("skipped: ") == 2 and "holds no result to draw: every setting was skipped or diverged" in err
+    assert not out and re.search(r"every setting was skipped: class_sizes\[0\] = \d+: mnist5k holds 500 images .*; class_sizes", err)
+    assert not list(tmp_path.rglob("*.csv"))
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["results", "history"])
@@ -485,7 +526,7 @@ def test_files_of_another_version_are_refused_and_kept(tmp_path, capsys):
 
 
 def test_a_rest_of_an_ensemble_is_trained_to_the_same_results(tmp_path):
-    """A kill between two rows of a task: the others come without the first, equal up to rounding in float32."""
+    """Where a row was cut: the others come without the first, equal up to rounding in float32."""
     plan = small(tmp_path, "fig5", values=LAMBDA_5[:3])
     path, _ = quiet(plan)
     whole = table(path)
@@ -497,6 +538,28 @@ def test_a_rest_of_an_ensemble_is_trained_to_the_same_results(tmp_path):
     for row, expected in zip(rows, whole):
         for measure in set(experiments.MEASURES) - {"seconds", "peak_mib"}:
             assert float(row[measure]) == pytest.approx(float(expected[measure]), rel=1e-3)
+
+
+@pytest.mark.parametrize("row", [1, 2, 7, 8, 9])
+def test_rows_of_an_ensemble_get_into_a_file_all_or_none(monkeypatch, tmp_path, row):
+    """Stopped before its n-th row of six moments and then three results."""
+    plan, line, written = small(tmp_path, "fig5", values=LAMBDA_5[:3]), experiments._line, []
+    rows = experiments.train(plan, plan.tasks()[0], progress=False)
+
+    def stop(columns, values):
+        written.append(1)
+        if len(written) == row:
+            raise KeyboardInterrupt
+        return line(columns, values)
+
+    with Results(plan) as results:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(experiments, "_line", stop)
+            results.add(*rows)
+        assert [len(table(path)) for path in csvs(tmp_path)] == [0, 6 if row > 6 else 0]
+    with Results(plan) as results:
+        results.add(*rows)
+    assert [len(table(path)) for path in csvs(tmp_path)] == [3, 6]
 
 
 def test_training_goes_on_from_the_checkpoint_and_ends_the_same(monkeypatch, tmp_path):
@@ -524,7 +587,9 @@ def test_training_goes_on_from_the_checkpoint_and_ends_the_same(monkeypatch, tmp
 
 def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_path):
     """As a GPU leaves it, where networks train in bfloat16, for a CPU: workers of a cluster may differ."""
-    plan, save = small(tmp_path, values=(100,), epochs=4), network_training._save
+    whole, plan = (small(tmp_path / name, values=(100,), epochs=4) for name in ("whole", "cut"))
+    quiet(whole)
+    save, file = network_training._save, experiments.checkpoint(plan, [(100, 0)])
 
     def stop(path, state):
         save(path, state)
@@ -532,11 +597,14 @@ def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(network_training, "_save", stop)
-        patch.setattr(experiments, "train_network", functools.partial(train_network, amp=True, checkpoint_seconds=0))
+        patch.setattr(network_training, "uses_bfloat16", lambda device: True)
+        patch.setattr(experiments, "train_network", functools.partial(train_network, checkpoint_seconds=0))
         with pytest.raises(KeyboardInterrupt):
             quiet(plan)
-    path, _ = quiet(plan)
-    assert [(row["setting"], row["status"]) for row in table(path)] == [("100", "done")]
+    assert file.exists()
+    with pytest.warns(RuntimeWarning, match=f"{re.escape(str(file))} is of another version or device: training starts anew"):
+        quiet(plan)
+    assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole") and not file.exists()
 
 
 # Kills and a second process -----------------------------------------------------------------------
@@ -574,6 +642,7 @@ def test_after_a_kill_at_any_moment_the_same_command_completes_the_results(tmp_p
         assert process.exitcode == -signal.SIGKILL
         quiet(plan)
         assert numbers(tmp_path / str(moment)) == whole, f"killed at moment {moment}"
+        assert list(tmp_path.glob(f"{moment}/checkpoints/*.part")) == []
     assert moment == 2 * 2 + 2 * (2 + 2 + 1)  # 2 files with their names when opened; checkpoint, its name, 2 files and the unlink of 2 tasks
     assert numbers(tmp_path / str(moment)) == whole
 
@@ -601,6 +670,16 @@ def test_a_running_command_keeps_others_out_and_can_be_killed_and_started_again(
     assert paper(tmp_path / "killed", "fig7", *words) == paper(tmp_path / "whole", "fig7", *words) == 0
     assert table(results)[: len(kept)] == kept and len(trainings) == 3 - len(kept) + 3
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
+
+
+@posix
+def test_a_folder_without_locks_is_not_taken_for_one_in_use(monkeypatch, tmp_path, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    assert paper(tmp_path, "fig7", "--only", 100) == 2
+    assert capsys.readouterr().err == f"python -m ncutils paper: [Errno {errno.ENOLCK}] No locks available\n"
 
 
 @posix
@@ -652,6 +731,14 @@ def test_the_exit_code_is_of_this_plan(tmp_path):
     assert paper(tmp_path, "fig7", "--only", 200) == 0
 
 
+@pytest.mark.parametrize("words, code", [("100", 0), ("100 --seeds 2", 1), ("200", 1), ("100 200", 1), ("300 --seeds 2", 0)])
+def test_the_exit_code_is_of_the_settings_and_seeds_asked_for(tmp_path, trainings, words, code):
+    """Of stored results, some of which diverged."""
+    statuses = {(100, 0): "done", (100, 1): "training diverged", (200, 0): "training diverged", (300, 0): "done", (300, 1): "done"}
+    store(small(tmp_path), {key: {"status": status} for key, status in statuses.items()})
+    assert paper(tmp_path, "fig7", "--only", *words.split()) == code and trainings == []
+
+
 def test_a_member_that_diverges_leaves_the_others_as_they_are(monkeypatch, tmp_path, capsys):
     """With the authors' SGD, a huge penalty on W is too much."""
     quiet(small(tmp_path / "well", "fig5", values=LAMBDA_5[:2], recipe="authors"))
@@ -666,7 +753,8 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are(monkeypatch, tmp_p
     for row, expected in zip(others, good, strict=True):
         assert row["status"] == "done" and row["together"] == "3"
         assert float(row["objective"]) == pytest.approx(float(expected["objective"]), rel=1e-4)
-    assert (tmp_path / "ill" / "lambda-ka5-mnist5k-mlp-relu-authors.png").read_bytes()[:8] == PNG
+    picture = re.search("^figure:  (.*)$", capsys.readouterr().out, re.M)[1]
+    assert Path(picture).parent == tmp_path / "ill" and Path(picture).read_bytes()[:8] == PNG
     x, *_ = paper_figures.over_seeds(paper_figures.results_of(small(tmp_path / "ill", "fig5", recipe="authors")), "a_b")
     assert x.tolist() == [0.0027, 0.003]
 
@@ -829,7 +917,7 @@ def test_a_cluster_that_is_lost_is_a_message_and_keeps_what_is_finished(monkeypa
                 raise error()
             return self.made()
 
-    client = type("Client", (contextlib.nullcontext,), {"submit": Future})
+    client = type("Client", (contextlib.nullcontext,), {"submit": Future, "wait_for_workers": lambda *_, **__: None})
     monkeypatch.setattr(dask.distributed, "Client", lambda *_, **__: client())
     monkeypatch.setattr(dask.distributed, "as_completed", list)
     assert paper(tmp_path, "fig7", "--only", 100, 200, "--dask", "tcp://127.0.0.1:1") == 2
@@ -845,10 +933,65 @@ def test_an_address_without_a_scheduler_is_a_message(monkeypatch, tmp_path, caps
         assert f"dask = '{address}': no scheduler answers there" in capsys.readouterr().err
 
 
+def test_a_scheduler_without_workers_is_a_message(monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def wait(_, number, timeout):
+        asked.append((number, timeout))
+        raise TimeoutError("Only 0/1 workers arrived")
+
+    client = type("Client", (contextlib.nullcontext,), {"wait_for_workers": wait})
+    monkeypatch.setattr(dask.distributed, "Client", lambda *_, **__: client())
+    assert paper(tmp_path, "fig7", "--only", 100, "--dask", "tcp://127.0.0.1:1") == 2
+    assert capsys.readouterr().err == "python -m ncutils paper: dask = 'tcp://127.0.0.1:1': the scheduler has no worker\n"
+    assert asked == [(1, 20)] and table(csvs(tmp_path)[0]) == []
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_path, locked):
+    """The first starts the second between its seed and its start. Without the lock, the second seeds too, and both differ."""
+    tasks, names = [[(100, 0)], [(100, 1)]], [name for name in experiments.COLUMNS if name not in VARIES]
+    alone, plan = (small(tmp_path / name, values=(100,), seeds=2) for name in ("alone", "threads"))
+    expected = [experiments.train(alone, task, False) for task in tasks]
+    found, second_seeded, first_done, order = {}, threading.Event(), threading.Event(), []
+    starts, reset = network_training._starts, torch.nn.Linear.reset_parameters
+
+    def work(i):
+        found[i] = experiments._train_alone(plan, tasks[i], False)
+
+    second = threading.Thread(target=work, args=(1,))
+
+    def seeded(layer):
+        order.append(threading.current_thread() is second)
+        monkeypatch.setattr(torch.nn.Linear, "reset_parameters", reset)
+        if order == [False]:
+            second.start()
+            second_seeded.wait(1 if locked else 60)  # with the lock, in vain
+        else:
+            second_seeded.set()
+            first_done.wait(60)
+        reset(layer)
+
+    def starting(*arguments):
+        monkeypatch.setattr(torch.nn.Linear, "reset_parameters", seeded)
+        return starts(*arguments)
+
+    monkeypatch.setattr(network_training, "_starts", starting)
+    if not locked:
+        monkeypatch.setattr(experiments, "_ALONE", contextlib.nullcontext())
+    work(0)
+    first_done.set()
+    second.join()
+    assert order == [False, True]
+    for i in range(2):
+        (row,), (known,) = found[i][0], expected[i][0]
+        assert ([row[name] for name in names] == [known[name] for name in names]) is locked
+
+
 def test_without_the_package_the_message_says_how_to_get_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     assert paper(tmp_path, "fig7", "--only", 100, "--dask", "tcp://127.0.0.1:1") == 2
-    assert "pip install 'ncutils[cluster]'" in capsys.readouterr().err
+    assert "pip install -e '.[cluster]' in the checkout" in capsys.readouterr().err
 
 
 # What a result was measured with ------------------------------------------------------------------
@@ -882,7 +1025,10 @@ def test_hardware_is_the_processor_with_its_threads_or_the_gpu(monkeypatch):
     text = experiments.hardware(torch.device("cpu"))
     assert text.endswith(f", {torch.get_num_threads()} threads") and (model is None or text.startswith(model[1].strip()))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU, {device}")
-    assert experiments.hardware(torch.device("cuda:1")) == "a GPU, cuda:1"
+    for able, float32, number in ((True, False, "bfloat16"), (True, True, "float32"), (False, False, "float32"), (False, True, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: able)
+        assert experiments.hardware(torch.device("cuda:1"), float32) == f"a GPU, cuda:1, {number}"
+    assert experiments.hardware(torch.device("cpu"), True) == text
 
     def missing(*_, **__):
         raise OSError
@@ -929,11 +1075,11 @@ def test_other_measures_are_refused():
 
 
 @pytest.mark.parametrize("figure, values", [("fig6", (.0045, .0037, .0102)), ("fig7", (300, 100)), ("fig9", (1500,))])
-def test_a_curve_goes_from_the_least_to_the_largest_setting(figure, values):
+def test_a_curve_goes_from_the_least_to_the_largest_setting_of_all_whatever_is_run(figure, values):
     plan = Plan(figure, values=values, recipe="authors", device="cpu")
-    name, k_a, *_, decay = LISTED[figure, None]
+    name, k_a, known, _, decay = LISTED[figure, None]
     x, y = paper_figures.exact_curve(plan, "length_b", "relu", points=7)
-    assert x[0] == min(values) and x[-1] == max(values) and (np.diff(x) > 0).all() and len(x) == (7 if len(values) > 1 else 1)
+    assert x[0] == known[0] and x[-1] == known[-1] and (np.diff(x) > 0).all() and len(x) == 7
     for n, height in zip(x[[0, -1]].tolist(), y[[0, -1]]):
         assert height == pytest.approx(measured(by_hand(name, k_a, n, decay), k_a, "relu", "length_b"), rel=1e-6)
     if name != "lambda":
@@ -968,13 +1114,14 @@ def seeds_mean(rows, setting, measure):
 def test_a_figure_shows_both_exact_curves_the_threshold_and_the_networks(ran, name):
     _, folder, plan, fig, _ = ran(name)
     rows, settings, k_a = table(csvs(folder)[0]), COMMANDS[name][1], plan.k_a
+    known = LISTED[name, None][2]
     threshold = {"fig5": 10 / 3000, "fig6": 10 / 2200, "fig7": 300, "fig8": 1300 / 3}[name]
     for ax, measure in zip(fig.axes, ("a_b", "length_b"), strict=True):
         shown = lines(ax)
         for kind, program in (("linear", "exact, (CVX)"), ("relu", "exact, (CVX+)")):
             curve = shown[program]
-            assert curve[0, 0] == settings[0] and curve[-1, 0] == settings[-1] and len(curve) > 50
-            for setting, y in zip((settings[0], settings[-1]), curve[[0, -1], 1]):
+            assert curve[0, 0] == known[0] and curve[-1, 0] == known[-1] and len(curve) > 50
+            for setting, y in zip((known[0], known[-1]), curve[[0, -1], 1]):
                 expected = measured(by_hand(plan.experiment.name, k_a, setting), k_a, kind, measure)
                 assert y == pytest.approx(expected, rel=1e-5, abs=1e-8)
         label = {"linear": "linear features, network", "relu": "ReLU features, network"}[plan.features]
@@ -994,7 +1141,7 @@ def test_the_figure_of_angles_shows_three_cosines_and_the_gap(ran, name):
     rows, (left, right), decay = table(csvs(folder)[0]), fig.axes, 5e-4 if name == "fig9" else 0
     for group, label in (("cos_a", "majority A"), ("cos_b", "minority B"), ("cos_ab", "across A, B")):
         curve, points = lines(left)[f"{label}, exact"], lines(left)[f"{label}, network"]
-        assert curve[[0, -1], 0].tolist() == [500, 1000]
+        assert curve[[0, -1], 0].tolist() == [500, 5500]
         for n, y in curve[[0, -1]]:
             expected = measured(by_hand("angles", plan.k_a, int(n), decay), plan.k_a, plan.features, group)
             assert y == pytest.approx(expected, rel=1e-5)
@@ -1028,9 +1175,50 @@ def test_the_figure_of_blocks_shows_collapse_and_both_matrices(ran, name):
 def test_networks_without_any_direction_are_drawn_too(tmp_path, figure, values):
     """A network that has gone to Z = 0 has no cosines and no NC1: its other measures are shown."""
     plan = small(tmp_path, figure, values=values)
-    known = dict.fromkeys(experiments.MEASURES, "") | {"a_b": "0", "length_b": "0", "gap_relu": "0.5"}
-    results = [dict.fromkeys(experiments.COLUMNS, "") | plan.key(value, 0) | known | {
-        "status": "done", "logits": " ".join(["0"] * 100)} for value in values]
-    with Results(plan) as file:
-        file.add(results, [plan.key(value, 0) | known | {"epoch": str(epoch)} for value in values for epoch in (1, 2)])
+    store(plan, {(value, 0): {"a_b": "0", "length_b": "0", "logits": " ".join(["0"] * 100)} for value in values})
     assert paper_figures.draw(plan).read_bytes()[:8] == PNG
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """[(path, figure)] of all that is drawn, instead of the pictures."""
+    found = []
+    monkeypatch.setattr(figures.plt.Figure, "savefig", lambda fig, path, **_: found.append((path, fig)))
+    return found
+
+
+def test_a_figure_shows_all_settings_and_seeds_that_its_options_have_given(tmp_path, saved):
+    plan = small(tmp_path, values=(200,))
+    store(plan, {(100, 0): {"a_b": "1"}, (100, 1): {"a_b": "3"}, (200, 0): {"a_b": "5"}, (300, 0): {"status": "diverged"}})
+    store(small(tmp_path, lr=1e-3), {(400, 0): {"a_b": "7"}})
+    picture, other = paper_figures.draw(plan), paper_figures.draw(small(tmp_path, lr=1e-3, seeds=3))
+    (path, fig), (other_path, other_fig) = saved
+    assert (path, other_path) == (picture, other) and path != other_path
+    assert lines(fig.axes[0])["ReLU features, network"].tolist() == [[100, 2], [200, 5]]
+    assert lines(other_fig.axes[0])["ReLU features, network"].tolist() == [[400, 7]]
+
+
+@pytest.mark.parametrize("options, name, title", [
+    (dict(epochs=150, pool=1), "sizes-ka5-mnist5k-mlp-relu-fast", "mlp on mnist5k, relu features, recipe fast, 150 epochs"),
+    (dict(epochs=2000, pool=1, recipe="authors", seeds=3, lr=0.01, batch_size=128),
+     "sizes-ka5-mnist5k-mlp-relu-authors", "mlp on mnist5k, relu features, recipe authors, 2000 epochs"),
+    (dict(epochs=2000, pool=1, compiled=True), "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000", "mlp on mnist5k, relu features, recipe fast, 2000 epochs"),
+    (dict(figure="fig8", features="linear", lr=1e-3, batch_size=64), "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14",
+     "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
+    (dict(data="cifar10", network="convnet", pool=1, epochs=None, test_images=True), "sizes-ka5-cifar10-convnet-relu-fast-test-images",
+     "convnet on cifar10 with test images, relu features, recipe fast, 150 epochs"),
+    (dict(figure="fig5", features="linear", pool=7), "lambda-ka5-mnist5k-mlp-linear-fast-epochs2-pool7",
+     "mlp on mnist5k, linear features, recipe fast, 2 epochs")])
+def test_a_picture_is_named_by_the_options_that_are_not_the_default_and_titled_by_its_networks(tmp_path, saved, options, name, title):
+    plan = small(tmp_path, **options)
+    store(plan, {(plan.values[0], 0): {"a_b": "1", "length_b": "1"}})
+    paper_figures.draw(plan)
+    (path, fig), = saved
+    assert path == tmp_path / f"{name}.png" and fig.get_suptitle() == title
+
+
+@pytest.mark.parametrize("name, title", [
+    ("fig1", "mlp on mnist5k, relu features, recipe authors, 2 epochs"), ("fig9 of 3", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
+    ("fig8", "convnet on mnist5k, relu features, recipe authors, 2 epochs")])
+def test_every_kind_of_figure_has_a_title(ran, name, title):
+    assert ran(name)[3].get_suptitle() == title

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from ncutils import MLP, UFM, load_images, solve, train_network
-from ncutils.network_training import Diverged, _peak_mib
+from ncutils.network_training import STATE, Diverged, OtherRun, _peak_mib, _save, uses_bfloat16
 from ncutils.networks import BasicBlock, ConvNet, ResNet18
 from ncutils.recipes import RECIPES
 from ncutils.train import geometric_grid, ufm_objective
@@ -545,12 +546,51 @@ def test_a_killed_run_leaves_a_whole_checkpoint_or_none_and_goes_on_bit_for_bit(
     if last is not None:
         epoch = read(path)["epoch"]  # not broken
         assert 1 <= epoch < 20 if last is ... else epoch == last
+    left = [*path.parent.glob("run.pt.*.part")] if path.parent.exists() else []
     if last is not ...:
-        assert path.with_name("run.pt.part").exists() == (" file" in moment and "after" not in moment)
+        assert len(left) == (" file" in moment and "after" not in moment)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_equal(noise_run(checkpoint=path, **TO_KILL), whole)
-    assert [file.name for file in path.parent.iterdir()] == ["run.pt"]
+    assert {*path.parent.iterdir()} == {path, *left}
+
+
+def test_two_that_write_the_same_checkpoint_do_not_meet(monkeypatch, tmp_path):
+    """One is about to name its file when the other comes and goes."""
+    path, names, replace = tmp_path / "new" / "run.pt", [], os.replace
+
+    def hook(source, target):
+        names.append(Path(source).name)
+        if len(names) == 1:
+            other = threading.Thread(target=_save, args=(path, {"epoch": 2}))
+            other.start(), other.join()
+            assert read(path) == {"epoch": 2}
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", hook)
+    _save(path, {"epoch": 1})
+    assert read(path) == {"epoch": 1} and [*path.parent.iterdir()] == [path]
+    assert len({*names}) == 2 and all(re.fullmatch(rf"run\.pt\.{os.getpid()}-\d+\.part", name) for name in names)
+
+
+def test_two_that_write_the_same_checkpoint_many_times_leave_a_whole_one(tmp_path):
+    path, errors = tmp_path / "run.pt", []
+
+    def write(epoch):
+        try:
+            for _ in range(50):
+                _save(path, {"epoch": epoch, "W": torch.full((99,), float(epoch))})
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(epoch,)) for epoch in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    state = read(path)
+    assert errors == [] and [*tmp_path.iterdir()] == [path]
+    assert state["epoch"] in (1, 2) and (state["W"] == state["epoch"]).all()
 
 
 # Checkpoints of other runs, and damaged ones ------------------------------------------------------
@@ -571,12 +611,12 @@ def complete(tmp_path_factory):
     dict(lr=1e-3), dict(images=OTHER_IMAGES), dict(labels=OTHER_LABELS), dict(ufms=[Q1, Q3]), dict(ufms=[Q2, Q1]),
     dict(ufms=[Q1, Q2, Q2], seed=1), dict(seed=[1, 3]), dict(seed=[2, 1]), dict(seed=1), dict(model="convnet"), dict(model=MLP((1, 4, 4), (7,), 5, "relu")),
     dict(features="linear"), dict(epochs=7), dict(batch_size=6), dict(warm_start=False), dict(recipe="authors"), dict(weight_decay=.1),
-    dict(record=[3])], ids=lambda other: " ".join(other))
+    dict(amp=True), dict(record=[3])], ids=lambda other: " ".join(other))
 def test_a_checkpoint_of_another_run_is_refused_by_name_and_kept(monkeypatch, complete, other):
     path, _ = complete
     before = path.read_bytes()
     monkeypatch.setattr(torch.Tensor, "backward", refuse_to_train)
-    with pytest.raises(ValueError, match=f"checkpoint = '{re.escape(str(path))}': is of another run"):
+    with pytest.raises(OtherRun, match=f"checkpoint = '{re.escape(str(path))}': is of another run"):
         noise_run(checkpoint=path, **(BASE | other))
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
@@ -626,7 +666,9 @@ DAMAGES = {
     "pickle of torch": lambda whole, path, bomb: saved(path, bomb),
     "real one with code in it": lambda whole, path, bomb: saved(path, read(path) | {"seconds": bomb}),
     "a list": lambda whole, path, bomb: saved(path, [1, 2]), "a tensor": lambda whole, path, bomb: saved(path, torch.ones(3)),
-    "another's dict": lambda whole, path, bomb: saved(path, {"state_dict": {}})}
+    "another's dict": lambda whole, path, bomb: saved(path, {"state_dict": {}}),
+    **{f"without {name}": lambda whole, path, bomb, name=name: saved(path, {key: part for key, part in read(path).items() if key != name})
+       for name in STATE}}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -639,7 +681,7 @@ def test_a_damaged_checkpoint_is_named_in_a_warning_not_executed_and_training_st
     with pytest.warns(RuntimeWarning, match=f"checkpoint {re.escape(str(path))} cannot be read .*: training starts anew") as found:
         assert_equal(noise_run(checkpoint=path, **BASE), complete[1])
     assert [w.category for w in found].count(RuntimeWarning) == 1 and not trace.exists()
-    assert read(path)["epoch"] == 6 and not path.with_name("run.pt.part").exists()
+    assert read(path)["epoch"] == 6 and {*tmp_path.iterdir()} <= {path, trace}
     if damage in ("pickle of torch", "real one with code in it"):  # the code would have been found out
         path.write_bytes(damaged)
         torch.load(path, weights_only=False)
@@ -1212,6 +1254,12 @@ def test_bfloat16_is_not_used_on_a_cpu_unless_asked_for(monkeypatch):
     assert {args for args, _ in asked} == {("cpu", torch.bfloat16)}
 
 
+@pytest.mark.parametrize("able", [True, False])
+def test_bfloat16_is_used_on_a_gpu_that_has_it(monkeypatch, able):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: able)
+    assert uses_bfloat16(torch.device("cuda:0")) is able and uses_bfloat16(torch.device("cpu")) is False
+
+
 @pytest.mark.parametrize("ufms, seed", [(Q1, 0), ([Q1, Q2], 0), ([Q1, Q2], [1, 2])], ids=["one", "stack", "own seeds"])
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_network_is_compiled_where_asked_for(monkeypatch, compiled, ufms, seed):
@@ -1266,5 +1314,7 @@ def test_a_run_on_a_gpu_goes_on_from_its_checkpoint(tmp_path):
     interrupted(11, **setting)
     again = noise_run(**setting)
     assert again.classifiers == pytest.approx(whole.classifiers, abs=1e-2)
-    on_cpu = noise_run(**(setting | dict(device="cpu")))  # complete: nothing is trained, only the weights are moved
+    with pytest.raises(OtherRun, match="is of another run"):  # in float32
+        noise_run(**(setting | dict(device="cpu")))
+    on_cpu = noise_run(**(setting | dict(device="cpu", amp=True)))  # complete: nothing is trained, only the weights are moved
     assert (on_cpu.classifiers == again.classifiers).all()
