@@ -87,7 +87,7 @@ class Sizes(NamedTuple):
 FULL = Sizes(
     SIZES, feed_epochs=3, authors_epochs=2000, record_every=5,
     fast={("linear", 1e-2): Fast(18, 128, 6e-3), ("linear", 1e-3): Fast(38, 128, 6e-3),
-          ("relu", 1e-2): Fast(28, 128, 8e-3), ("relu", 1e-3): Fast(80, 128, 6e-3)},
+          ("relu", 1e-2): Fast(44, 128, 6e-3), ("relu", 1e-3): Fast(80, 128, 6e-3)},
     seeds=(10, 11, 12), lams=(.0015, .002, .0025, .003, .00325, .0037, .0045, .006), ensemble_epochs=20)
 QUICK = Sizes(
     [20] * 5 + [10] * 5, feed_epochs=1, authors_epochs=6, record_every=2,
