@@ -261,7 +261,8 @@ def _facts(plan, ufm, together):
         "data": plan.data, "network": plan.network, "features": plan.features, "recipe": plan.recipe,
         "class_sizes": " ".join(f"{n}x{len(group)}" for n, group in ufm.groups.items()),
         "lam_z": ufm.lam_z, "lam_w": ufm.lam_w, "lam_h": ufm.lam_h, "lam_b": ufm.lam_b, "weight_decay": plan.weight_decay,
-        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together, "hardware": hardware(pick_device(plan.device), plan.float32), "versions": versions(),
+        "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together,
+        "hardware": hardware(pick_device(plan.device), plan.float32), "versions": versions(),
         "commit": commit(), "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")}
 
 

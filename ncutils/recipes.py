@@ -13,7 +13,8 @@ import torch
 
 @dataclass(frozen=True)
 class Recipe:
-    """
+    """How a network is trained: optimizer, schedule, easing of the penalties, start of the classifier, scale of the images.
+
     Attributes
     ----------
     lr : the learning rate unless another is asked for; the schedule is a multiple of it.
