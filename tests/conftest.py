@@ -1,9 +1,50 @@
-"""Settings that all tests share."""
+"""Settings and fixtures that tests share."""
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples on every machine and in every run; nothing is stored between runs.
 settings.register_profile(
     "repeatable", derandomize=True, database=None, deadline=None, max_examples=40,
     suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+# Chromium asks its maker's hosts for updates and the like unless told not to.
+QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--no-sandbox"]
+
+
+def build_site(output, notebooks=ROOT / "notebooks", *more):
+    """Run book/build_site.py as a user would; returns the finished process."""
+    command = [sys.executable, ROOT / "book" / "build_site.py", "--notebooks", notebooks, "--output", output, *more]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The folder of the pages, built from the stored outputs."""
+    output = tmp_path_factory.mktemp("site")
+    result = build_site(output)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return output / "_build" / "html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """The system's Chromium. Of one module only: while it runs, Playwright's event loop stands in the way of others."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=QUIET)
+        yield browser
+        browser.close()

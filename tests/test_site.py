@@ -3,30 +3,16 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import claims
 import pytest
 from bs4 import BeautifulSoup
+from conftest import build_site
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-
-
-def build(notebooks, output):
-    command = [sys.executable, ROOT / "book" / "build_site.py", "--notebooks", notebooks, "--output", output]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    output = tmp_path_factory.mktemp("site")
-    result = build(NOTEBOOKS, output)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return output / "_build" / "html"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +79,7 @@ def test_a_failed_row_stops_the_build(ledgers, tmp_path):
     content = json.loads(file.read_text())
     content["rows"][0]["passed"] = False
     file.write_text(json.dumps(content))
-    result = build(ledgers.parent, tmp_path)
+    result = build_site(tmp_path, ledgers.parent)
     assert result.returncode != 0
     assert f"{file.name}: failed: {content['rows'][0]['what']}" in result.stdout + result.stderr
     assert not (tmp_path / "_build" / "html" / "book" / "index.html").exists()
