@@ -1,4 +1,8 @@
-"""The device that tensors live on."""
+"""The device that tensors live on, and the processor's name."""
+
+import contextlib
+import platform
+from pathlib import Path
 
 import torch
 
@@ -24,3 +28,12 @@ def pick_device(device):
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or, where there is a GPU, 'cuda'")
     return device
+
+
+def processor():
+    """The name of the processor."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()

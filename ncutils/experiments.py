@@ -5,7 +5,6 @@ network trains as an ensemble. A task is trained from its checkpoint, its result
 the file is not trained again. Source of the settings: Hong and Ling, arXiv:2309.09725, and their code.
 """
 
-import contextlib
 import csv
 import datetime
 import functools
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 from .data import available, load_images, shortage
-from .device import named_device, pick_device
+from .device import named_device, pick_device, processor
 from .network_training import Diverged, OtherRun, train_network, uses_bfloat16
 from .networks import NETWORKS, build
 from .recipes import RECIPES
@@ -271,11 +270,7 @@ def hardware(device, float32=False):
     if device.type == "cuda":
         number = "bfloat16" if uses_bfloat16(device) and not float32 else "float32"
         return f"{torch.cuda.get_device_name(device)}, {number}"
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':')[1].strip()}, {torch.get_num_threads()} threads"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def versions():

@@ -4,7 +4,9 @@ a line is exact, a hollow marker a trained UFM, a filled marker a network on ima
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.patheffects import withStroke
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
 STYLES = {
@@ -26,11 +28,13 @@ GREY = "#555555"
 
 
 def use_theme():
-    """Set the companion's seaborn theme for this Python session."""
+    """Set the companion's seaborn theme for this Python session; in a notebook, pictures of twice the resolution."""
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc={
         "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False,
         "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "bold",
         "axes.titlelocation": "left", "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6"})
+    if get_ipython() is not None:
+        set_matplotlib_formats("retina")
 
 
 def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
@@ -134,3 +138,47 @@ def boundary(ax, x, y, linestyle, label):
     """A predicted boundary over a field: black, edged in white."""
     ax.plot(x, y, color="black", ls=linestyle, lw=1.4, label=label,
             path_effects=[withStroke(linewidth=3, foreground="white")])
+
+
+def directions(ax, means, class_sizes, title):
+    """Class means (d, 3) of a majority class and two minority classes, in the plane that holds them: nothing is projected,
+    since Z has rank 2 at most. Class 1, the majority, points up and has length 1; class 2, to the right, is a hollow line and
+    class 3 a dashed one, so that both are seen where they coincide. Angles are written between neighbours."""
+    unit = np.linalg.norm(means[:, 0])
+    up = means[:, 0] / unit
+    right = means[:, 1] - up * (up @ means[:, 1])
+    across = np.linalg.norm(right)
+    right = right / across if across > 1e-9 * unit else 0 * right
+    x, y = np.stack([right, up]) @ means / unit
+    length = np.hypot(x, y)
+    if not np.allclose(length, np.linalg.norm(means, axis=0) / unit, atol=1e-9):
+        raise ValueError("means: must lie in one plane through 0")
+    merged = bool(np.hypot(x[1] - x[2], y[1] - y[2]) < 1e-9)
+
+    for k, (width, size) in enumerate(((3, 11), (10, 19), (2.5, 8))):
+        style = STYLES["A" if k == 0 else "B"]
+        line = dict(color=style["color"], lw=width, ls="-" if k < 2 else (0, (2, 1)), solid_capstyle="butt", zorder=2 + k)
+        ax.plot([0, x[k]], [0, y[k]], **line)
+        if k == 1:
+            ax.plot([0, x[k]], [0, y[k]], **line | {"color": "white", "lw": width - 4})
+        ax.plot(x[k], y[k], style["marker"], color=style["color"], mfc="white" if k == 1 else None, mew=2, ms=size, zorder=6 + k)
+        if k < 2 or not merged:
+            name = "classes 2 and 3" if merged and k else f"class {k + 1}"
+            side = k and not merged  # beside the marker, else above or below it
+            ax.annotate(
+                f"{name}\n{class_sizes[k]} images{' each' if merged and k else ''}", (x[k], y[k]),
+                xytext=(16 * np.sign(x[k]), 0) if side else (0, 14 * np.sign(y[k])), textcoords="offset points", color=style["color"],
+                ha=("left" if x[k] > 0 else "right") if side else "center", va="center" if side else "bottom" if k == 0 else "top")
+
+    turn = np.degrees(np.arctan2(x, y))  # clockwise from the majority
+    ends = [0, turn[1]] if merged else [0, turn[1], turn[2] % 360, 360]
+    for start, end in zip(ends, ends[1:]):
+        arc, middle = np.radians(np.linspace(start, end, 100)), np.radians((start + end) / 2)
+        ax.plot(0.26 * np.sin(arc), 0.26 * np.cos(arc), color=GREY, lw=1.2)
+        ax.text(0.47 * np.sin(middle), 0.41 * np.cos(middle), f"{end - start:.0f}°", fontsize="large", ha="center", va="center")
+    if merged:
+        ax.text(-0.2, 0.6 * y[1], "0°", fontsize="large", ha="center", va="center")
+    ax.plot(0, 0, "o", color=GREY, ms=6, zorder=9)
+    ax.set_title(title, pad=12)
+    ax.set(xlim=(-1.55, 1.55), ylim=(-1.0, 1.5), aspect="equal")
+    ax.axis("off")

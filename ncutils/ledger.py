@@ -10,6 +10,7 @@ from pathlib import Path
 from .ufm import choice
 
 EVIDENCE = ("exact", "trained", "network")
+CERTIFIED = 1e-9  # the largest relative duality gap that the optima behind a row may have, unless it says otherwise
 
 
 class LedgerError(AssertionError):
@@ -23,21 +24,41 @@ class Ledger:
     "trained" (a trained UFM) or "network". Trained values differ between processors in their last
     digits, so the table shows only the bound they were checked against; so it does for residuals
     and gaps of any origin. Every measured value goes in full to `<folder>/<name>.json`, `folder`
-    being $NCUTILS_LEDGERS unless given; without either no file is written.
+    being $NCUTILS_LEDGERS unless given; without either no file is written. A check with `headline=True` is one of
+    the few that the book's front page shows.
     """
 
     def __init__(self, name, folder=None):
         self.name = name
         self.folder = folder if folder is not None else os.environ.get("NCUTILS_LEDGERS")
         self.rows = []
+        self._theorem, self._certificate = None, None
 
-    def _add(self, what, evidence, relation, measured, predicted, tolerance, passed):
+    def about(self, theorem, *optima, at_most=CERTIFIED):
+        """The checks that follow are about `theorem` and rest on `optima`.
+
+        theorem : label of a theorem or proposition in the book, such as "thm-threshold".
+        optima : what was solved: Solutions, TwoGroups, trained models (their exact optima), or lists and dicts of these.
+            The largest of their relative duality gaps becomes the certificate of the rows; with none, a row
+            follows from closed forms alone and has no certificate.
+        at_most : how large that gap may be.
+
+        Raises ValueError where it is larger or NaN, or where something has no certificate.
+        """
+        gaps = [abs(gap) for gap in _certificates(optima)]
+        worst = max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap, default=None)
+        if worst is not None and not worst <= at_most:
+            raise ValueError(f"optima have a relative duality gap of {worst!r}: must be at most {at_most!r}")
+        self._theorem, self._certificate = theorem, worst
+
+    def _add(self, what, evidence, relation, measured, predicted, tolerance, passed, headline):
         choice("evidence", evidence, EVIDENCE)
         self.rows.append({
-            "what": what, "evidence": evidence, "relation": relation, "measured": measured,
-            "predicted": predicted, "tolerance": tolerance, "passed": bool(passed)})
+            "what": what, "theorem": self._theorem, "evidence": evidence, "relation": relation, "measured": measured,
+            "predicted": predicted, "tolerance": tolerance, "passed": bool(passed), "certificate": self._certificate,
+            "headline": bool(headline)})
 
-    def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact"):
+    def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact", headline=False):
         """|measured − predicted| ≤ atol + rtol |predicted|; NaN fails."""
         for name, value in (("atol", atol), ("rtol", rtol)):
             if not 0 <= value < math.inf:
@@ -45,23 +66,23 @@ class Ledger:
         measured, predicted = _number("measured", measured), _number("predicted", predicted)
         tolerance = atol + rtol * abs(predicted)
         passed = abs(measured - predicted) <= tolerance
-        self._add(what, evidence, "=", measured, predicted, tolerance, passed)
+        self._add(what, evidence, "=", measured, predicted, tolerance, passed, headline)
 
-    def check_at_most(self, what, measured, bound, evidence="exact"):
+    def check_at_most(self, what, measured, bound, evidence="exact", headline=False):
         """measured ≤ bound; NaN fails."""
         measured, bound = _number("measured", measured), _number("bound", bound)
-        self._add(what, evidence, "<=", measured, bound, None, measured <= bound)
+        self._add(what, evidence, "<=", measured, bound, None, measured <= bound, headline)
 
-    def check_at_least(self, what, measured, bound, evidence="exact"):
+    def check_at_least(self, what, measured, bound, evidence="exact", headline=False):
         """measured ≥ bound; NaN fails."""
         measured, bound = _number("measured", measured), _number("bound", bound)
-        self._add(what, evidence, ">=", measured, bound, None, measured >= bound)
+        self._add(what, evidence, ">=", measured, bound, None, measured >= bound, headline)
 
-    def check_true(self, what, fact, evidence="exact"):
+    def check_true(self, what, fact, evidence="exact", headline=False):
         """A fact that is true or not."""
         if not isinstance(fact, bool) and type(fact).__name__ not in ("bool", "bool_"):
             raise ValueError(f"fact = {fact!r}: must be True or False")
-        self._add(what, evidence, "true", bool(fact), None, None, fact)
+        self._add(what, evidence, "true", bool(fact), None, None, fact, headline)
 
     def table(self):
         """Header and rows of strings, as shown: no digit of a trained model."""
@@ -124,6 +145,19 @@ class Ledger:
                 f" (tolerance {row['tolerance']!r})" for row in failed))
         if not self.rows:
             raise LedgerError(f"ledger {self.name} has no row")
+
+
+def _certificates(optima):
+    """The relative duality gaps of Solutions, TwoGroups and trained models, however they are nested."""
+    for one in optima.values() if isinstance(optima, dict) else optima:
+        if hasattr(one, "relative_gap"):
+            yield float(getattr(one, "worst_gap", one.relative_gap))
+        elif hasattr(one, "exact"):
+            yield from _certificates(one.exact)
+        elif isinstance(one, (dict, list, tuple)):
+            yield from _certificates(one)
+        else:
+            raise ValueError(f"optima hold {one!r}: must be solutions, trained models, or lists or dicts of these")
 
 
 def _number(name, value):

@@ -10,7 +10,9 @@ A stored output holds nothing that differs from run to run, so that a change in 
 import argparse
 import asyncio
 import base64
+import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -96,6 +98,26 @@ def tagged_image(notebook, tag):
     return None
 
 
+def ledger_cell(notebook):
+    """The id of the cell that shows the ledger, or None."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if '<table class="ledger"' in output.get("data", {}).get("text/html", ""):
+                return cell.id
+    return None
+
+
+def machine():
+    """What kernels run on, as text, and the versions that matter."""
+    import torch  # here, as the import takes longer than everything else
+
+    from ncutils.device import processor
+
+    gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+    hardware = ", ".join([processor(), f"{os.cpu_count()} cores", *gpu])
+    return {"hardware": hardware, "versions": f"Python {platform.python_version()}, torch {torch.__version__}"}
+
+
 def replace(path, content):
     """Write a file in one step: whatever interrupts it, `path` holds the former or the new content."""
     part = path.with_name(path.name + ".part")
@@ -109,6 +131,7 @@ async def run(source, output):
     Nothing in `output` changes before every cell has passed.
     """
     notebook = read_source(source)
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as ledgers:
         client = NotebookClient(
             notebook,
@@ -124,8 +147,11 @@ async def run(source, output):
         if warnings := drop_stderr(notebook):
             print(f"{source.stem} wrote to stderr:\n{warnings}", file=sys.stderr)
         (output / "ledgers").mkdir(parents=True, exist_ok=True)
+        how = {"notebook": source.stem, "cell": ledger_cell(notebook), "seconds": round(time.monotonic() - start, 1),
+               **machine()}
         for ledger in sorted(Path(ledgers).glob("*.json")):
-            replace(output / "ledgers" / ledger.name, ledger.read_bytes())
+            content = json.loads(ledger.read_text()) | {"run": how}
+            replace(output / "ledgers" / ledger.name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     replace(output / f"{source.stem}.ipynb", (nbformat.writes(notebook) + "\n").encode())
     return notebook
 

@@ -3,11 +3,12 @@
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ncutils import Ledger
+from ncutils import UFM, Ledger, solve, solve_two_groups
 from ncutils.ledger import LedgerError
 
 NAN, INF = math.nan, math.inf
@@ -175,8 +176,9 @@ def test_the_file_holds_every_value_in_full(tmp_path):
     assert path.name == "claim.json" and path.stat().st_mode & 0o777 == 0o644
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored == {"ledger": "claim", "rows": ledger.rows}
-    assert stored["rows"][1] == {"what": "trained number", "evidence": "trained", "relation": "=", "measured": 0.777654321,
-                                 "predicted": 0.777, "tolerance": 1e-2, "passed": True}
+    assert stored["rows"][1] == {
+        "what": "trained number", "theorem": None, "evidence": "trained", "relation": "=", "measured": 0.777654321,
+        "predicted": 0.777, "tolerance": 1e-2, "passed": True, "certificate": None, "headline": False}
     assert stored["rows"][3]["measured"] == 0.987654321
 
 
@@ -219,3 +221,40 @@ def test_a_value_that_is_no_number_is_refused_by_name():
     with pytest.raises(ValueError, match="bound = None: must be a number"):
         ledger.check_at_most("what", 1, None)
     assert ledger.rows == []
+
+
+def test_rows_tell_their_theorem_and_the_worst_certificate_behind_them():
+    close, tail = solve(UFM.from_lam_z([30, 30, 5], 0.01), tol=1e-12), solve(UFM([5, 4], 0.1, 0.1))
+    batch = solve_two_groups(2, 2, 50, [10, 20], 0.01)
+    model = SimpleNamespace(exact=[tail, close])
+    ledger = Ledger("claim")
+    ledger.check_true("before", True)
+    ledger.about("thm-threshold", close, batch)
+    ledger.check_true("first", True, headline=True)
+    ledger.about("prop-relu", {"a": [model], "b": (close,)})
+    ledger.check_at_most("second", 1, 2)
+    ledger.about("prop-rate")
+    ledger.check("third", 1, 1)
+    two = max(abs(close.relative_gap), abs(tail.relative_gap))
+    assert [(row["theorem"], row["certificate"], row["headline"]) for row in ledger.rows] == [
+        (None, None, False), ("thm-threshold", max(abs(close.relative_gap), batch.worst_gap), True),
+        ("prop-relu", two, False), ("prop-rate", None, False)]
+
+
+@pytest.mark.parametrize("gap", [2e-9, -2e-9, NAN])
+def test_rows_cannot_rest_on_an_optimum_that_is_not_certified(gap):
+    good, bad = SimpleNamespace(relative_gap=1e-15), SimpleNamespace(relative_gap=gap)
+    ledger = Ledger("claim")
+    for optima in ([good, bad], [bad, good]):
+        with pytest.raises(ValueError, match="relative duality gap"):
+            ledger.about("thm-threshold", optima)
+    if gap == gap:
+        ledger.about("thm-threshold", bad, at_most=2e-9)  # said openly
+        ledger.check_true("open", True)
+        assert ledger.rows[0]["certificate"] == 2e-9
+
+
+@pytest.mark.parametrize("thing", [None, 1e-12, "solution", np.zeros(3)])
+def test_what_has_no_certificate_is_refused(thing):
+    with pytest.raises(ValueError, match="optima hold"):
+        Ledger("claim").about("thm-threshold", thing)
