@@ -10,6 +10,7 @@ A stored output holds nothing that differs from run to run, so that a change in 
 import argparse
 import asyncio
 import base64
+import io
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -88,6 +90,18 @@ def drop_stderr(notebook):
     return "".join(dropped)
 
 
+def shrink_images(notebook):
+    """Give the pictures a palette of 256 colours, chosen for each: half the size, and no difference that the eye sees."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                small = io.BytesIO()
+                with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+                    few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+                    few.save(small, "PNG", optimize=True)
+                output.data["image/png"] = base64.b64encode(small.getvalue()).decode() + "\n"
+
+
 def tagged_image(notebook, tag):
     """The PNG shown by the cell that carries `tag`, or None."""
     for cell in notebook.cells:
@@ -144,6 +158,7 @@ async def run(source, output):
         )
         await client.async_execute(env=kernel_environment(ledgers))
         notebook.metadata = nbformat.from_dict(read_source(source).metadata)  # the kernel added its version
+        shrink_images(notebook)
         if warnings := drop_stderr(notebook):
             print(f"{source.stem} wrote to stderr:\n{warnings}", file=sys.stderr)
         (output / "ledgers").mkdir(parents=True, exist_ok=True)

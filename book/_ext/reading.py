@@ -1,0 +1,177 @@
+"""What a page offers its reader besides its text.
+
+Code is folded away until asked for. Below its title every page has its downloads, and a notebook says how to run it and
+what its last run took. Words of the glossary show their definition where the pointer or the keyboard is. Pictures and
+tables that are wider than a phone scroll in a box of their own. The whole site lies beside its pages as site.zip.
+"""
+
+import json
+import shutil
+import zipfile
+from html import escape
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from claims import all_claims
+from docutils import nodes
+from PIL import Image
+from publishing import colab_install
+
+GLOSSARY = "book/glossary"
+EDITED = "change one assumption"  # the cells below this heading are there to be edited: their code stays in sight
+DOWNLOADS = "downloads"  # folder of the sources that are offered, beside the pages' own
+ZIP = "site.zip"
+
+
+# Code --------------------------------------------------------------------------------------------------
+
+
+def fold_code(app, docname, content):
+    """Fold the code of a notebook's cells away, but for those that the reader is to edit."""
+    if not docname.startswith("notebooks/"):
+        return
+    notebook, edited = json.loads(content[0]), False
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            edited = edited or f"## {EDITED}" in text.lower()
+        elif cell["cell_type"] == "code" and not edited:
+            tags = cell["metadata"].setdefault("tags", [])
+            tags += [] if "hide-input" in tags else ["hide-input"]
+    content[0] = json.dumps(notebook)
+
+
+# The tools below the title -----------------------------------------------------------------------------
+
+
+def tools(app, pagename):
+    """HTML of the line below a page's title."""
+    source = Path(app.srcdir) / DOWNLOADS / pagename
+    files = [(suffix, f"{source.name}{suffix}") for suffix in (".ipynb", ".md") if source.with_name(source.name + suffix).exists()]
+    notebook = pagename.startswith("notebooks/")
+    parts = ['<button type="button" class="show-code" aria-pressed="false" hidden>Show all code</button>'] if notebook else []
+    parts += [f'<a href="{escape(name)}" download>Download {suffix}</a>' for suffix, name in files]
+    parts += ['<button type="button" class="print-page" hidden>Print or save as PDF</button>']
+    if notebook:
+        [run] = [claim.run for claim in all_claims(app.env) if claim.page == pagename]
+        parts.append(run_box(app, source.name, run))
+    return f'<div class="page-tools">{"".join(parts)}</div>'
+
+
+def run_box(app, name, run):
+    """HTML of the box that says how to run a notebook."""
+    repository = app.config.html_theme_options.get("repository_url", "")
+    branch = app.config.html_theme_options.get("repository_branch", "main")
+    get = [f"git clone {repository} companion", "cd companion"] if repository else []
+    commands = [*get, f"make book                                        # once: installs the packages, runs every page",
+                f".venv/bin/python notebooks/run.py {name:15s}  # this page alone", "make test".ljust(49) + "# compares with what is printed here"]
+    where = "" if repository else "<p>In the folder of the companion:</p>"
+    colab = f"<p>On Colab, begin with</p><pre>!{escape(colab_install(repository, branch))}</pre>" if repository else ""
+    return (f'<details class="run-box"><summary>Run this page yourself</summary>{where}'
+            f'<pre>{escape(chr(10).join(commands))}</pre>{colab}'
+            f'<p>The last run took {run["seconds"]:.0f} seconds on {escape(run["hardware"])} ({escape(run["versions"])}), '
+            "beside one other notebook. The first command needs Python 3.11 or later and <code>make</code>.</p></details>")
+
+
+# Words -------------------------------------------------------------------------------------------------
+
+
+def definitions(app):
+    """{anchor: HTML of a definition} of the glossary's words, without links."""
+    if not hasattr(app, "glossary_definitions"):
+        found = {}
+        if GLOSSARY in app.env.found_docs:
+            tree = app.env.get_and_resolve_doctree(GLOSSARY, app.builder)
+            for item in tree.findall(nodes.definition_list_item):
+                body = next(item.findall(nodes.definition)).deepcopy()
+                for link in list(body.findall(nodes.reference)):
+                    link.replace_self(link.children)
+                html = BeautifulSoup(app.builder.render_partial(body)["fragment"], "html.parser")
+                for paragraph in html.find_all(["p", "dd"]):
+                    paragraph.name = "span"  # a tip stands within a paragraph
+                    del paragraph["class"]
+                for math in html.find_all("div", class_="math"):
+                    math.name = "span"
+                found |= {anchor: str(html) for term in item.findall(nodes.term) for anchor in term["ids"]}
+        app.glossary_definitions = found
+    return app.glossary_definitions
+
+
+def explain_words(app, pagename, page):
+    """Put its definition behind every link to a word of the glossary."""
+    if pagename == GLOSSARY:
+        return
+    for count, link in enumerate(page.select("a.reference:has(> .std-term)")):
+        definition = definitions(app).get(link.get("href", "").partition("#")[2])
+        if definition:
+            tip = BeautifulSoup(f'<span class="tip" role="tooltip" id="tip-{count}">{definition}</span>', "html.parser")
+            link["aria-describedby"] = f"tip-{count}"
+            del link["title"]
+            around = link.wrap(page.new_tag("span", attrs={"class": "word"}))
+            around.append(tip)
+
+
+# Pictures and roles ------------------------------------------------------------------------------------
+
+
+def size_pictures(app, pagename, page):
+    """Give pictures their size, half of their pixels, and a box that scrolls where that is more than the screen."""
+    sources = {name: Path(app.srcdir) / source for source, name in app.builder.images.items()}
+    for image in page.select("figure img, .cell_output img"):
+        source = sources.get(Path(image["src"]).name)
+        if source is not None and source.suffix == ".png":
+            with Image.open(source) as picture:
+                image["width"], image["height"] = picture.width // 2, picture.height // 2
+            image["src"] = image["src"].removesuffix(".png") + ".webp"
+        image["loading"] = "lazy"
+        image.wrap(page.new_tag("div", attrs={"class": "picture"}))
+
+
+def shrink_pictures(folder):
+    """Turn PNG files into WebP files without loss: a third of the size."""
+    for file in folder.glob("*.png"):
+        with Image.open(file) as picture:
+            picture.convert("RGB").save(file.with_suffix(".webp"), lossless=True)
+        file.unlink()
+
+
+def mend_roles(page):
+    """docutils marks a bibliography as a list, whose children are then no list items."""
+    for part in page.select("[role=list].citation-list, [role=doc-biblioentry]"):
+        del part["role"]
+
+
+def finish_body(app, pagename, templatename, context, doctree):
+    """Everything that is done to the HTML of a page."""
+    if doctree is None:
+        return
+    page = BeautifulSoup(context["body"], "html.parser")
+    explain_words(app, pagename, page)
+    size_pictures(app, pagename, page)
+    mend_roles(page)
+    if title := page.find("h1"):
+        title.insert_after(BeautifulSoup(tools(app, pagename), "html.parser"))
+    context["body"] = str(page)
+
+
+# The site ----------------------------------------------------------------------------------------------
+
+
+def offer_downloads(app, exception):
+    """Put the sources beside their pages, and the whole site into a zip file."""
+    if exception is not None or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    shrink_pictures(out / "_images")
+    shutil.copytree(Path(app.srcdir) / DOWNLOADS, out, dirs_exist_ok=True)
+    with zipfile.ZipFile(out / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (ZIP, ".buildinfo")):
+            archive.write(file, Path("neural-collapse") / file.relative_to(out))
+
+
+def setup(app):
+    app.add_js_file("reading.js", loading_method="defer")
+    app.connect("source-read", fold_code)
+    app.connect("html-page-context", finish_body, priority=900)
+    app.connect("build-finished", offer_downloads, priority=900)  # after everything else has been written
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

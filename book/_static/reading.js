@@ -1,0 +1,37 @@
+// What the line below a page's title does, and boxes that the keyboard can scroll. Without this script all text is there.
+"use strict";
+
+document.addEventListener("DOMContentLoaded", () => {
+  const code = [...document.querySelectorAll("details.hide")];
+  for (const button of document.querySelectorAll(".show-code")) {
+    button.hidden = code.length === 0;
+    button.addEventListener("click", () => {
+      const show = button.getAttribute("aria-pressed") === "false";
+      code.forEach((part) => { part.open = show; });
+      button.setAttribute("aria-pressed", String(show));
+      button.textContent = show ? "Hide all code" : "Show all code";
+    });
+  }
+  for (const button of document.querySelectorAll(".print-page")) {
+    button.hidden = false;
+    button.addEventListener("click", () => window.print());
+  }
+
+  // A box that scrolls can be reached by the tab key, one that does not is no stop on the way.
+  const boxes = [...document.querySelectorAll(".picture, .pst-scrollable-table-container, .cell_output .text_html, .run-box pre")];
+  const stops = () => boxes.forEach((box) => {
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    else box.removeAttribute("tabindex");
+  });
+  stops();
+  addEventListener("resize", stops);
+  addEventListener("load", stops);
+
+  // The definition of a word goes away on Escape, also where the pointer still is.
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") document.querySelectorAll(".word").forEach((word) => word.classList.add("closed"));
+  });
+  for (const word of document.querySelectorAll(".word")) {
+    for (const event of ["mouseleave", "focusout"]) word.addEventListener(event, () => word.classList.remove("closed"));
+  }
+});
