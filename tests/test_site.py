@@ -1,6 +1,7 @@
 """The pages, built from the stored outputs: without a warning, from this host alone, with the ledgers' numbers."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -36,19 +37,60 @@ def value(text):
     return float(f"{mantissa}e{power or 0}")
 
 
-def test_front_page_numbers_are_those_of_the_ledgers(site, pages):
-    table = pages[site / "book" / "index.html"].find("table", class_="ledger")
+def stored_rows():
+    """(name, row) of all ledgers, in the order of their notebooks."""
+    names = [path.stem.split("_", 1)[1] for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    return [(name, row) for name in names for row in json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())["rows"]]
+
+
+@pytest.mark.parametrize("name, chosen", [("checks", lambda row: True), ("index", lambda row: row["headline"])])
+def test_numbers_in_the_table_are_those_of_the_ledgers(site, pages, name, chosen):
+    table = pages[site / "book" / f"{name}.html"].find("table", class_="ledger")
     assert table.caption and all(cell.name == "th" for cell in table.thead.find_all(["th", "td"]))
     shown = [[cell.get_text() for cell in row.find_all(["th", "td"])] for row in table.tbody.find_all("tr")]
 
-    names = [path.stem.split("_", 1)[1] for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    stored = [(name, row) for name in names for row in json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())["rows"]]
+    stored = [(claim, row) for claim, row in stored_rows() if chosen(row)]
     assert len(shown) == len(stored) > 0
-    for (claim, _, evidence, measured, predicted, verdict), (name, row) in zip(shown, stored):
-        assert (claim, evidence, verdict) == (name, row["evidence"], "PASS")
+    for (claim, _, evidence, measured, predicted, certificate, verdict), (name, row) in zip(shown, stored):
+        assert (claim.split(",")[0], evidence, verdict) == (name, row["evidence"], "PASS")
+        if row["certificate"] is not None:
+            assert value(certificate) == float(f"{row['certificate']:.1g}")
         if row["relation"] != "true":
             assert value(measured) == pytest.approx(row["measured"], rel=1e-3)
             assert value(predicted) == pytest.approx(row["predicted"], rel=1e-5)
+
+
+def test_every_theorem_in_the_table_is_linked(site, pages):
+    page = site / "book" / "checks.html"
+    for row, (_, stored) in zip(pages[page].select("table.ledger tbody tr"), stored_rows(), strict=True):
+        links = [urlsplit(link["href"]) for link in row.td.find_all("a")]
+        assert (page.parent / links[0].path).exists()
+        if stored["theorem"]:
+            target = pages[(page.parent / links[1].path).resolve()].find(id=links[1].fragment)
+            assert links[1].fragment == stored["theorem"] and "proof" in target["class"]
+            assert links[1].path and row.td.find_all("a")[1].get_text() in target.get_text()  # "Theorem 3"
+        else:
+            assert row.td.get_text().endswith(", observed") and len(links) == 1
+
+
+def test_the_file_of_claims_holds_what_the_ledgers_hold(site, pages):
+    checks = json.loads((site / "claims.json").read_text())["checks"]
+    for check, (name, row) in zip(checks, stored_rows(), strict=True):
+        ledger = json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())
+        assert (check["claim"], check["quantity"], check["verdict"]) == (name, row["what"], "PASS")
+        for key in ("evidence", "relation", "measured", "tolerance", "certificate", "headline"):
+            assert check[key] == row[key]
+        assert check["predicted"] == (True if row["relation"] == "true" else row["predicted"])
+        assert {key: check[key] for key in ("cell", "seconds", "hardware", "versions")} == {
+            key: ledger["run"][key] for key in ("cell", "seconds", "hardware", "versions")}
+        assert pages[site / check["url"].partition("#")[0]].find(id=check["url"].partition("#")[2]).h2.get_text().startswith("Check")
+        notebook = json.loads((site / check["notebook"]).read_text())
+        [cell] = [cell for cell in notebook["cells"] if cell["id"] == check["cell"]]
+        assert "ledger.show()" in "".join(cell["source"])
+        if row["theorem"]:
+            page, _, label = check["theorem"]["url"].partition("#")
+            assert label == check["theorem"]["label"] == row["theorem"]
+            assert check["theorem"]["name"] in pages[site / page].find(id=label).get_text()
 
 
 def test_pages_load_nothing_from_another_host(pages):
@@ -68,10 +110,10 @@ def test_links_within_the_site_lead_somewhere(site, pages):
                 assert (path.parent / unquote(url.path)).exists(), f"{path.relative_to(site)}: {url.path}"
 
 
-def test_images_have_a_description(pages):
+def test_images_say_what_they_show(pages):
     for path, page in pages.items():
         for image in page.find_all("img"):
-            assert image.get("alt"), f"{path}: {image['src']}"
+            assert len(image.get("alt", "").split()) >= 8, f"{path}: {image}"
 
 
 def test_a_failed_row_stops_the_build(ledgers, tmp_path):
@@ -85,18 +127,39 @@ def test_a_failed_row_stops_the_build(ledgers, tmp_path):
     assert not (tmp_path / "_build" / "html" / "book" / "index.html").exists()
 
 
+RUN = {"notebook": "03_threshold", "cell": "cell-018", "seconds": 1.5, "hardware": "a processor", "versions": "Python 3"}
+
+
 def row(**changed):
     return {"what": "gap", "evidence": "exact", "relation": "<=", "measured": 1e-12, "predicted": 1e-9,
             "tolerance": None, "passed": True} | changed
+
+
+def ledger(*rows, run=RUN):
+    return json.dumps({"ledger": "threshold", "rows": rows, "run": run})
 
 
 @pytest.mark.parametrize("content, complaint", [
     (None, "is missing"),
     ("{", "not a ledger"),
     ("[]", "not a ledger"),
-    ('{"ledger": "threshold", "rows": []}', "checks nothing"),
-    (json.dumps({"ledger": "threshold", "rows": [row(), row(passed=False)]}), "failed: gap"),
-    (json.dumps({"ledger": "threshold", "rows": [row(passed="yes")]}), "failed: gap"),
+    (ledger(), "checks nothing"),
+    (ledger(row(), row(passed=False)), "failed: gap"),
+    (ledger(row(passed="yes")), "failed: gap"),
+    # a row that says PASS although its numbers do not
+    (ledger(row(), row(what="late", measured=1.1e-9)), "failed: late"),
+    (ledger(row(relation=">=")), "failed: gap"),
+    (ledger(row(relation="=", tolerance=1e-10)), "failed: gap"),
+    (ledger(row(relation="=", tolerance=None, measured=1.0, predicted=1.0)), "failed: gap"),
+    (ledger(row(relation="true", measured=False, predicted=None)), "failed: gap"),
+    (ledger(row(relation="true", measured=1, predicted=None)), "failed: gap"),
+    (ledger(row(measured="nan")), "failed: gap"),
+    (ledger(row(measured=math.nan)), "failed: gap"),
+    (ledger(row(measured=-math.inf)), "failed: gap"),
+    (ledger(row(measured=True, predicted=2)), "failed: gap"),
+    (ledger(row(relation="~")), "not a ledger"),
+    (ledger(row(), run={}), "not a ledger"),
+    (json.dumps({"ledger": "threshold", "rows": [row()]}), "not a ledger"),
 ])
 def test_a_ledger_with_a_fault_is_refused(tmp_path, content, complaint):
     file = tmp_path / "notebooks" / "ledgers" / "threshold.json"
@@ -110,9 +173,19 @@ def test_a_ledger_with_a_fault_is_refused(tmp_path, content, complaint):
 def test_a_ledger_without_a_page_is_refused(tmp_path):
     folder = tmp_path / "notebooks" / "ledgers"
     folder.mkdir(parents=True)
-    (folder / "threshold.json").write_text(json.dumps({"ledger": "threshold", "rows": [row()]}))
+    (folder / "threshold.json").write_text(ledger(row()))
     with pytest.raises(claims.ClaimsError, match="without a page: threshold.json"):
         list(claims.read_ledgers(tmp_path, []))
+
+
+def test_a_ledger_that_holds_is_read(tmp_path):
+    file = tmp_path / "notebooks" / "ledgers" / "threshold.json"
+    file.parent.mkdir(parents=True)
+    rows = [row(), row(relation=">=", measured=2.0), row(relation="=", measured=1.0, predicted=1.05, tolerance=0.1),
+            row(relation="true", measured=True, predicted=None)]
+    file.write_text(ledger(*rows))
+    assert list(claims.read_ledgers(tmp_path, ["notebooks/03_threshold"])) == [
+        claims.Claim("notebooks/03_threshold", "threshold", file, rows, RUN)]
 
 
 @pytest.mark.parametrize("number, text", [

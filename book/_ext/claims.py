@@ -15,7 +15,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxDirective
 
-HEADERS = ("Page", "Theorem", "What is checked", "Evidence", "Measured", "Predicted or bound", "Certificate", "Check")
+HEADERS = ("Claim", "What is checked", "Evidence", "Measured", "Predicted or bound", "Certificate", "Check")
 ROW_HEADER = HEADERS.index("What is checked")
 NARROW = "\N{NARROW NO-BREAK SPACE}"  # a line may end before "±" but not within a number
 RELATIONS = {"=": f"={NARROW}", "<=": f"≤{NARROW}", ">=": f"≥{NARROW}"}
@@ -131,9 +131,9 @@ class Claims(SphinxDirective):
     def cells(self, claim, row):
         """The cells of a row, as lists of inline nodes."""
         theorem, certificate = row.get("theorem"), row.get("certificate")
+        about = self.state.inline_text(f"{{prf:ref}}`{theorem}`", self.lineno)[0] if theorem else [nodes.Text("observed")]
         return [
-            [self.link(claim.page, claim.name)],
-            self.state.inline_text(f"{{prf:ref}}`{theorem}`", self.lineno)[0] if theorem else [nodes.Text("observed")],
+            [self.link(claim.page, claim.name), nodes.Text(", "), *about],
             self.state.inline_text(row["what"], self.lineno)[0],
             [nodes.Text(row["evidence"])],
             measured(row),

@@ -123,8 +123,13 @@ def size_pictures(app, pagename, page):
             with Image.open(source) as picture:
                 image["width"], image["height"] = picture.width // 2, picture.height // 2
             image["src"] = image["src"].removesuffix(".png") + ".webp"
+            del image["style"]
         image["loading"] = "lazy"
-        image.wrap(page.new_tag("div", attrs={"class": "picture"}))
+        around = image
+        if image.parent.name == "a":  # to the picture itself, in full size
+            around = image.parent
+            around["href"] = image["src"]
+        around.wrap(page.new_tag("div", attrs={"class": "picture"}))
 
 
 def shrink_pictures(folder):
