@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site test notebooks bench clean venv
+.PHONY: help book site links test notebooks bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -22,6 +22,9 @@ book: venv  ## run every notebook, then build the page in _build/html (minutes)
 
 site: venv  ## build the page from the stored outputs, running nothing (seconds)
 	@$(VENV) book/build_site.py
+
+links: venv  ## check that the pages' links to other hosts lead somewhere (needs the network)
+	@$(VENV) book/build_site.py --check-links
 
 notebooks: export CUDA_VISIBLE_DEVICES :=
 notebooks: venv  ## rerun the notebooks and store their outputs and ledgers in notebooks/

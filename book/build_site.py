@@ -1,14 +1,17 @@
 """Build the pages from executed notebooks.
 
-    python book/build_site.py [--notebooks FOLDER] [--output FOLDER]
+    python book/build_site.py [--notebooks FOLDER] [--output FOLDER] [--check-links]
 
 Collects the book's text, FOLDER/*.ipynb and FOLDER/ledgers (default: the stored ones in notebooks/) in _build/source
 and turns them into _build/html (of --output, default: the checkout). It starts afresh each time: no page outlives its source. A warning is a failure.
+With --check-links it makes no page but asks every other host that is linked to whether the address still exists.
 """
 
 import argparse
+import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from jupyter_book.cli.main import main as jupyter_book
@@ -25,20 +28,46 @@ def stage(notebooks, target):
     (target / "notebooks" / "ledgers").mkdir(parents=True)
     for made in [*notebooks.glob("*.ipynb"), *notebooks.glob("ledgers/*.json")]:
         shutil.copy(made, target / "notebooks" / made.relative_to(notebooks))
+    downloads = target / "downloads"  # what a reader may take home, beside the pages
+    shutil.copytree(target / "notebooks", downloads / "notebooks", ignore=shutil.ignore_patterns("ledgers"))
+    (downloads / "book").mkdir()
+    for folder in ("book", "notebooks"):
+        for text in (ROOT / folder).glob("*.md"):
+            if folder == "book" or (downloads / folder / f"{text.stem}.ipynb").exists():
+                shutil.copy(text, downloads / folder)
     if (image := notebooks / "result.png").exists():  # of this run, instead of the stored one
         shutil.copy(image, target / "book" / "_static")
+
+
+def check_links(source, output):
+    """Report the links to other hosts that lead nowhere; return the exit status."""
+    arguments = ["build", str(source), "--path-output", str(output), "-qq", "--builder", "custom", "--custom-builder", "linkcheck"]
+    try:
+        jupyter_book(arguments, standalone_mode=False)
+    except SystemExit:  # some link is broken: the report says which
+        pass
+    lines = (output / "_build" / "linkcheck" / "output.json").read_text().splitlines()
+    asked = [link for link in map(json.loads, lines) if link["status"] not in ("ignored", "local", "unchecked")]
+    broken = [link for link in asked if link["status"] in ("broken", "timeout")]
+    print(f"{len(broken)} of {len(asked)} links to other hosts are broken")
+    for link in broken:
+        print(f"{link['filename']}:{link['lineno']}: {link['uri']}\n    {link['info']}")
+    return int(bool(broken))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of executed notebooks")
     parser.add_argument("--output", type=Path, default=ROOT, help="folder in which _build/html is made")
+    parser.add_argument("--check-links", action="store_true", help="check links to other hosts (this needs the network) and make no page")
     options = parser.parse_args()
 
     folder = options.output / "_build"
-    for former in ("html", ".doctrees"):
+    for former in ("linkcheck" if options.check_links else "html", ".doctrees"):
         shutil.rmtree(folder / former, ignore_errors=True)
     stage(options.notebooks, folder / "source")
+    if options.check_links:
+        sys.exit(check_links(folder / "source", options.output))
     arguments = ["build", str(folder / "source"), "--path-output", str(options.output), "-q", "-W", "--keep-going"]
     jupyter_book(arguments, standalone_mode=False)  # leaves with a status other than 0 if a page has a fault
     print(f"The page is {os.path.relpath(folder / 'html' / 'index.html')}")

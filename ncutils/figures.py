@@ -164,21 +164,20 @@ def directions(ax, means, class_sizes, title):
         ax.plot(x[k], y[k], style["marker"], color=style["color"], mfc="white" if k == 1 else None, mew=2, ms=size, zorder=6 + k)
         if k < 2 or not merged:
             name = "classes 2 and 3" if merged and k else f"class {k + 1}"
-            side = k and not merged  # beside the marker, else above or below it
             ax.annotate(
                 f"{name}\n{class_sizes[k]} images{' each' if merged and k else ''}", (x[k], y[k]),
-                xytext=(16 * np.sign(x[k]), 0) if side else (0, 14 * np.sign(y[k])), textcoords="offset points", color=style["color"],
-                ha=("left" if x[k] > 0 else "right") if side else "center", va="center" if side else "bottom" if k == 0 else "top")
+                xytext=(0, 14 if y[k] > 0 else -14), textcoords="offset points", color=style["color"],
+                ha="center", va="bottom" if y[k] > 0 else "top")
 
     turn = np.degrees(np.arctan2(x, y))  # clockwise from the majority
     ends = [0, turn[1]] if merged else [0, turn[1], turn[2] % 360, 360]
     for start, end in zip(ends, ends[1:]):
         arc, middle = np.radians(np.linspace(start, end, 100)), np.radians((start + end) / 2)
         ax.plot(0.26 * np.sin(arc), 0.26 * np.cos(arc), color=GREY, lw=1.2)
-        ax.text(0.47 * np.sin(middle), 0.41 * np.cos(middle), f"{end - start:.0f}°", fontsize="large", ha="center", va="center")
+        ax.text(0.53 * np.sin(middle), 0.45 * np.cos(middle), f"{end - start:.0f}°", fontsize="large", ha="center", va="center")
     if merged:
-        ax.text(-0.2, 0.6 * y[1], "0°", fontsize="large", ha="center", va="center")
+        ax.text(-0.3, 0.6 * y[1], "0°", fontsize="large", ha="center", va="center")
     ax.plot(0, 0, "o", color=GREY, ms=6, zorder=9)
     ax.set_title(title, pad=12)
-    ax.set(xlim=(-1.55, 1.55), ylim=(-1.0, 1.5), aspect="equal")
+    ax.set(xlim=(-1.4, 1.4), ylim=(-1.25, 1.5), aspect="equal")
     ax.axis("off")

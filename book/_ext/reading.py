@@ -124,7 +124,6 @@ def size_pictures(app, pagename, page):
                 image["width"], image["height"] = picture.width // 2, picture.height // 2
             image["src"] = image["src"].removesuffix(".png") + ".webp"
             del image["style"]
-        image["loading"] = "lazy"
         around = image
         if image.parent.name == "a":  # to the picture itself, in full size
             around = image.parent
