@@ -171,7 +171,7 @@ def relu_vanishing_threshold(n_k, num_classes):
     are nonnegative (ReLU) and there is no bias.
 
     Whatever the other class sizes: classes do not interact, and none merges with another before.
-    Raises ValueError unless n_k > 0 and K ≥ 2. Source: ours, from `relu_logits`.
+    Raises ValueError unless n_k > 0 and K ≥ 2. Source: from `relu_logits`.
     """
     n_k, K = positive("n_k", n_k), whole("num_classes", num_classes, 2)
     return math.sqrt(n_k * (1 - 1 / K))
@@ -183,8 +183,9 @@ def relu_logits(class_sizes, lam_z):
     z_k = a_k (e_k − 1/K) with a_k = ln((1 − (K−1) ε_k)/ε_k), where ε_k = λ_Z N / sqrt(n_k K (K−1)) is the
     probability of each wrong class; z_k = 0 where ε_k ≥ 1/K. Features of different classes are orthogonal,
     and non-zero columns of Z are always at the angle of an ETF, −1/(K−1).
-    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0. Source: ours, from
-    the optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0.
+    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0. Source: the
+    optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0; that class means are orthogonal
+    is a theorem of Dang et al., ICML 2024.
     """
     ufm = UFM.from_lam_z(class_sizes, lam_z)
     K = ufm.num_classes

@@ -1,14 +1,15 @@
 """The pages as a reader's browser shows them, opened as files."""
 
-import json
 import zipfile
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import ROOT
 
 THEMES = ["light", "dark"]
+# Without "preload": else axe asks for style sheets again, which a page that was opened as a file may not.
+AXE = {"preload": False, "resultTypes": ["violations"]}
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 
@@ -17,99 +18,122 @@ def pages(site):
     return sorted(path for path in site.rglob("*.html") if "_static" not in path.parts and path != site / "index.html")
 
 
+def listen(page):
+    """Keep what a page asks for and what its console says."""
+    page.set_default_timeout(20_000)
+    page.requests, page.messages = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("console", lambda message: page.messages.append(message.text))
+    page.on("pageerror", lambda error: page.messages.append(str(error)))
+    page.on("requestfailed", lambda request: page.messages.append(f"failed: {request.url}"))
+    return page
+
+
+def load(page, url):
+    """Go to a page and wait until its formulas are set."""
+    page.goto(url)
+    page.evaluate("window.MathJax?.startup?.promise")
+    return page
+
+
 @pytest.fixture
 def visit(browser, site):
-    """Open a page, given as a file or as its place in the site, and wait until it is quiet."""
+    """Open a page, given as a file or as its place in the site, with a query."""
     contexts = []
 
-    def visit(path, theme="light", viewport=WIDE, **options):
-        contexts.append(browser.new_context(color_scheme=theme, viewport=viewport, **options))
-        page = contexts[-1].new_page()
-        page.set_default_timeout(10_000)
-        page.requests, page.messages = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.messages.append(message.text))
-        page.on("pageerror", lambda error: page.messages.append(str(error)))
-        page.on("requestfailed", lambda request: page.messages.append(f"failed: {request.url}"))
+    def visit(path, theme="light", viewport=WIDE):
+        contexts.append(browser.new_context(color_scheme=theme, viewport=viewport))
         path, _, query = str(path).partition("?")
-        page.goto(f"{(site / path).as_uri()}?{query}".rstrip("?"))
-        page.wait_for_load_state("networkidle")
-        return page
+        return load(listen(contexts[-1].new_page()), f"{(site / path).as_uri()}?{query}".rstrip("?"))
 
     yield visit
     for context in contexts:
         context.close()
 
 
-def each_page(test):
-    """Run a test for all pages of the site, closing each before the next."""
-    def run(site, visit, *more, **options):
+SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+PICTURES = """[...document.querySelectorAll('article img')].map((image) => ({src: image.src, said: Number(image.getAttribute('width')),
+    shown: [image.getBoundingClientRect().width, image.getBoundingClientRect().height],
+    natural: [image.naturalWidth, image.naturalHeight]}))"""
+
+
+def look(page):
+    """Everything that is measured on one page: first wide, then as on a phone, last with all code shown."""
+    found = {"pictures": [], "sideways": {}}
+    for name, viewport in (("wide", WIDE), ("phone", PHONE)):
+        page.set_viewport_size(viewport)
+        found["pictures"] += page.evaluate(PICTURES)
+        found["sideways"][name] = page.evaluate(SIDEWAYS)
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    found["sideways"]["phone, all shown"] = page.evaluate(SIDEWAYS)
+    page.set_viewport_size(WIDE)
+    found["sideways"]["wide, all shown"] = page.evaluate(SIDEWAYS)
+    found["raw"] = page.locator("mjx-merror").count() + page.locator("main").first.inner_text().count("\\(")
+    found["formulas"] = page.locator("mjx-container").count()
+    found["axe"] = [(rule["id"], rule["impact"], node["target"], node["failureSummary"])
+                    for rule in Axe().run(page, options=AXE).response["violations"] for node in rule["nodes"]]
+    return found
+
+
+@pytest.fixture(scope="module")
+def seen(site, browser):
+    """What every page shows in each theme: {theme: {page: measurements}}. One visit each, as they take most of the time."""
+    found = {}
+    for theme in THEMES:
+        context, found[theme] = browser.new_context(color_scheme=theme, viewport=WIDE), {}
         for path in pages(site):
-            page = visit(path, *more, **options)
-            test(page, path.relative_to(site))
+            page = listen(context.new_page())
+            load(page, path.as_uri())
+            page.wait_for_load_state("networkidle")
+            heard = {"requests": list(page.requests), "messages": list(page.messages)}
+            found[theme][str(path.relative_to(site))] = heard | look(page)
             page.close()
-    return run
+        context.close()
+    return found
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_pages_ask_no_other_host_and_complain_of_nothing(site, visit, theme):
-    @each_page
-    def check(page, path):
-        assert page.requests, path
-        assert [url for url in page.requests if urlsplit(url).scheme not in ("file", "data", "blob")] == [], path
-        assert page.messages == [], path
-
-    check(site, visit, theme)
+def test_pages_ask_no_other_host_and_complain_of_nothing(seen, theme):
+    for path, page in seen[theme].items():
+        assert page["requests"], path
+        assert [url for url in page["requests"] if urlsplit(url).scheme not in ("file", "data", "blob")] == [], path
+        assert page["messages"] == [], path
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_axe_finds_nothing_serious(site, visit, theme):
-    @each_page
-    def check(page, path):
-        for button in page.locator(".show-code:visible").all():
-            button.click()  # folded code is read, too
-        violations = Axe().run(page, options={"preload": False}).response["violations"]
-        worst = [(found["id"], node["target"], node["failureSummary"]) for found in violations
-                 if found["impact"] in ("serious", "critical") for node in found["nodes"]]
-        assert worst == [], path
-
-    check(site, visit, theme)
+def test_axe_finds_nothing_serious(seen, theme):
+    for path, page in seen[theme].items():
+        assert [found for found in page["axe"] if found[1] in ("serious", "critical")] == [], path
 
 
 def test_axe_would_find_something(visit):
     page = visit("book/index.html")
     page.evaluate("document.querySelector('article p').style.color = '#ddd'")
-    assert "color-contrast" in [found["id"] for found in Axe().run(page).response["violations"]]
+    assert "color-contrast" in [found["id"] for found in Axe().run(page, options=AXE).response["violations"]]
 
 
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-def test_pages_never_scroll_sideways(site, visit, viewport):
-    @each_page
-    def check(page, path):
-        widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        assert widths[0] <= widths[1], path
-        page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-        widths = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
-        assert widths[0] <= widths[1], (path, "code shown")
-
-    check(site, visit, viewport=viewport)
+@pytest.mark.parametrize("theme", THEMES)
+def test_pages_never_scroll_sideways(seen, theme):
+    for path, page in seen[theme].items():
+        assert max(page["sideways"].values()) <= 0, (path, page["sideways"])
 
 
-def test_pictures_are_sharp_and_legible_on_a_phone(site, visit):
+def test_pictures_are_sharp_and_legible_on_a_phone(seen):
     count = 0
-    for viewport in (WIDE, PHONE):
-        for path in sorted(site.glob("*/*.html")):
-            page = visit(path, viewport=viewport)
-            for image in page.evaluate("""[...document.querySelectorAll('article img')].map((i) => ({src: i.src,
-                    shown: i.getBoundingClientRect(), natural: [i.naturalWidth, i.naturalHeight],
-                    said: i.getAttribute('width')}))"""):
-                shown, natural, said = image["shown"], image["natural"], int(image["said"])
-                assert natural[0] >= 2 * shown["width"] - 2, (path, image)  # twice the resolution
-                assert shown["height"] / shown["width"] == pytest.approx(natural[1] / natural[0], rel=0.02), path
-                assert shown["width"] >= min(said, 600), (path, image)  # the box scrolls, letters stay
-                count += 1
-            page.close()
+    for path, page in seen["light"].items():
+        for picture in page["pictures"]:
+            (width, height), natural = picture["shown"], picture["natural"]
+            assert natural[0] >= 2 * width - 2, (path, picture)  # twice the resolution
+            assert height / width == pytest.approx(natural[1] / natural[0], rel=0.02), (path, picture)
+            assert width >= min(picture["said"], 600) > 0, (path, picture)  # its box scrolls, letters stay legible
+            count += 1
     assert count > 40
+
+
+def test_formulas_are_set(seen):
+    for path, page in seen["light"].items():
+        assert page["raw"] == 0, path
+    assert seen["light"]["book/setting.html"]["formulas"] > 100
 
 
 def test_the_site_is_light(site):
@@ -165,16 +189,6 @@ def test_words_do_not_widen_a_phone(visit):
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
-def test_formulas_are_set(site, visit):
-    page = visit("book/setting.html")
-    assert page.locator("mjx-container").count() > 100
-    for path in pages(site):
-        page = visit(path)
-        assert page.locator("mjx-merror").count() == 0, path
-        assert "\\(" not in page.locator("main").first.inner_text(), path
-        page.close()
-
-
 def test_search_answers_from_a_file(visit):
     page = visit("search.html?q=bisection")
     page.wait_for_selector("#search-results li")
@@ -206,37 +220,15 @@ def test_print_shows_the_text_alone(visit):
     assert pdf.startswith(b"%PDF") and 4 <= pdf.count(b"/Type /Page\n") <= 30
 
 
-def test_sources_and_the_site_can_be_taken_home(site, visit, tmp_path):
-    for path in [*site.glob("book/*.html"), *site.glob("notebooks/*.html")]:
-        page = visit(path)
-        links = page.locator(".page-tools a[download]").all()
-        assert [link.inner_text().rpartition(".")[2] for link in links] == (["ipynb", "md"] if path.parent.name == "notebooks" else ["md"])
-        for link in links:
-            assert (path.parent / link.get_attribute("href")).stat().st_size > 0
-        page.close()
-    stored = {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.*") if path.suffix in (".ipynb", ".md")}
-    assert stored == {path.name: path.read_bytes() for path in site.glob("notebooks/*") if path.suffix in (".ipynb", ".md")}
-
+def test_the_whole_site_can_be_taken_home(site, visit, tmp_path):
     [link] = visit("book/index.html").locator("a[href$='site.zip']").all()
+    assert (site / "book" / link.get_attribute("href")).samefile(site / "site.zip")
     with zipfile.ZipFile(site / "site.zip") as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path)
     [home] = tmp_path.iterdir()
-    expected = {path.relative_to(site) for path in site.rglob("*") if path.is_file() and path.name not in ("site.zip", ".buildinfo")}
-    assert {path.relative_to(home) for path in home.rglob("*") if path.is_file()} == expected
-    page = visit(home / "index.html")  # leads on to the front page
-    page.wait_for_url("**/book/index.html")
+    files = lambda folder: {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    assert files(home) == files(site) - {Path("site.zip"), Path(".buildinfo")}
+    assert "book/index.html" in (home / "index.html").read_text()  # it leads on to the front page
+    page = visit(home / "book" / "index.html")
     assert page.locator("table.ledger").is_visible() and page.messages == []
-
-
-def test_the_run_box_says_how_and_how_long(site, visit):
-    for path in site.glob("notebooks/*.html"):
-        page = visit(path)
-        box = page.locator("details.run-box")
-        box.locator("summary").click()
-        text = box.inner_text()
-        assert f"notebooks/run.py {path.stem}" in text and "make book" in text
-        [run] = {(check["seconds"], check["hardware"], check["versions"]) for check in json.loads((site / "claims.json").read_text())["checks"]
-                 if check["notebook"] == f"notebooks/{path.stem}.ipynb"}
-        assert f"took {run[0]:.0f} seconds on {run[1]} ({run[2]})" in text
-        page.close()

@@ -9,6 +9,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+# Packages that torch brings along where it is built for a GPU: theirs to choose.
+GPU = ("nvidia-", "cuda-", "triton")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,6 +42,8 @@ def all_requirements():
         for line in requires(requirement.name) or []:
             needed = Requirement(line)
             extras = requirement.extras or {""}
+            if canonicalize_name(needed.name).startswith(GPU):
+                continue
             if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
                 open_.append(needed)
     return {name for name, _ in seen}

@@ -163,3 +163,27 @@ def test_the_plane_of_means_keeps_their_distances(ax):
         assert math.dist(drawn[i], drawn[j]) == pytest.approx(math.dist(means[i], means[j]), rel=1e-12)
     for cloud, point in zip(clouds, drawn):
         assert [np.mean(cloud.get_xdata()), np.mean(cloud.get_ydata())] == pytest.approx(point, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [500, 50, 30])
+def test_directions_show_the_angles_of_the_optimum(ax, n):
+    solution = solve(UFM.from_lam_z([500, n, n], 0.01), tol=1e-13)
+    figures.directions(ax, solution.class_means(3), solution.ufm.class_sizes, "title")
+    ends = {line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]] for line in ax.lines if line.get_marker() in ("o", "s")}
+    degrees = np.degrees(np.arccos(np.clip(solution.cosines("features"), -1, 1)))
+    shown = [text.get_text() for text in ax.texts if text.get_text().endswith("°")]
+    if n == 30:  # both minority means are one, opposite to the majority's
+        assert shown == ["180°", "0°"] and "classes 2 and 3\n30 images each" in [text.get_text() for text in ax.texts]
+        assert ends["s"] == pytest.approx([0, -np.linalg.norm(solution.class_means(3)[:, 1]) / np.linalg.norm(solution.class_means(3)[:, 0])])
+    else:
+        assert sorted(shown) == sorted(f"{angle:.0f}°" for angle in (degrees[0, 1], degrees[0, 1], degrees[1, 2]))
+        assert f"class 3\n{n} images" in [text.get_text() for text in ax.texts]
+    tips = [np.array([line.get_xdata()[1], line.get_ydata()[1]]) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert tips[0] == pytest.approx([0, 1])  # the majority points up and has length 1
+    turned = np.degrees(np.arctan2(tips[-1][0], tips[-1][1]))
+    assert abs(turned) == pytest.approx(degrees[0, 2], abs=1e-5)  # arccos near −1
+
+
+def test_directions_are_refused_where_a_plane_does_not_hold_them(ax):
+    with pytest.raises(ValueError, match="means: must lie in one plane"):
+        figures.directions(ax, np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), [5, 4, 4], "title")

@@ -133,7 +133,7 @@ class TestRepository:
     def test_branch(self, branch, used):
         config = SimpleNamespace(html_theme_options={"repository_url": URL, "repository_branch": branch}, html_context={})
         publishing.offer(None, config)
-        assert config.html_theme_options["repository_branch"] == used and config.colab_install.endswith(f"a.book@{used}")
+        assert config.html_theme_options["repository_branch"] == used
 
     @pytest.mark.parametrize("branch", ["a/b", "a b", "#1"])
     def test_a_branch_that_no_address_can_hold_is_refused(self, branch):
@@ -141,8 +141,14 @@ class TestRepository:
         with pytest.raises(ConfigError, match="repository.branch in _config.yml is .*; allowed are letters"):
             publishing.offer(None, config)
 
-    def test_install_command_for_colab(self):
-        assert publishing.colab_install(f"{URL}/", "main") == f"pip install git+{URL}@main"
+    def test_a_notebook_on_colab_begins_with_the_package_and_its_folder(self, published, private):
+        commands = [f"!git clone --depth 1 --branch main {URL} companion", "!pip install ./companion", "%cd companion/notebooks"]
+        assert publishing.colab_install(f"{URL}/", "main").splitlines() == commands
+        [box] = published["notebooks/09_networks.html"].select(".run-box")
+        assert [part.get_text().splitlines() for part in box.find_all("pre")][1] == commands
+        assert f"git clone --depth 1 --branch main {URL} companion" in box.pre.get_text()
+        [box] = private["notebooks/09_networks.html"].select(".run-box")
+        assert len(box.find_all("pre")) == 1 and "clone" not in box.get_text() and "Colab" not in box.get_text()
 
 
 def test_links_within_the_pages_lead_to_a_file_and_a_place_on_it(site):

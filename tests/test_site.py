@@ -116,6 +116,43 @@ def test_images_say_what_they_show(pages):
             assert len(image.get("alt", "").split()) >= 8, f"{path}: {image}"
 
 
+def test_sources_can_be_taken_home(site, pages):
+    for path in [*site.glob("book/*.html"), *site.glob("notebooks/*.html")]:
+        links = [link["href"] for link in pages[path].select(".page-tools a[download]")]
+        suffixes = [".ipynb", ".md"] if path.parent.name == "notebooks" else [".md"]
+        assert links == [path.stem + suffix for suffix in suffixes]
+        for name in links:
+            assert (path.parent / name).read_bytes() == (ROOT / path.parent.name / name).read_bytes()
+
+
+def test_the_run_box_says_how_and_how_long(site, pages):
+    for path in site.glob("notebooks/*.html"):
+        [box] = pages[path].select("h1 + .page-tools details.run-box")
+        run = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())["run"]
+        text = box.get_text()
+        assert f".venv/bin/python notebooks/run.py {path.stem} " in text and "make book " in text
+        assert run["seconds"] > 0 and f"took {run['seconds']:.0f} seconds on {run['hardware']} ({run['versions']})" in text
+        assert run["notebook"] == path.stem
+
+
+def test_every_word_of_the_glossary_that_is_linked_is_explained(pages):
+    count = 0
+    for path, page in pages.items():
+        for link in page.select("a:has(> .std-term)"):
+            if path.stem != "glossary":
+                tip = page.find(id=link["aria-describedby"])
+                assert tip["role"] == "tooltip" and len(tip.get_text().split()) >= 5 and not tip.find("a"), (path, link)
+                count += 1
+    assert count > 20
+
+
+def test_code_is_folded_but_for_what_is_to_be_edited(site, pages):
+    for path in site.glob("notebooks/*.html"):
+        for cell in pages[path].select("div.cell_input"):
+            edited = cell.find_parent("section", id="change-one-assumption") is not None
+            assert (cell.find_parent("details") is None) == edited, (path, cell)
+
+
 def test_a_failed_row_stops_the_build(ledgers, tmp_path):
     file = min(ledgers.iterdir())
     content = json.loads(file.read_text())

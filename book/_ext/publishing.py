@@ -23,20 +23,25 @@ def repository(url):
                       'notebooks from GitHub alone, and "", for pages without such links')
 
 
+def clone(url, branch="main"):
+    """The commands that fetch the companion and enter it; none without a repository."""
+    return [f"git clone --depth 1 --branch {branch} {repository(url)} companion", "cd companion"] if url else []
+
+
 def colab_install(url, branch="main"):
-    """The command that installs `ncutils` where only a notebook was opened, as on Colab; "" without a repository."""
-    return f"pip install git+{repository(url)}@{branch}" if url else ""
+    """What a notebook on Colab, where it lies alone, has to begin with: the package, and the recorded runs beside it; "" without a
+    repository."""
+    return "\n".join([f"!{clone(url, branch)[0]}", "!pip install ./companion", "%cd companion/notebooks"]) if url else ""
 
 
 def offer(app, config):
-    """Choose the buttons of the theme. Sets `colab_install`, which other extensions may show."""
+    """Choose the buttons of the theme."""
     options = config.html_theme_options
     address = options["repository_url"] = repository(options.get("repository_url"))
     branch = options["repository_branch"] = options.get("repository_branch") or "main"
     if not re.fullmatch(r"[\w.-]+", branch):
         raise ConfigError(f"repository.branch in _config.yml is {branch!r}; allowed are letters, digits, '.', '_' and '-', since "
                           "Binder and Colab take the branch from within an address")
-    config.colab_install = colab_install(address, branch)
     for button in ("use_repository_button", "use_source_button", "use_issues_button"):
         options[button] = bool(address)
     options["launch_buttons"] = {}
@@ -56,7 +61,6 @@ def ask_the_register(app, uri):
 
 
 def setup(app):
-    app.add_config_value("colab_install", "", "env", [str])
     app.connect("config-inited", offer)
     app.connect("linkcheck-process-uri", ask_the_register)
     # For `make links`: be patient with a slow host, but do not wait for minutes on one that asks to come back later.

@@ -15,7 +15,7 @@ from bs4 import BeautifulSoup
 from claims import all_claims
 from docutils import nodes
 from PIL import Image
-from publishing import colab_install
+from publishing import clone, colab_install
 
 GLOSSARY = "book/glossary"
 EDITED = "change one assumption"  # the cells below this heading are there to be edited: their code stays in sight
@@ -60,17 +60,19 @@ def tools(app, pagename):
 
 def run_box(app, name, run):
     """HTML of the box that says how to run a notebook."""
-    repository = app.config.html_theme_options.get("repository_url", "")
-    branch = app.config.html_theme_options.get("repository_branch", "main")
-    get = [f"git clone {repository} companion", "cd companion"] if repository else []
-    commands = [*get, f"make book                                        # once: installs the packages, runs every page",
-                f".venv/bin/python notebooks/run.py {name:15s}  # this page alone", "make test".ljust(49) + "# compares with what is printed here"]
+    options = app.config.html_theme_options
+    repository, branch = options["repository_url"], options["repository_branch"]
+    commands = {"make book": "once: installs the packages, then runs every page",
+                f".venv/bin/python notebooks/run.py {name}": "this page alone",
+                "make test": "compares with what is printed here"}
+    lines = clone(repository, branch) + [f"{command:50}# {what}" for command, what in commands.items()]
+    block = lambda text: f"<pre>{escape(text)}</pre>"
     where = "" if repository else "<p>In the folder of the companion:</p>"
-    colab = f"<p>On Colab, begin with</p><pre>!{escape(colab_install(repository, branch))}</pre>" if repository else ""
-    return (f'<details class="run-box"><summary>Run this page yourself</summary>{where}'
-            f'<pre>{escape(chr(10).join(commands))}</pre>{colab}'
-            f'<p>The last run took {run["seconds"]:.0f} seconds on {escape(run["hardware"])} ({escape(run["versions"])}), '
-            "beside one other notebook. The first command needs Python 3.11 or later and <code>make</code>.</p></details>")
+    colab = f"<p>On Colab, begin with</p>{block(colab_install(repository, branch))}" if repository else ""
+    return ('<details class="run-box"><summary>Run this page yourself</summary>'
+            + where + block("\n".join(lines)) + colab
+            + "<p>This needs Python 3.11 or later and <code>make</code>. "
+            + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}).</p></details>")
 
 
 # Words -------------------------------------------------------------------------------------------------

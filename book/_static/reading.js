@@ -26,6 +26,7 @@ document.addEventListener("DOMContentLoaded", () => {
   stops();
   addEventListener("resize", stops);
   addEventListener("load", stops);
+  document.addEventListener("toggle", stops, true);  // something was unfolded
 
   // The definition of a word goes away on Escape, also where the pointer still is.
   addEventListener("keydown", (event) => {
