@@ -67,6 +67,7 @@ def look(page):
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     found["sideways"]["phone, all shown"] = page.evaluate(SIDEWAYS)
     page.set_viewport_size(WIDE)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")  # the page's own scripts come to know
     found["sideways"]["wide, all shown"] = page.evaluate(SIDEWAYS)
     found["raw"] = page.locator("mjx-merror").count() + page.locator("main").first.inner_text().count("\\(")
     found["formulas"] = page.locator("mjx-container").count()

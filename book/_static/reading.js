@@ -23,10 +23,9 @@ document.addEventListener("DOMContentLoaded", () => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   });
-  stops();
-  addEventListener("resize", stops);
+  const sizes = new ResizeObserver(stops);
+  boxes.forEach((box) => sizes.observe(box));  // also when something is unfolded, or a sidebar comes and goes
   addEventListener("load", stops);
-  document.addEventListener("toggle", stops, true);  // something was unfolded
 
   // The definition of a word goes away on Escape, also where the pointer still is.
   addEventListener("keydown", (event) => {
