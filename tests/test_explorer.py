@@ -36,8 +36,7 @@ def visit(site, browser):
         context = browser.new_context(**{"viewport": WIDE, **options})
         contexts.append(context)
         page = context.new_page()
-        # the theme reports in the console which colours it uses; the script itself says nothing
-        page.on("console", lambda message: complaints.append(message.text) if "explorer" in str(message.location) else None)
+        page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url))
         page.goto(url or address(site, setting))
