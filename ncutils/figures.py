@@ -25,11 +25,13 @@ STYLES |= {
     "relu": {"color": "#B5176B", "marker": "X", "linestyle": "--", "label": "ReLU features"},
 }
 GREY = "#555555"
+# (colour, marker) of things that are no groups, such as starts, measures or single classes.
+OTHERS = [("#1B1B1B", "x"), ("#56B4E9", "d"), ("#CC79A7", "*")]
 
 
 def use_theme():
     """Set the companion's seaborn theme for this Python session; in a notebook, pictures of twice the resolution."""
-    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.85, rc={
+    sns.set_theme(context="notebook", style="ticks", palette=[color for color, _ in OTHERS], font_scale=0.85, rc={
         "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False,
         "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "bold",
         "axes.titlelocation": "left", "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6"})
@@ -95,7 +97,7 @@ def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
     `bar` draws a colour bar and names the classes; without it `limits` ought to be those of a neighbour."""
     ax.set_facecolor("white")
     bound = np.abs(limits or matrix[np.isfinite(matrix)]).max(initial=1e-12)
-    sns.heatmap(matrix, ax=ax, cmap="vlag", vmin=-bound, vmax=bound, square=True, xticklabels=int(bar),
+    sns.heatmap(matrix, ax=ax, cmap="RdBu_r", vmin=-bound, vmax=bound, square=True, xticklabels=int(bar),
                 yticklabels=int(bar), cbar=bar, cbar_kws={"label": unit, "shrink": 0.8} if bar else None)
     if np.isnan(matrix).any():
         K = len(matrix)
@@ -115,12 +117,11 @@ def plane_of_means(ax, features, labels, classes, title):
     center = means.mean(axis=1, keepdims=True)
     plane = np.linalg.svd(means - center)[0][:, :2]
     plane = plane * np.sign(plane.sum(axis=0))  # the sign of a singular vector is arbitrary
-    for k, group, mean, style in zip(classes, groups, means.T, STYLES.values()):
+    for k, group, mean, (color, marker) in zip(classes, groups, means.T, OTHERS):
         x, y = plane.T @ (group - center)
-        ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=3, alpha=0.25)
+        ax.plot(x, y, linestyle="none", marker=marker, color=color, ms=3, alpha=0.25)
         x, y = plane.T @ (mean - center[:, 0])
-        ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=11, mec="black",
-                label=f"class {k}")
+        ax.plot(x, y, linestyle="none", marker=marker, color=color, ms=12, mew=2.5, label=f"class {k}")
     ax.set(title=title, xlabel="first coordinate in the plane", ylabel="second coordinate")
     ax.set_aspect("equal", adjustable="datalim")
 

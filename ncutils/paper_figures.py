@@ -144,20 +144,20 @@ def draw_blocks(plan, rows):
     fig, axes = figures.panels(len(settings), 3, height=3.3, width=11, squeeze=False)
     for structure, (left, middle, right) in zip(settings, axes):
         mine = [row | {"setting": row["epoch"]} for row in history if float(row["setting"]) == structure]
-        for measure, style in (("nc1", "A"), ("trace_ratio", "B")):
+        for measure, (color, _), line in zip(("nc1", "trace_ratio"), figures.OTHERS, ("-", "--")):
             x, mean, low, high = over_seeds(mine, measure)
             if np.isnan(mean).all():  # Z = 0 throughout
                 continue
-            left.fill_between(x, low, high, color=figures.STYLES[style]["color"], alpha=0.2, lw=0)
-            left.plot(x, mean, color=figures.STYLES[style]["color"], ls=figures.STYLES[style]["linestyle"],
-                      marker=".", label=UNITS[measure])
-        left.set(xlabel="epoch", title=f"Structure {structure:g}: collapse")
+            left.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+            left.plot(x, mean, color=color, ls=line, marker=".", label=UNITS[measure])
+        left.set(xlabel="epoch", ylabel="variability within over between", title=f"Structure {structure:g}: features collapse")
         if left.lines:
             left.set(xscale="log", yscale="log")
             left.legend(fontsize="small")
         ufm = plan.ufm(int(structure))
         Z, exact = logits_of(rows, structure), solve(ufm, plan.features).logits
-        bound = max(np.abs(Z).max(), np.abs(exact).max())
-        figures.heatmap(middle, Z, "Z of the network", ufm.class_sizes, limits=bound, unit="nats")
+        bound, size = max(np.abs(Z).max(), np.abs(exact).max()), np.linalg.norm(exact)
+        far = f", {np.linalg.norm(Z - exact) / size:.0%} off" if size else ""
+        figures.heatmap(middle, Z, f"Z of the network{far}", ufm.class_sizes, limits=bound, unit="nats")
         figures.heatmap(right, exact, f"Z, {PROGRAM[plan.features]}", ufm.class_sizes, limits=bound, unit="nats")
     return fig

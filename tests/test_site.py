@@ -64,6 +64,7 @@ def test_every_theorem_in_the_table_is_linked(site, pages):
     page = site / "book" / "checks.html"
     for row, (_, stored) in zip(pages[page].select("table.ledger tbody tr"), stored_rows(), strict=True):
         links = [urlsplit(link["href"]) for link in row.td.find_all("a")]
+        assert ("observed" in row.td.get_text()) == (stored["theorem"] is None or stored["evidence"] == "network")
         assert (page.parent / links[0].path).exists()
         if stored["theorem"]:
             target = pages[(page.parent / links[1].path).resolve()].find(id=links[1].fragment)
@@ -114,6 +115,16 @@ def test_images_say_what_they_show(pages):
     for path, page in pages.items():
         for image in page.find_all("img"):
             assert len(image.get("alt", "").split()) >= 8, f"{path}: {image}"
+
+
+def test_ledgers_on_the_pages_of_notebooks_show_what_was_measured(site, pages):
+    for path in site.glob("notebooks/*.html"):
+        rows = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())["rows"]
+        [table] = pages[path].select("table.ledger")
+        for line, row in zip(table.tbody.find_all("tr"), rows, strict=True):
+            what, _, measured = (cell.get_text() for cell in line.find_all(["th", "td"])[:3])
+            assert what == row["what"]
+            assert measured == "yes" if row["relation"] == "true" else value(measured) == pytest.approx(row["measured"], rel=1e-3)
 
 
 def test_sources_can_be_taken_home(site, pages):

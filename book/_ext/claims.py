@@ -7,6 +7,7 @@ is taken from the row's numbers, not from its word.
 import json
 import math
 from collections import namedtuple
+from html import escape
 from pathlib import Path
 
 from docutils import nodes
@@ -105,6 +106,11 @@ def predicted(row):
     return side
 
 
+def as_html(parts):
+    """Inline nodes of a table cell as HTML."""
+    return "".join(f"<sup>{escape(part.astext())}</sup>" if isinstance(part, nodes.superscript) else escape(part.astext()) for part in parts)
+
+
 class Claims(SphinxDirective):
     """A table of checks, each row linked to its notebook and its theorem: all of them, or with :headlines: the few
     that the notebooks mark as such."""
@@ -132,6 +138,8 @@ class Claims(SphinxDirective):
         """The cells of a row, as lists of inline nodes."""
         theorem, certificate = row.get("theorem"), row.get("certificate")
         about = self.state.inline_text(f"{{prf:ref}}`{theorem}`", self.lineno)[0] if theorem else [nodes.Text("observed")]
+        if theorem and row["evidence"] == "network":
+            about = [nodes.Text("observed beside "), *about]
         return [
             [self.link(claim.page, claim.name), nodes.Text(", "), *about],
             self.state.inline_text(row["what"], self.lineno)[0],

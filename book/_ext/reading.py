@@ -1,8 +1,8 @@
 """What a page offers its reader besides its text.
 
 Code is folded away until asked for. Below its title every page has its downloads, and a notebook says how to run it and
-what its last run took. Words of the glossary show their definition where the pointer or the keyboard is. Pictures and
-tables that are wider than a phone scroll in a box of their own. The whole site lies beside its pages as site.zip.
+what its last run took. Words of the glossary show their definition where the pointer or the keyboard is. Ledgers show
+what was measured. Pictures and tables that are wider than a phone scroll in a box of their own. The whole site lies beside its pages as site.zip.
 """
 
 import json
@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from bs4 import BeautifulSoup
-from claims import all_claims
+from claims import all_claims, as_html, measured
 from docutils import nodes
 from PIL import Image
 from publishing import clone, colab_install
@@ -113,7 +113,7 @@ def explain_words(app, pagename, page):
             around.append(tip)
 
 
-# Pictures and roles ------------------------------------------------------------------------------------
+# Pictures, ledgers and roles ------------------------------------------------------------------------------------
 
 
 def size_pictures(app, pagename, page):
@@ -141,6 +141,17 @@ def shrink_pictures(folder):
         file.unlink()
 
 
+def fill_ledger(app, pagename, page):
+    """Put what was measured where a notebook's own table leaves it out: there, trained numbers would differ from run to run."""
+    for claim in (claim for claim in all_claims(app.env) if claim.page == pagename):
+        for table in page.select(".cell_output table.ledger"):
+            column = [head.get_text() for head in table.thead.find_all("th")].index("measured")
+            for line, row in zip(table.tbody.find_all("tr"), claim.rows, strict=True):
+                cell = line.find_all(["th", "td"])[column]
+                if not cell.get_text():
+                    cell.append(BeautifulSoup(as_html(measured(row)), "html.parser"))
+
+
 def mend_roles(page):
     """docutils marks a bibliography as a list, whose children are then no list items."""
     for part in page.select("[role=list].citation-list, [role=doc-biblioentry]"):
@@ -154,6 +165,7 @@ def finish_body(app, pagename, templatename, context, doctree):
     page = BeautifulSoup(context["body"], "html.parser")
     explain_words(app, pagename, page)
     size_pictures(app, pagename, page)
+    fill_ledger(app, pagename, page)
     mend_roles(page)
     if title := page.find("h1"):
         title.insert_after(BeautifulSoup(tools(app, pagename), "html.parser"))
@@ -176,6 +188,7 @@ def offer_downloads(app, exception):
 
 
 def setup(app):
+    app.set_html_assets_policy("always")  # definitions hold formulas, also on pages without any
     app.add_js_file("reading.js", loading_method="defer")
     app.connect("source-read", fold_code)
     app.connect("html-page-context", finish_body, priority=900)

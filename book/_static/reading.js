@@ -18,9 +18,11 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 
   // A box that scrolls can be reached by the tab key, one that does not is no stop on the way.
-  const boxes = [...document.querySelectorAll(".picture, .pst-scrollable-table-container, .cell_output .text_html, .run-box pre")];
+  const boxes = [...document.querySelectorAll(".picture, .pst-scrollable-table-container, .cell_output .text_html, div.math, .run-box pre")];
   const stops = () => boxes.forEach((box) => {
-    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    const more = box.scrollWidth > box.clientWidth + 4;  // the mark at its edge is 4 pixels wide
+    box.classList.toggle("scrolls", more);
+    if (more) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   });
   const sizes = new ResizeObserver(stops);
