@@ -42,13 +42,16 @@ def stage(notebooks, target):
 def check_links(source, output):
     """Report the links to other hosts that lead nowhere; return the exit status."""
     arguments = ["build", str(source), "--path-output", str(output), "-qq", "--builder", "custom", "--custom-builder", "linkcheck"]
+    status = 0
     try:
         jupyter_book(arguments, standalone_mode=False)
-    except SystemExit:  # some link is broken: the report says which
-        pass
-    lines = (output / "_build" / "linkcheck" / "output.json").read_text().splitlines()
+    except SystemExit as end:  # also where a link is broken: the report says which
+        status = end.code
+    lines = (output / "_build" / "linkcheck" / "output.json").read_text(encoding="utf-8").splitlines()
     asked = [link for link in map(json.loads, lines) if link["status"] not in ("ignored", "local", "unchecked")]
     broken = [link for link in asked if link["status"] in ("broken", "timeout")]
+    if status and not broken:
+        raise SystemExit(f"the check of links ended with status {status} before its report was complete")
     print(f"{len(broken)} of {len(asked)} links to other hosts are broken")
     for link in broken:
         print(f"{link['filename']}:{link['lineno']}: {link['uri']}\n    {link['info']}")
@@ -63,7 +66,7 @@ def main():
     options = parser.parse_args()
 
     folder = options.output / "_build"
-    for former in ("linkcheck" if options.check_links else "html", ".doctrees"):
+    for former in ("linkcheck" if options.check_links else "html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(folder / former, ignore_errors=True)
     stage(options.notebooks, folder / "source")
     if options.check_links:

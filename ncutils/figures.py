@@ -146,6 +146,8 @@ def directions(ax, means, class_sizes, title):
     since Z has rank 2 at most. Class 1, the majority, points up and has length 1; class 2, to the right, is a hollow line and
     class 3 a dashed one, so that both are seen where they coincide. Angles are written between neighbours."""
     unit = np.linalg.norm(means[:, 0])
+    if not unit:
+        raise ValueError("means: class 1 is 0 and has no direction")
     up = means[:, 0] / unit
     right = means[:, 1] - up * (up @ means[:, 1])
     across = np.linalg.norm(right)

@@ -10,6 +10,7 @@ A stored output holds nothing that differs from run to run, so that a change in 
 import argparse
 import asyncio
 import base64
+import functools
 import io
 import json
 import os
@@ -121,6 +122,7 @@ def ledger_cell(notebook):
     return None
 
 
+@functools.cache
 def machine():
     """What kernels run on, as text, and the versions that matter."""
     import torch  # here, as the import takes longer than everything else
@@ -162,10 +164,9 @@ async def run(source, output):
         if warnings := drop_stderr(notebook):
             print(f"{source.stem} wrote to stderr:\n{warnings}", file=sys.stderr)
         (output / "ledgers").mkdir(parents=True, exist_ok=True)
-        how = {"notebook": source.stem, "cell": ledger_cell(notebook), "seconds": round(time.monotonic() - start, 1),
-               **machine()}
+        how = {"cell": ledger_cell(notebook), "seconds": round(time.monotonic() - start, 1)} | machine()
         for ledger in sorted(Path(ledgers).glob("*.json")):
-            content = json.loads(ledger.read_text()) | {"run": how}
+            content = json.loads(ledger.read_text(encoding="utf-8")) | {"run": how}
             replace(output / "ledgers" / ledger.name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
     replace(output / f"{source.stem}.ipynb", (nbformat.writes(notebook) + "\n").encode())
     return notebook
@@ -173,8 +174,8 @@ async def run(source, output):
 
 async def run_all(paths, output, jobs):
     """Run notebooks, `jobs` at a time. Returns {source: notebook} of those that passed."""
-    free = asyncio.Semaphore(jobs)
-    passed = {}
+    free, passed = asyncio.Semaphore(jobs), {}
+    machine()  # before the clock runs
 
     async def one(source):
         async with free:

@@ -182,13 +182,14 @@ def test_words_show_their_definition_to_pointer_and_keyboard(visit):
     assert "glossary.html#term-" in page.url
 
 
-def test_words_do_not_widen_a_phone(visit):
-    page = visit("book/setting.html", viewport=PHONE)
-    for word in page.locator(".word").all():
+@pytest.mark.parametrize("width", [360, 720, 900, 1150, 1280])
+def test_words_stay_on_the_screen(visit, width):
+    page = visit("book/setting.html", viewport={"width": width, "height": 800})
+    for word in page.locator("article .word").all():
         word.locator("> a").focus()
         box = word.locator(".tip").bounding_box()
-        assert 0 <= box["x"] and box["x"] + box["width"] <= 360
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert 0 <= box["x"] and box["x"] + box["width"] <= width, (width, word.inner_text())
+        assert page.evaluate(SIDEWAYS) <= 0
 
 
 def test_search_answers_from_a_file(visit):

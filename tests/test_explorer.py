@@ -324,7 +324,9 @@ def test_presets_have_every_phase_and_a_balanced_one(page):
         k_a, k_b, n_a, n_b, lam_z, lam_b = setting_of(page)
         assert page.input_value("#ex-preset") == value, "the preset's address is not as the page writes it"
         phase = phase_of(page)
-        assert phase is theory.phase(UFM.from_lam_z((n_a,) * k_a + (n_b,) * k_b, lam_z, lam_b)) if n_a > n_b else Phase.DISTINCT
+        sizes = (n_a,) * k_a + (n_b,) * k_b
+        expected = theory.phase(UFM.from_lam_z(sizes, lam_z, lam_b)) if n_a > n_b else Phase.DISTINCT
+        assert phase is expected
         for name in PHASES:
             assert name.value not in text or phase is name, text
         found.add(phase)

@@ -187,3 +187,5 @@ def test_directions_show_the_angles_of_the_optimum(ax, n):
 def test_directions_are_refused_where_a_plane_does_not_hold_them(ax):
     with pytest.raises(ValueError, match="means: must lie in one plane"):
         figures.directions(ax, np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), [5, 4, 4], "title")
+    with pytest.raises(ValueError, match="means: class 1 is 0"):
+        figures.directions(ax, np.zeros((3, 3)), [5, 4, 4], "title")

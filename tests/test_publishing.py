@@ -45,7 +45,7 @@ def read(site):
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """The pages with a repository."""
-    script = copy_with_repository(tmp_path_factory.mktemp("published"), url=f"{URL}.git/", branch="main")
+    script = copy_with_repository(tmp_path_factory.mktemp("published"), url=f"{URL}.git/", branch="trunk")
     result = build(script)
     assert result.returncode == 0, result.stdout + result.stderr
     return read(script.parent.parent / "_build" / "html")
@@ -70,10 +70,10 @@ def buttons(page):
 class TestButtons:
     def test_a_notebook_opens_on_binder_and_colab_and_shows_its_source(self, published):
         assert buttons(published["notebooks/03_threshold.html"]) == {
-            "Binder": "https://mybinder.org/v2/gh/some-body/a.book/main?urlpath=lab/tree/notebooks/03_threshold.ipynb",
-            "Colab": "https://colab.research.google.com/github/some-body/a.book/blob/main/notebooks/03_threshold.ipynb",
+            "Binder": "https://mybinder.org/v2/gh/some-body/a.book/trunk?urlpath=lab/tree/notebooks/03_threshold.ipynb",
+            "Colab": "https://colab.research.google.com/github/some-body/a.book/blob/trunk/notebooks/03_threshold.ipynb",
             "Repository": URL,
-            "Show source": f"{URL}/blob/main/notebooks/03_threshold.md?plain=1",
+            "Show source": f"{URL}/blob/trunk/notebooks/03_threshold.md?plain=1",
             "Open issue": f"{URL}/issues/new?title=Issue%20on%20page%20%2Fnotebooks/03_threshold.html"
                           "&body=Your%20issue%20content%20here."}
 
@@ -81,14 +81,14 @@ class TestButtons:
         for name, page in published.items():
             if page.find(class_="article-header-buttons"):
                 for text, url in buttons(page).items():
-                    path = {"Binder": url.partition("lab/tree/")[2], "Show source": urlsplit(url).path.partition("/main/")[2],
-                            "Colab": url.partition("/blob/main/")[2]}.get(text)
+                    path = {"Binder": url.partition("lab/tree/")[2], "Show source": urlsplit(url).path.partition("/trunk/")[2],
+                            "Colab": url.partition("/blob/trunk/")[2]}.get(text)
                     assert path is None or (path and (ROOT / path).is_file()), f"{name}: {url}"
 
     def test_a_page_of_prose_has_nothing_to_run(self, published):
         found = buttons(published["book/setting.html"])
         assert sorted(found) == ["Open issue", "Repository", "Show source"]
-        assert found["Show source"] == f"{URL}/blob/main/book/setting.md?plain=1"
+        assert found["Show source"] == f"{URL}/blob/trunk/book/setting.md?plain=1"
 
     def test_without_a_repository_there_are_none(self, private):
         for name in ("notebooks/03_threshold.html", "book/setting.html"):
@@ -103,8 +103,13 @@ class TestButtons:
             loaded += [tag["href"] for tag in page.find_all("link")]
             assert [url for url in loaded if urlsplit(url).netloc] == [], name
 
-    def test_images_have_a_description(self, published):
-        assert [image for page in published.values() for image in page.find_all("img") if not image.get("alt")] == []
+
+def test_a_warning_stops_the_build(tmp_path):
+    script = copy_with_repository(tmp_path, url="", branch="main")
+    with open(tmp_path / "book" / "extend.md", "a", encoding="utf-8") as page:
+        page.write("\n{ref}`nowhere`\n")
+    result = build(script)
+    assert result.returncode != 0 and "nowhere" in result.stdout + result.stderr
 
 
 class TestRepository:
@@ -142,11 +147,11 @@ class TestRepository:
             publishing.offer(None, config)
 
     def test_a_notebook_on_colab_begins_with_the_package_and_its_folder(self, published, private):
-        commands = [f"!git clone --depth 1 --branch main {URL} companion", "!pip install ./companion", "%cd companion/notebooks"]
-        assert publishing.colab_install(f"{URL}/", "main").splitlines() == commands
+        commands = [f"!git clone --depth 1 --branch trunk {URL} companion", "!pip install ./companion", "%cd companion/notebooks"]
+        assert publishing.colab_install(f"{URL}/", "trunk").splitlines() == commands
         [box] = published["notebooks/09_networks.html"].select(".run-box")
         assert [part.get_text().splitlines() for part in box.find_all("pre")][1] == commands
-        assert f"git clone --depth 1 --branch main {URL} companion" in box.pre.get_text()
+        assert f"git clone --depth 1 --branch trunk {URL} companion" in box.pre.get_text()
         [box] = private["notebooks/09_networks.html"].select(".run-box")
         assert len(box.find_all("pre")) == 1 and "clone" not in box.get_text() and "Colab" not in box.get_text()
 

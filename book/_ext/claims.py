@@ -20,7 +20,7 @@ HEADERS = ("Claim", "What is checked", "Evidence", "Measured", "Predicted or bou
 ROW_HEADER = HEADERS.index("What is checked")
 NARROW = "\N{NARROW NO-BREAK SPACE}"  # a line may end before "±" but not within a number
 RELATIONS = {"=": f"={NARROW}", "<=": f"≤{NARROW}", ">=": f"≥{NARROW}"}
-RUN = ("notebook", "cell", "seconds", "hardware", "versions")
+RUN = ("cell", "seconds", "hardware", "versions")
 
 Claim = namedtuple("Claim", ["page", "name", "file", "rows", "run"])
 
@@ -31,15 +31,21 @@ class ClaimsError(SphinxError):
     category = "Claims"
 
 
+def is_number(value):
+    return type(value) in (int, float) and math.isfinite(value)
+
+
 def holds(row):
     """Whether a row's numbers say what it claims. They are finite, or text where they were not."""
+    if row.get("certificate") is not None and not is_number(row["certificate"]):
+        return False
     measured, predicted = row["measured"], row["predicted"]
     if row["relation"] == "true":
         return measured is True
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in (measured, predicted)):
+    if not (is_number(measured) and is_number(predicted)):
         return False
     if row["relation"] == "=":
-        return type(row["tolerance"]) in (int, float) and abs(measured - predicted) <= row["tolerance"]
+        return is_number(row["tolerance"]) and abs(measured - predicted) <= row["tolerance"]
     return {"<=": measured <= predicted, ">=": measured >= predicted}[row["relation"]]
 
 
@@ -50,7 +56,7 @@ def read_ledgers(source, pages):
     """
     files = set((source / "notebooks" / "ledgers").glob("*.json"))
     for page in pages:
-        name = page.split("_", 1)[1]
+        name = page.partition("_")[2]
         file = source / "notebooks" / "ledgers" / f"{name}.json"
         if file not in files:
             raise ClaimsError(f"{page} has no ledger: {file.name} is missing")
@@ -59,13 +65,15 @@ def read_ledgers(source, pages):
             ledger = json.loads(file.read_text(encoding="utf-8"))
             rows = ledger["rows"]
             failed = [row["what"] for row in rows if row["passed"] is not True or not holds(row)]
-            run = {key: ledger["run"][key] for key in RUN}
+            run = {key: ledger["run"][key] for key in RUN} if "run" in ledger else None
         except (ValueError, KeyError, TypeError) as error:
             raise ClaimsError(f"{file.name} is not a ledger: {error!r}") from error
         if not rows:
             raise ClaimsError(f"{file.name} checks nothing")
         if failed:
             raise ClaimsError(f"{file.name}: failed: {'; '.join(failed)}")
+        if run is None or ledger["ledger"] != name:
+            raise ClaimsError(f"{file.name} was not made by this page: run notebooks/run.py --store {Path(page).name}")
         yield Claim(page, ledger["ledger"], file, rows, run)
     if files:
         raise ClaimsError(f"ledgers without a page: {', '.join(sorted(file.name for file in files))}")
@@ -120,7 +128,6 @@ class Claims(SphinxDirective):
     def run(self):
         body, claims, total = nodes.tbody(), all_claims(self.env), 0
         for claim in claims:
-            self.env.note_dependency(str(claim.file.relative_to(self.env.srcdir)))
             total += len(claim.rows)
             for row in claim.rows:
                 if "headlines" not in self.options or row.get("headline"):
@@ -137,16 +144,17 @@ class Claims(SphinxDirective):
     def cells(self, claim, row):
         """The cells of a row, as lists of inline nodes."""
         theorem, certificate = row.get("theorem"), row.get("certificate")
+        certified = number(certificate, digits=1) if certificate is not None else [nodes.Text("closed form" if theorem else "")]
         about = self.state.inline_text(f"{{prf:ref}}`{theorem}`", self.lineno)[0] if theorem else [nodes.Text("observed")]
         if theorem and row["evidence"] == "network":
             about = [nodes.Text("observed beside "), *about]
         return [
             [self.link(claim.page, claim.name), nodes.Text(", "), *about],
-            self.state.inline_text(row["what"], self.lineno)[0],
+            [nodes.Text(row["what"])],
             [nodes.Text(row["evidence"])],
             measured(row),
             predicted(row),
-            number(certificate, digits=1) if certificate is not None else [nodes.Text("closed form")] if theorem else [],
+            certified,
             [nodes.Text("PASS")],
         ]
 
@@ -170,6 +178,8 @@ def entry(claim, row, env, link):
     """A row as claims.json holds it. A quantity that is a fact, true or not, has no prediction but true."""
     label, theorem = row.get("theorem"), None
     if label is not None:
+        if label not in env.proof_list:
+            raise ClaimsError(f"{claim.file.name}: {row['what']}: there is no theorem {label!r}")
         found = env.proof_list[label]
         numbers = env.toc_fignumbers[found["docname"]][found["countertype"]][label]
         theorem = {"label": label, "name": f"{found['realtype'].title()} {'.'.join(map(str, numbers))}",
@@ -179,7 +189,7 @@ def entry(claim, row, env, link):
         "relation": row["relation"], "predicted": True if row["relation"] == "true" else row["predicted"],
         "measured": row["measured"], "tolerance": row["tolerance"], "verdict": "PASS",
         "certificate": row.get("certificate"), "headline": bool(row.get("headline")),
-        "notebook": f"notebooks/{claim.run['notebook']}.ipynb", "cell": claim.run["cell"], "url": f"{link(claim.page)}#check",
+        "notebook": f"{claim.page}.ipynb", "cell": claim.run["cell"], "url": f"{link(claim.page)}#check",
         **{key: claim.run[key] for key in ("seconds", "hardware", "versions")}}
 
 

@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from bs4 import BeautifulSoup
-from claims import all_claims, as_html, measured
+from claims import ClaimsError, all_claims, as_html, measured
 from docutils import nodes
 from PIL import Image
 from publishing import clone, colab_install
@@ -36,8 +36,8 @@ def fold_code(app, docname, content):
         if cell["cell_type"] == "markdown":
             edited = edited or f"## {EDITED}" in text.lower()
         elif cell["cell_type"] == "code" and not edited:
-            tags = cell["metadata"].setdefault("tags", [])
-            tags += [] if "hide-input" in tags else ["hide-input"]
+            tags = cell["metadata"].get("tags", [])
+            cell["metadata"]["tags"] = sorted({*tags, "hide-input"})
     content[0] = json.dumps(notebook)
 
 
@@ -49,7 +49,7 @@ def tools(app, pagename):
     source = Path(app.srcdir) / DOWNLOADS / pagename
     files = [(suffix, f"{source.name}{suffix}") for suffix in (".ipynb", ".md") if source.with_name(source.name + suffix).exists()]
     notebook = pagename.startswith("notebooks/")
-    parts = ['<button type="button" class="show-code" aria-pressed="false" hidden>Show all code</button>'] if notebook else []
+    parts = ['<button type="button" class="show-code" hidden>Show all code</button>'] if notebook else []
     parts += [f'<a href="{escape(name)}" download>Download {suffix}</a>' for suffix, name in files]
     parts += ['<button type="button" class="print-page" hidden>Print or save as PDF</button>']
     if notebook:
@@ -66,13 +66,12 @@ def run_box(app, name, run):
                 f".venv/bin/python notebooks/run.py {name}": "this page alone",
                 "make test": "compares with what is printed here"}
     lines = clone(repository, branch) + [f"{command:50}# {what}" for command, what in commands.items()]
-    block = lambda text: f"<pre>{escape(text)}</pre>"
     where = "" if repository else "<p>In the folder of the companion:</p>"
-    colab = f"<p>On Colab, begin with</p>{block(colab_install(repository, branch))}" if repository else ""
+    colab = f"<p>On Colab, begin with</p><pre>{escape(colab_install(repository, branch))}</pre>" if repository else ""
     return ('<details class="run-box"><summary>Run this page yourself</summary>'
-            + where + block("\n".join(lines)) + colab
+            + where + f"<pre>{escape(chr(10).join(lines))}</pre>" + colab
             + "<p>This needs Python 3.11 or later and <code>make</code>. "
-            + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}).</p></details>")
+            + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}), beside others.</p></details>")
 
 
 # Words -------------------------------------------------------------------------------------------------
@@ -92,6 +91,8 @@ def definitions(app):
                 for paragraph in html.find_all(["p", "dd"]):
                     paragraph.name = "span"  # a tip stands within a paragraph
                     del paragraph["class"]
+                for part in html.find_all(id=True):
+                    del part["id"]  # the page has its own
                 for math in html.find_all("div", class_="math"):
                     math.name = "span"
                 found |= {anchor: str(html) for term in item.findall(nodes.term) for anchor in term["ids"]}
@@ -117,19 +118,22 @@ def explain_words(app, pagename, page):
 
 
 def size_pictures(app, pagename, page):
-    """Give pictures their size, half of their pixels, and a box that scrolls where that is more than the screen."""
+    """Refer to the smaller files of `shrink_pictures`. Pictures of notebooks are of twice the resolution: say their size, and
+    give them a box that scrolls where that is more than the screen."""
     sources = {name: Path(app.srcdir) / source for source, name in app.builder.images.items()}
-    for image in page.select("figure img, .cell_output img"):
-        source = sources.get(Path(image["src"]).name)
-        if source is not None and source.suffix == ".png":
-            with Image.open(source) as picture:
-                image["width"], image["height"] = picture.width // 2, picture.height // 2
-            image["src"] = image["src"].removesuffix(".png") + ".webp"
-            del image["style"]
-        around = image
-        if image.parent.name == "a":  # to the picture itself, in full size
-            around = image.parent
+    for image in page.find_all("img"):
+        name = Path(image["src"]).name
+        if name not in sources or not name.endswith(".png"):
+            continue
+        png, image["src"] = image["src"], image["src"].removesuffix(".png") + ".webp"
+        around = image.parent if image.parent.name == "a" else image
+        if around.get("href") == png:  # to the picture itself
             around["href"] = image["src"]
+        if image.find_parent(class_="cell_output") or not (image.get("width") or image.get("style")):
+            with Image.open(sources[name]) as picture:
+                image["width"], image["height"] = picture.width // 2, picture.height // 2
+                image["class"] = image.get("class", []) + ["wide"] * (picture.width > 1216)  # than 38 rem
+            del image["style"]
         around.wrap(page.new_tag("div", attrs={"class": "picture"}))
 
 
@@ -137,19 +141,21 @@ def shrink_pictures(folder):
     """Turn PNG files into WebP files without loss: a third of the size."""
     for file in folder.glob("*.png"):
         with Image.open(file) as picture:
-            picture.convert("RGB").save(file.with_suffix(".webp"), lossless=True)
+            picture.convert("RGBA" if picture.has_transparency_data else "RGB").save(file.with_suffix(".webp"), lossless=True)
         file.unlink()
 
 
 def fill_ledger(app, pagename, page):
     """Put what was measured where a notebook's own table leaves it out: there, trained numbers would differ from run to run."""
     for claim in (claim for claim in all_claims(app.env) if claim.page == pagename):
-        for table in page.select(".cell_output table.ledger"):
-            column = [head.get_text() for head in table.thead.find_all("th")].index("measured")
-            for line, row in zip(table.tbody.find_all("tr"), claim.rows, strict=True):
-                cell = line.find_all(["th", "td"])[column]
-                if not cell.get_text():
-                    cell.append(BeautifulSoup(as_html(measured(row)), "html.parser"))
+        tables = [table for table in page.select("table.ledger") if table.caption.get_text() == f"Ledger: {claim.name}"]
+        if len(tables) != 1 or not page.find(id="check"):
+            raise ClaimsError(f'{pagename} must show its ledger "{claim.name}" once, and have a heading "Check"')
+        column = [head.get_text() for head in tables[0].thead.find_all("th")].index("measured")
+        for line, row in zip(tables[0].tbody.find_all("tr"), claim.rows, strict=True):
+            cell = line.find_all(["th", "td"])[column]
+            if not cell.get_text():
+                cell.append(BeautifulSoup(as_html(measured(row)), "html.parser"))
 
 
 def mend_roles(page):
@@ -184,7 +190,9 @@ def offer_downloads(app, exception):
     shutil.copytree(Path(app.srcdir) / DOWNLOADS, out, dirs_exist_ok=True)
     with zipfile.ZipFile(out / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (ZIP, ".buildinfo")):
-            archive.write(file, Path("neural-collapse") / file.relative_to(out))
+            name = Path("neural-collapse") / file.relative_to(out)
+            entry = zipfile.ZipInfo(name.as_posix(), date_time=(1980, 1, 1, 0, 0, 0))  # the same pages give the same file
+            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def setup(app):

@@ -38,7 +38,7 @@ def finish(app, exception):
         text = script.read_text(encoding="utf-8")
         quiet = re.sub(r"\n?//# sourceMappingURL=\S+", "", text)  # a browser's tools would look for what was left out
         if "mathjax" not in script.parts:  # the theme reports every change between light and dark, and more
-            quiet = re.sub(r"\bconsole\.(log|info|debug)\(", "void(", quiet)
+            quiet = re.sub(r"(?<![\w.])console\.(log|info|debug)\(", "(() => {})(", quiet)
         if quiet != text:
             script.write_text(quiet, encoding="utf-8")
 

@@ -190,7 +190,7 @@ function showCosine(value) {
     : size < 5e-4 ? show(value, 2) : value.toFixed(3);
   return text.replace("-", "−");
 }
-const html = text => text.replace(/ = |(?<=_Z) (?=N)/g, part => part.replace(/ /g, "\u00a0")).replace(/_(\w)/g, "<sub>$1</sub>");
+const html = text => text.replace(/ = |_Z N/g, part => part.replace(/ /g, "\u00a0")).replace(/_(\w)/g, "<sub>$1</sub>");
 const plain = text => text.replace(/_/g, " ");
 const rich = text => text.replace(/_(\w)/g, '<tspan class="ex-sub" dy="3">$1</tspan><tspan dy="-3">\u200b</tspan>');
 const label = (x, y, text, kind = "") => `<text x="${x}" y="${y}" class="${kind}">${rich(text)}</text>`;

@@ -6,9 +6,8 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const button of document.querySelectorAll(".show-code")) {
     button.hidden = code.length === 0;
     button.addEventListener("click", () => {
-      const show = button.getAttribute("aria-pressed") === "false";
+      const show = button.textContent === "Show all code";
       code.forEach((part) => { part.open = show; });
-      button.setAttribute("aria-pressed", String(show));
       button.textContent = show ? "Hide all code" : "Show all code";
     });
   }
