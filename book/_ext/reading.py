@@ -117,6 +117,11 @@ def explain_words(app, pagename, page):
 # Pictures, ledgers and roles ------------------------------------------------------------------------------------
 
 
+def size_on_a_phone(width):
+    """A picture is legible on a phone at 38 rem, 608 pixels, if it is wider, at its own size, or where it nearly fits."""
+    return "wide" if width > 608 else "middle" if width > 340 else "small"
+
+
 def size_pictures(app, pagename, page):
     """Refer to the smaller files of `shrink_pictures`. Pictures of notebooks are of twice the resolution: say their size, and
     give them a box that scrolls where that is more than the screen."""
@@ -132,7 +137,7 @@ def size_pictures(app, pagename, page):
         if image.find_parent(class_="cell_output") or not (image.get("width") or image.get("style")):
             with Image.open(sources[name]) as picture:
                 image["width"], image["height"] = picture.width // 2, picture.height // 2
-                image["class"] = image.get("class", []) + ["wide"] * (picture.width > 1216)  # than 38 rem
+                image["class"] = [*image.get("class", []), size_on_a_phone(image["width"])]
             del image["style"]
         around.wrap(page.new_tag("div", attrs={"class": "picture"}))
 
