@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site links test notebooks bench clean venv
+.PHONY: help book site claim links test notebooks bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -16,12 +16,15 @@ export IPYTHONDIR := $(CURDIR)/_build/ipython
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
-book: venv  ## run every notebook, then build the page in _build/html (minutes)
-	@$(VENV) notebooks/run.py
-	@$(VENV) book/build_site.py --notebooks _build/notebooks
+book: venv  ## run every notebook, or ONLY=08_my_claim, then build the page in _build/html (minutes)
+	@$(VENV) notebooks/run.py $(ONLY)
+	@$(VENV) book/build_site.py --notebooks _build/notebooks $(addprefix --only ,$(ONLY))
 
 site: venv  ## build the page from the stored outputs, running nothing (seconds)
 	@$(VENV) book/build_site.py
+
+claim: venv  ## begin a page of your own: NAME=08_my_claim, as a copy of another with FROM=03_threshold
+	@$(VENV) notebooks/new_claim.py "$(NAME)" $(if $(FROM),--from "$(FROM)")
 
 links: venv  ## check that the pages' links to other hosts lead somewhere (needs the network)
 	@$(VENV) book/build_site.py --check-links

@@ -1,9 +1,10 @@
 """Build the pages from executed notebooks.
 
-    python book/build_site.py [--notebooks FOLDER] [--output FOLDER] [--check-links]
+    python book/build_site.py [--notebooks FOLDER] [--only NAME ...] [--output FOLDER] [--check-links]
 
 Collects the book's text, FOLDER/*.ipynb and FOLDER/ledgers (default: the stored ones in notebooks/) in _build/source
-and turns them into _build/html (of --output, default: the checkout). It starts afresh each time: no page outlives its source. A warning is a failure.
+and turns them into _build/html (of --output, default: the checkout). With --only these notebooks come from FOLDER, the others are the stored ones. It
+starts afresh each time: no page outlives its source. A warning is a failure.
 With --check-links it makes no page but asks every other host that is linked to whether the address still exists.
 """
 
@@ -17,17 +18,23 @@ from pathlib import Path
 from jupyter_book.cli.main import main as jupyter_book
 
 ROOT = Path(__file__).resolve().parent.parent
+STORED = ROOT / "notebooks"
 
 
-def stage(notebooks, target):
-    """Put everything that makes up the pages into the folder `target`, and nothing else."""
+def stage(notebooks, only, target):
+    """Put everything that makes up the pages into the folder `target`, and nothing else. With names in `only`, these
+    notebooks are taken from the folder `notebooks` and the others as they are stored."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book", ignore=shutil.ignore_patterns("__pycache__", Path(__file__).name))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, target)
     (target / "notebooks" / "ledgers").mkdir(parents=True)
-    for made in [*notebooks.glob("*.ipynb"), *notebooks.glob("ledgers/*.json")]:
-        shutil.copy(made, target / "notebooks" / made.relative_to(notebooks))
+    folder = STORED if only else notebooks
+    taken = [(folder, made.relative_to(folder)) for made in [*folder.glob("*.ipynb"), *folder.glob("ledgers/*.json")]]
+    for name in only:
+        taken += [(notebooks, f"{name}.ipynb"), (notebooks, f"ledgers/{name.partition('_')[2]}.json")]
+    for folder, made in taken:
+        shutil.copy(folder / made, target / "notebooks" / made)
     downloads = target / "downloads"  # what a reader may take home, beside the pages
     shutil.copytree(target / "notebooks", downloads / "notebooks", ignore=shutil.ignore_patterns("ledgers"))
     (downloads / "book").mkdir()
@@ -60,7 +67,8 @@ def check_links(source, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--notebooks", type=Path, default=ROOT / "notebooks", help="folder of executed notebooks")
+    parser.add_argument("--notebooks", type=Path, default=STORED, help="folder of executed notebooks")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="take this one from there, the others as stored")
     parser.add_argument("--output", type=Path, default=ROOT, help="folder in which _build/html is made")
     parser.add_argument("--check-links", action="store_true", help="check links to other hosts (this needs the network) and make no page")
     options = parser.parse_args()
@@ -68,7 +76,7 @@ def main():
     folder = options.output / "_build"
     for former in ("linkcheck" if options.check_links else "html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(folder / former, ignore_errors=True)
-    stage(options.notebooks, folder / "source")
+    stage(options.notebooks, options.only, folder / "source")
     if options.check_links:
         sys.exit(check_links(folder / "source", options.output))
     arguments = ["build", str(folder / "source"), "--path-output", str(options.output), "-q", "-W", "--keep-going"]

@@ -158,3 +158,16 @@ def test_a_failing_notebook_stops_the_book(checkout):
     python.write_text(python.read_text().replace("case \"$*\" in\n", "case \"$*\" in\n  notebooks/run.py) exit 1 ;;\n"))
     assert make(checkout, "book").returncode != 0
     assert log(checkout) == FIRST + [BUILD]
+
+
+def test_a_claim_is_begun_from_the_template_or_another(checkout):
+    assert make(checkout, "claim", "NAME=08_my_claim").returncode == 0
+    assert make(checkout, "claim", "NAME=08_my_claim", "FROM=03_threshold").returncode == 0
+    assert make(checkout, "claim").returncode == 0  # the script says what NAME must be
+    script = "notebooks/new_claim.py"
+    assert log(checkout) == FIRST + [f"{script} 08_my_claim", f"{script} 08_my_claim --from 03_threshold", f"{script} "]
+
+
+def test_one_notebook_is_run_alone(checkout):
+    assert make(checkout, "book", "ONLY=08_my_claim").returncode == 0
+    assert log(checkout) == FIRST + ["notebooks/run.py 08_my_claim", f"{BUILD} --notebooks _build/notebooks --only 08_my_claim"]
