@@ -44,17 +44,15 @@ def fold_code(app, docname, content):
 # The tools below the title -----------------------------------------------------------------------------
 
 
-def tools(app, pagename):
-    """HTML of the line below a page's title."""
+def tools(app, pagename, claim):
+    """HTML of the line below a page's title; `claim` is that of a notebook, else None."""
     source = Path(app.srcdir) / DOWNLOADS / pagename
     files = [(suffix, f"{source.name}{suffix}") for suffix in (".ipynb", ".md") if source.with_name(source.name + suffix).exists()]
-    notebook = pagename.startswith("notebooks/")
-    parts = ['<button type="button" class="show-code" hidden>Show all code</button>'] if notebook else []
+    parts = ['<button type="button" class="show-code" hidden>Show all code</button>'] if claim else []
     parts += [f'<a href="{escape(name)}" download>Download {suffix}</a>' for suffix, name in files]
     parts += ['<button type="button" class="print-page" hidden>Print or save as PDF</button>']
-    if notebook:
-        [run] = [claim.run for claim in all_claims(app.env) if claim.page == pagename]
-        parts.append(run_box(app, source.name, run))
+    if claim:
+        parts.append(run_box(app, source.name, claim.run))
     return f'<div class="page-tools">{"".join(parts)}</div>'
 
 
@@ -114,7 +112,7 @@ def explain_words(app, pagename, page):
             around.append(tip)
 
 
-# Pictures, ledgers and roles ------------------------------------------------------------------------------------
+# Pictures, ledgers and roles -----------------------------------------------------------------------------
 
 
 def size_on_a_phone(width):
@@ -150,17 +148,16 @@ def shrink_pictures(folder):
         file.unlink()
 
 
-def fill_ledger(app, pagename, page):
+def fill_ledger(claim, page):
     """Put what was measured where a notebook's own table leaves it out: there, trained numbers would differ from run to run."""
-    for claim in (claim for claim in all_claims(app.env) if claim.page == pagename):
-        tables = [table for table in page.select("table.ledger") if table.caption.get_text() == f"Ledger: {claim.name}"]
-        if len(tables) != 1 or not page.find(id="check"):
-            raise ClaimsError(f'{pagename} must show its ledger "{claim.name}" once, and have a heading "Check"')
-        column = [head.get_text() for head in tables[0].thead.find_all("th")].index("measured")
-        for line, row in zip(tables[0].tbody.find_all("tr"), claim.rows, strict=True):
-            cell = line.find_all(["th", "td"])[column]
-            if not cell.get_text():
-                cell.append(BeautifulSoup(as_html(measured(row)), "html.parser"))
+    tables = [table for table in page.select("table.ledger") if table.caption.get_text() == f"Ledger: {claim.name}"]
+    if len(tables) != 1 or not page.find(id="check"):
+        raise ClaimsError(f'{claim.page} must show its ledger "{claim.name}" once, and have a heading "Check"')
+    column = [head.get_text() for head in tables[0].thead.find_all("th")].index("measured")
+    for line, row in zip(tables[0].tbody.find_all("tr"), claim.rows, strict=True):
+        cell = line.find_all(["th", "td"])[column]
+        if not cell.get_text():
+            cell.append(BeautifulSoup(as_html(measured(row)), "html.parser"))
 
 
 def mend_roles(page):
@@ -176,10 +173,12 @@ def finish_body(app, pagename, templatename, context, doctree):
     page = BeautifulSoup(context["body"], "html.parser")
     explain_words(app, pagename, page)
     size_pictures(app, pagename, page)
-    fill_ledger(app, pagename, page)
+    claim = next((claim for claim in all_claims(app.env) if claim.page == pagename), None)
+    if claim:
+        fill_ledger(claim, page)
     mend_roles(page)
     if title := page.find("h1"):
-        title.insert_after(BeautifulSoup(tools(app, pagename), "html.parser"))
+        title.insert_after(BeautifulSoup(tools(app, pagename, claim), "html.parser"))
     context["body"] = str(page)
 
 
