@@ -32,17 +32,19 @@ def stack(y, M):
 
 
 class Blocks:
-    """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,) and counts K_g (G,), λ_Z and λ_b.
+    """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,), counts K_g (G,) and weights w_g (G,) of their
+    losses, λ_Z and λ_b.
 
     Margins E (G, G) are logits minus that of the own class: E_hg for a class of group h at a sample of group g, E_gg
     for another class of the own group. `others` (G, G) counts those classes. p and q (G, G) are their probabilities.
     """
 
-    def __init__(self, sizes, counts, lam, lam_b):
+    def __init__(self, sizes, counts, lam, lam_b, class_weights=1.0):
         self.sizes, self.counts, self.lam, self.lam_b = sizes, counts, lam, lam_b
         self.G, self.K, self.N = len(sizes), counts.sum(), sizes @ counts
+        self.per = self.N / (class_weights * np.ones(self.G))  # 1 over the weight of one sample
         self.biased = math.isfinite(lam_b)
-        self.weights = counts * sizes / self.N  # fraction of the samples
+        self.weights = counts * sizes / self.per  # of the group in the loss
         self.eye = np.eye(self.G)
         self.across = 1 - self.eye
         self.others = counts[:, None] - self.eye
@@ -55,7 +57,7 @@ class Blocks:
         self.slope = self.more / counts
         self.outside = counts[:, None] * self.across  # classes of the other groups
         self.stiffness = lam_b * counts if self.biased else np.ones(self.G)  # of the bias; 1 keeps it at 0
-        self.least_spread = min(0.01 * lam * self.N / math.sqrt(sizes.max()), 0.25)
+        self.least_spread = min(0.01 * lam / math.sqrt(sizes.max()), 0.25 / self.per.min())
         self.margin_matrix = None
         if self.G <= SMALL:  # margins of each unknown of C, and of the bias
             self.basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
@@ -95,8 +97,8 @@ class Blocks:
         """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg."""
         if self.margin_matrix is not None:
             return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(self.G + 1, self.G)
-        same, unit = T.diagonal(), np.sqrt(self.sizes) / self.N
-        C = stack(-(rest + same) * self.y_weight * unit, T * (self.root / self.N))
+        same, unit = T.diagonal(), np.sqrt(self.sizes) / self.per
+        C = stack(-(rest + same) * self.y_weight * unit, T * (self.root / self.per))
         diagonal(C[1:])[:] = (self.more * same - rest) * unit
         return C
 
@@ -145,10 +147,10 @@ class Blocks:
         return b, loss, p
 
     def probabilities(self, dual):
-        """q with (I − Q) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
-        q = dual[1:] * (-self.N / self.root)
+        """q with (I − Q) diag(w) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
+        q = dual[1:] * (-self.per / self.root)
         same = (dual[0] / np.maximum(self.y_weight, 1) - dual[1:].diagonal()) / (np.sqrt(self.sizes) * self.counts)
-        diagonal(q)[:] = same * self.N * (self.more > 0)
+        diagonal(q)[:] = same * self.per * (self.more > 0)
         return q
 
     def dual_value(self, q):
@@ -164,15 +166,16 @@ class Blocks:
 
     def start(self):
         """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in closed form."""
-        p = np.minimum(self.lam * self.N / np.sqrt(self.sizes), 1.0) / self.K  # of each other class
+        p = np.minimum(self.lam * self.per / np.sqrt(self.sizes), 1.0) / self.K  # of each other class
         a = np.log1p((1 - self.K * p) / p)
         return self.point(np.zeros((self.G, self.G)) - a)
 
     def merged(self, groups):
         """The program with neighbouring groups merged into that many, and the merged group of each group (G,)."""
         part = np.arange(self.G) * groups // self.G
-        counts = np.bincount(part, self.counts)
-        return Blocks(np.bincount(part, self.counts * self.sizes) / counts, counts, self.lam, self.lam_b), part
+        counts, samples = np.bincount(part, self.counts), np.bincount(part, self.counts * self.sizes)
+        class_weights = np.bincount(part, self.weights) * self.N / samples
+        return Blocks(samples / counts, counts, self.lam, self.lam_b, class_weights), part
 
 
 class Smooth:
@@ -188,10 +191,10 @@ class Smooth:
 
     @property
     def lipschitz(self):
-        """A bound of the second derivative here: 2 max p (1 − p)/N by Gershgorin; no less than a hundredth of what it is
-        near the optimum, where 1 − p_own is about λ_Z N/sqrt(n)."""
-        rest = min(-math.expm1(-self.loss.max()), 0.5)  # where it is less, no p (1 − p) exceeds that of the own class
-        return 2 * max(rest * (1 - rest), self.blocks.least_spread) / self.blocks.N
+        """A bound of the second derivative here: 2 max w p (1 − p)/N by Gershgorin; no less than a hundredth of what it is
+        near the optimum, where w (1 − p_own) is about λ_Z N/sqrt(n)."""
+        rest = np.minimum(-np.expm1(-self.loss), 0.5)  # where it is less, no p (1 − p) exceeds that of the own class
+        return 2 * max((rest * (1 - rest) / self.blocks.per).max(), self.blocks.least_spread)
 
     def matrix(self, E):
         """The second derivative of the loss, as a matrix (m, m) over m directions with margins E (m, G²)."""
@@ -231,12 +234,12 @@ class Smooth:
         """(second derivative at fixed bias + alpha)⁻¹, as a function of directions D (G + 1, G).
 
         For one class of group g, with coordinates along its own class, the rest of its group and the other groups, the
-        derivative is (diag(p) − s sᵀ)/N, so that Sherman and Morrison's formula inverts it."""
+        derivative is w (diag(p) − s sᵀ)/N, so that Sherman and Morrison's formula inverts it."""
         b = self.blocks
         p = np.vstack([self.own, self.p])
         s = np.vstack([self.own, self.p * np.sqrt(b.others)])
-        inverse = 1 / (p / b.N + alpha)
-        ratio = inverse * s / np.sqrt(b.N - (s**2 * inverse).sum(0))
+        inverse = 1 / (p / b.per + alpha)
+        ratio = inverse * s / np.sqrt(b.per - (s**2 * inverse).sum(0))
         cosine, sine = np.sqrt(b.more / b.counts), np.sqrt(1 / b.counts)  # from (y_g, M_gg) to those coordinates
 
         def rotate(D, sine):

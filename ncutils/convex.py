@@ -2,18 +2,21 @@ r"""The exact solution: the convex programs that the UFM is equal to, and their 
 
 With Z = W H̄ (K, K) the mean logits, X = Z D^{1/2}, D = diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H):
 
-    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
-    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z Σ_k sqrt(n_k) ‖z_k‖ + (λ_b/2) ‖b‖²        (CVX+)
+    min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
+    min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + λ_Z Σ_k sqrt(n_k) ‖z_k‖ + (λ_b/2) ‖b‖²        (CVX+)
 
 The optimal value of (CVX) is that of the UFM, whose class means and classifier are factors of Z. With nonnegative ("relu")
 features, (CVX+) is attained with one direction a class: an upper bound. A point of the dual
 
-    max over Q of (1/N) Σ_k n_k Ent(q_k) − ‖g‖²/(2 λ_b),  g = (1/N) Σ_k n_k (e_k − q_k),
-    subject to q_k in the simplex and ‖G‖ ≤ λ_Z, G = (I − Q) D^{1/2}/N,
+    max over Q of (1/N) Σ_k w_k n_k Ent(q_k) − ‖g‖²/(2 λ_b),  g = (1/N) Σ_k w_k n_k (e_k − q_k),
+    subject to q_k in the simplex and ‖G‖ ≤ λ_Z, G = (I − Q) diag(w) D^{1/2}/N,
 
 bounds the value of the UFM from below, whatever point it is and however it was found, if ‖G‖ is the spectral norm; and that
 of the UFM with nonnegative features, if ‖G‖² is the largest eigenvalue of GᵀG with negative entries set to 0, since no
-nonnegative h has a larger ‖G h‖/‖h‖. Source: (CVX) is claim (a) of Hong and Ling, arXiv:2309.09725; the rest is ours.
+nonnegative h has a larger ‖G h‖/‖h‖. The class weights w_k are 1 unless given. At fixed W and b each feature of class k
+minimises a strictly convex function that depends on k only, so that features collapse whatever the weights, and the
+penalty (λ_H/2) Σ_k n_k ‖h̄_k‖² knows no weight. Source: (CVX), without weights, is claim (a) of Hong and Ling,
+arXiv:2309.09725; the rest is ours.
 """
 
 import math
@@ -38,18 +41,35 @@ SMALLEST_LAM_B = 1e-12
 
 @dataclass(frozen=True, repr=False)
 class Solution:
-    """A solution of (CVX) or (CVX+), with the certificate of how far from the optimum it can be at most.
+    """A solution of (CVX) or (CVX+), with the certificate of how far from the optimum it can be at most. Made by `solve`.
 
     Attributes
     ----------
-    ufm : the problem.   features : "linear" for (CVX), "relu" for (CVX+).
-    logits : Z (K, K); column k holds the mean logits of class k, without the bias.   bias : b (K,).
+    ufm : the problem.
+    features : "linear" for (CVX), "relu" for (CVX+).
+    logits : Z (K, K), in nats; column k holds the mean logits of class k, without the bias.
+    bias : b (K,), in nats.
     objective : value of the program at (Z, b), in nats.
     gap : objective minus the dual bound: no (W, H, b), with H ≥ 0 for "relu", has a UFM objective below objective − gap.
     certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of (CVX+):
         the objective is then an upper bound of the UFM's optimum.
-    iterations : Newton steps taken.   rank : rank of Z.
-    group_gaps : {n: a_g in nats, exactly 0 where the classes of size n are one vector}, groups of two classes at least.
+    iterations : Newton steps taken.
+    rank : rank of Z.
+    group_gaps : {n: a_g in nats, exactly 0 where the classes of size n are one vector}, groups of two classes at least; the
+        keys are those of `UFM.groups`.
+
+    Source: the paper (the optimum is that of (CVX)), ours (certificate, "relu").
+
+    >>> from ncutils import UFM, solve
+    >>> exact = solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01))
+    >>> print(exact.certified, exact.rank, exact.phase, exact.objective.round(6))
+    True 2 Phase.DISTINCT 0.337208
+    >>> exact.logits.round(3)
+    array([[ 2.115, -1.191, -0.986],
+           [-1.191,  2.115, -0.986],
+           [-0.924, -0.924,  1.971]])
+    >>> print(exact.relative_gap < 1e-10, exact.balance_residual < 1e-10)
+    True True
     """
 
     ufm: UFM
@@ -65,7 +85,7 @@ class Solution:
 
     @property
     def relative_gap(self):
-        """gap / objective."""
+        """gap / objective: how far, relatively, the objective can be above the optimum."""
         return self.gap / self.objective
 
     def __repr__(self):
@@ -119,7 +139,7 @@ class Solution:
         """What `theory.phase` predicts for linear features, as measured: a `Phase` or `GroupPhases`. It is read off which
         a_g and columns of Z are zero and off the rank of Z, in the same way for "relu"."""
         collapsed = {n: a == 0 for n, a in self.group_gaps.items()}
-        if len(self.ufm.groups) != 2:
+        if len(self.ufm.groups) != 2 or self.ufm.class_weights:
             return GroupPhases(collapsed, (self.rank, self.rank))
         if self.rank == 0:
             return Phase.TRIVIAL
@@ -134,7 +154,14 @@ class Solution:
 
     def cosines(self, of="logits"):
         """Cosines (K, K) between the columns of Z ("logits"), the class means h̄_k ("features"), or
-        the rows of W ("classifier"). A class whose vector is zero has no cosine: NaN there."""
+        the rows of W ("classifier"). A class whose vector is zero has no cosine: NaN there.
+
+        Raises ValueError where `of` is another word. Source: ours, from the singular value decomposition of Z D^{1/2}.
+
+        >>> from ncutils import UFM, solve
+        >>> solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)).cosines("features")[0].round(4)
+        array([ 1.    , -0.5024, -0.4988])
+        """
         choice("of", of, ("logits", "features", "classifier"))
         (x, M), size = self._split, np.sqrt(self._blocks.sizes[self._group])
         if of == "logits":
@@ -176,12 +203,28 @@ class Solution:
         return np.pad(factor, ((0, dim - len(factor)), (0, 0)))  # the first coordinates
 
     def class_means(self, dim):
-        """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ, nonnegative for "relu"."""
+        """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ, nonnegative for "relu".
+
+        With Z D^{1/2} = U Σ Vᵀ and RᵀR = I, R being the first columns of I. Raises ValueError unless `dim` is a whole
+        number ≥ K. Source: ours.
+
+        >>> from ncutils import UFM, solve
+        >>> exact = solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01))
+        >>> (exact.classifier(5) @ exact.class_means(5)).round(3)  # Z
+        array([[ 2.115, -1.191, -0.986],
+               [-1.191,  2.115, -0.986],
+               [-0.924, -0.924,  1.971]])
+        """
         scale = (self.ufm.lam_w / self.ufm.lam_h) ** 0.25
         return scale * self._in_dimension(dim, self._factors[1]) / np.sqrt(self.ufm.sizes)
 
     def classifier(self, dim):
-        """W (K, dim), an optimal classifier: (λ_H/λ_W)^{1/4} U Σ^{1/2} Rᵀ."""
+        """W (K, dim), an optimal classifier: (λ_H/λ_W)^{1/4} U Σ^{1/2} Rᵀ, with `dim` and R as in `class_means`.
+
+        >>> from ncutils import UFM, solve
+        >>> solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)).classifier(dim=5).shape
+        (3, 5)
+        """
         return (self.ufm.lam_h / self.ufm.lam_w) ** 0.25 * self._in_dimension(dim, self._factors[0].T).T
 
     @property
@@ -212,7 +255,7 @@ def objective(ufm, logits, bias, features="linear"):
     loss, _ = cross_entropy(logits + bias[:, None])
     X = logits * np.sqrt(ufm.sizes)
     norm = np.linalg.svd(X, compute_uv=False).sum() if features == "linear" else np.linalg.norm(X, axis=0).sum()
-    return ufm.sizes @ loss / ufm.num_samples + ufm.lam_z * norm + _bias_penalty(ufm, bias)
+    return ufm.sizes * ufm.weights @ loss / ufm.num_samples + ufm.lam_z * norm + _bias_penalty(ufm, bias)
 
 
 def _checked_point(ufm, logits, bias):
@@ -233,9 +276,9 @@ def _bias_penalty(ufm, bias):
 
 
 def _dual(ufm, G):
-    """Dual value at the Q with (I − Q) D^{1/2}/N = G (K, K), −inf where Q leaves the simplex."""
-    N, n = ufm.num_samples, ufm.sizes
-    Q = -N * G / np.sqrt(n)  # off the diagonal; the diagonal is 1 − the rest of its column
+    """Dual value at the Q with (I − Q) diag(w) D^{1/2}/N = G (K, K), −inf where Q leaves the simplex."""
+    N, n = ufm.num_samples, ufm.sizes * ufm.weights
+    Q = -N * G * np.sqrt(ufm.sizes) / n  # off the diagonal; the diagonal is 1 − the rest of its column
     np.fill_diagonal(Q, 0.0)
     rest = Q.sum(axis=0)
     if (Q < 0).any() or (rest > 1).any():
@@ -251,11 +294,28 @@ def _dual(ufm, G):
 def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     """A lower bound of the optimal value of the UFM, with H ≥ 0 for features "relu", from any Z (K, K) and b (K,).
 
-    G = (I − P) D^{1/2}/N is scaled to ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root of the
+    G = (I − P) diag(w) D^{1/2}/N is scaled to ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root of the
     largest eigenvalue of GᵀG with negative entries set to 0. For "linear" a second bound has the `rank` largest singular
     values set to λ_Z exactly and the others cut at λ_Z, moved towards the first as far as keeps Q ≥ 0; it is exact to
     second order in the error of Z, the first to first order. The better one is returned;
-    "relu" has the first only. Source: ours, by Lagrange duality.
+    "relu" has the first only.
+
+    Parameters
+    ----------
+    ufm : the problem.
+    logits, bias : Z (K, K) and b (K,), in nats; b = 0 where λ_b = ∞.
+    rank : number of singular values for the second bound, ≥ 0; best the rank of the optimal Z.
+    features : "linear" or "relu".
+
+    Returns the bound, in nats. Raises ValueError where an argument is not allowed.
+    Source: ours, by Lagrange duality.
+
+    >>> from ncutils import UFM, dual_bound, solve
+    >>> ufm = UFM.from_lam_z([20, 20, 10], lam_z=0.01)
+    >>> exact = solve(ufm)
+    >>> bound = dual_bound(ufm, 0.99 * exact.logits, exact.bias, rank=exact.rank)
+    >>> print(bound < exact.objective, bound.round(3), exact.objective.round(3))
+    XXX
     """
     logits, bias = _checked_point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
@@ -263,14 +323,13 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     _, gradient = cross_entropy(logits + bias[:, None])
     if features == "linear":
         return _dual_bound(ufm, gradient, rank)
-    G = -gradient * np.sqrt(ufm.sizes) / ufm.num_samples
+    G = -gradient * (ufm.weights * np.sqrt(ufm.sizes)) / ufm.num_samples
     norm = math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
     return _dual(ufm, (ufm.lam_z / norm if norm > ufm.lam_z else 1.0) * (1 - 1e-15) * G)
 
 
 def _dual_bound(ufm, gradient, rank):
-    root = np.sqrt(ufm.sizes)
-    G = -gradient * root / ufm.num_samples
+    G = -gradient * (ufm.weights * np.sqrt(ufm.sizes)) / ufm.num_samples
     U, s, Vt = np.linalg.svd(G)
     shrink = ufm.lam_z / s[0] if s[0] > ufm.lam_z else 1.0
     scaled = shrink * (1 - 1e-15) * G
@@ -288,7 +347,7 @@ def _dual_bound(ufm, gradient, rank):
 
 
 def _nonnegative_norm(blocks, q):
-    """max ‖G h‖/‖h‖ over h ≥ 0, or more, for G = (I − Q) D^{1/2}/N: root of the largest eigenvalue of max(GᵀG, 0)."""
+    """max ‖G h‖/‖h‖ over h ≥ 0, or more, for G = (I − Q) diag(w) D^{1/2}/N: root of the largest eigenvalue of max(GᵀG, 0)."""
     dual = blocks.pull_back(q, (blocks.others * q).sum(0))
     M = dual[1:].T @ dual[1:]  # Gram matrix of G on vectors constant on groups
     within = (dual[0] / np.maximum(blocks.y_weight, 1)) ** 2
@@ -299,37 +358,53 @@ def _nonnegative_norm(blocks, q):
 
 
 def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
-    """The global optimum of (CVX), that is of the UFM; or of (CVX+), for nonnegative features.
+    r"""The global optimum of (CVX), that is of the UFM; or of (CVX+), for nonnegative features.
 
-    Classes of equal size are merged into groups (`blocks`), then a proximal Newton method (`newton`) runs until the gap
-    between objective and dual is at most tol · objective. Where it starts is a closed form; where it ends rests on none.
+    .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \|Z D^{1/2}\|_*
+              + \frac{\lambda_b}{2} \|b\|^2 \tag{CVX}
+
+    .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \sum_k \sqrt{n_k} \, \|z_k\|
+              + \frac{\lambda_b}{2} \|b\|^2 \tag{CVX+}
+
+    Here Z = W H̄ (K, K) has the columns z_k, D is diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H); ‖·‖_* is the nuclear norm.
+    Classes of equal size and weight are merged into groups, then a proximal Newton method (`ncutils/newton.py`) runs until
+    the gap between objective and dual is at most tol · objective. Where it starts is a closed form; where it ends rests on none.
 
     Parameters
     ----------
-    ufm : UFM with any class sizes.
+    ufm : UFM with any class sizes and weights.
     features : "linear", features free of sign; or "relu", H ≥ 0, whose optimum is that of (CVX+) wherever
         the returned solution is certified, and at most that elsewhere.
     tol : relative gap to reach, > 0. 1e-13 is reached in general, 1e-14 often; where rounding keeps it from being
         reached, the solution warns.
     max_iterations : Newton steps at most; a solution that stops there warns with its gap.
 
-    Returns a `Solution`. Raises ValueError where an argument is not allowed.
+    Returns a `Solution`. Raises ValueError where an argument is not allowed. Source: the paper's claim (a) for (CVX)
+    without weights, the rest ours.
+
+    >>> from ncutils import UFM, solve
+    >>> exact = solve(UFM.from_lam_z([500] * 5 + [100] * 5, lam_z=0.0036, lam_b=0.02))
+    >>> print(exact.phase, exact.rank, exact.relative_gap < 1e-10)
+    Phase.MINORITY_COLLAPSE 5 True
     """
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
     choice("features", features, FEATURES)
     tol, max_iterations = positive("tol", tol), whole("max_iterations", max_iterations, at_least=1)
-    n, N, lam = float(max(ufm.class_sizes)), float(ufm.num_samples), ufm.lam_z
-    if N > LARGEST or lam * N < math.sqrt(n) / LARGEST:
+    N = float(ufm.num_samples)
+    mean = float((ufm.sizes * ufm.weights).sum() / ufm.sizes.sum())
+    weights, lam, lam_b = ufm.weights / mean, ufm.lam_z / mean, ufm.lam_b / mean  # the same Z and b, 1/mean the objective
+    if N > LARGEST or lam * N < (weights * np.sqrt(ufm.sizes)).max() / LARGEST:
         raise ValueError(
             f"class_sizes with N = {N:.3g} and lam_z = {lam:.3g}: N must be at most {LARGEST:.0e} and lam_z at least "
             f"sqrt(max n_k)/N/{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
-    if ufm.lam_b < SMALLEST_LAM_B:
+    if lam_b < SMALLEST_LAM_B:
         raise ValueError(
             f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias")
-    lam = min(lam, 2 / math.sqrt(N))  # from 1/sqrt(N) on Z = 0, and the penalty is 0
+    lam = min(lam, 2 * math.sqrt(weights**2 @ (ufm.sizes / N) / N))  # above ‖G‖ for any bias: Z = 0, and the penalty is 0
+    first = [members[0] for members in ufm.groups.values()]
     counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)
-    blocks = Blocks(np.array(list(ufm.groups), dtype=np.float64), counts, lam, ufm.lam_b)
+    blocks = Blocks(ufm.sizes[first], counts, lam, lam_b, weights[first])
     found = minimise(blocks, Nuclear if features == "linear" else Columns, tol, max_iterations)
     if found.primal - found.dual > tol * found.primal:
         what = "max_iterations or tol" if found.iterations == max_iterations else "tol"
@@ -342,5 +417,5 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
         dual = blocks.dual_value(min(1.0, blocks.lam / norm) * found.probabilities)
     gap = max(found.primal - dual, 0.0)
     return Solution(
-        ufm, features, found.primal, gap, bool(gap <= tol * found.primal), found.iterations, found.rank,
+        ufm, features, mean * found.primal, mean * gap, bool(gap <= tol * found.primal), found.iterations, found.rank,
         blocks, found.point, found.bias)

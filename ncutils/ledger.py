@@ -4,9 +4,9 @@ import html
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 
+from .files import write
 from .ufm import choice
 
 EVIDENCE = ("exact", "trained", "network")
@@ -14,18 +14,43 @@ CERTIFIED = 1e-9  # the largest relative duality gap that the optima behind a ro
 
 
 class LedgerError(AssertionError):
-    """A row of a ledger failed."""
+    """A row of a ledger failed, or it has no row: raised by `Ledger.show`, with the numbers of every failed row.
+
+    >>> from ncutils.ledger import Ledger, LedgerError
+    >>> try:
+    ...     Ledger("empty").show()
+    ... except LedgerError as error:
+    ...     print(error)
+    Ledger: empty
+    check  evidence  measured  predicted  tolerance  result
+    ledger empty has no row
+    """
 
 
 class Ledger:
     """Checks of one claim, shown as a table; a failed one raises in `show`, after the table.
 
-    `evidence` says where the measured number comes from: "exact" (solver or closed form),
+    Parameters
+    ----------
+    name : of the claim, and of the file.
+    folder : where `<folder>/<name>.json` is written, with every measured value in full; $NCUTILS_LEDGERS unless given;
+        without either no file is written.
+
+    In every check `evidence` says where the measured number comes from: "exact" (solver or closed form),
     "trained" (a trained UFM) or "network". Trained values differ between processors in their last
     digits, so the table shows only the bound they were checked against; so it does for residuals
-    and gaps of any origin. Every measured value goes in full to `<folder>/<name>.json`, `folder`
-    being $NCUTILS_LEDGERS unless given; without either no file is written. A check with `headline=True` is one of
-    the few that the book's front page shows.
+    and gaps of any origin. A check with `headline=True` is one of the few that the book's front page shows.
+    The checks so far are `rows`, a list of dicts. Source: ours.
+
+    >>> from ncutils import Ledger
+    >>> ledger = Ledger("demo")
+    >>> ledger.check("a sum", 0.1 + 0.2, 0.3, atol=1e-9)
+    >>> ledger.check_at_most("a gap", 1e-12, 1e-9)
+    >>> ledger
+    Ledger: demo
+    check  evidence  measured    predicted   tolerance  result
+    a sum  exact     0.30000000  0.30000000  1.0e-09    PASS
+    a gap  exact                 ≤ 1e-09                PASS
     """
 
     def __init__(self, name, folder=None):
@@ -44,6 +69,10 @@ class Ledger:
         at_most : how large that gap may be.
 
         Raises ValueError where it is larger or NaN, or where something has no certificate.
+
+        >>> from ncutils import Ledger, UFM, solve
+        >>> ledger = Ledger("demo")
+        >>> ledger.about("thm-threshold", solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)))
         """
         gaps = [abs(gap) for gap in _certificates(optima)]
         worst = max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap, default=None)
@@ -59,7 +88,17 @@ class Ledger:
             "headline": bool(headline)})
 
     def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact", headline=False):
-        """|measured − predicted| ≤ atol + rtol |predicted|; NaN fails."""
+        """Check that |measured − predicted| ≤ atol + rtol |predicted|; NaN fails.
+
+        `what` is a name for the row; `evidence` and `headline` as in `Ledger`. Raises ValueError unless `measured` and
+        `predicted` are numbers and the tolerances `atol` and `rtol` are finite and ≥ 0.
+
+        >>> from ncutils import Ledger
+        >>> ledger = Ledger("demo")
+        >>> ledger.check("pi", 22 / 7, 3.14159, rtol=1e-3)
+        >>> ledger.rows[0]["passed"]
+        True
+        """
         for name, value in (("atol", atol), ("rtol", rtol)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} = {value!r}: must be a finite number >= 0")
@@ -69,23 +108,46 @@ class Ledger:
         self._add(what, evidence, "=", measured, predicted, tolerance, passed, headline)
 
     def check_at_most(self, what, measured, bound, evidence="exact", headline=False):
-        """measured ≤ bound; NaN fails."""
+        """Check that measured ≤ bound; NaN fails.
+
+        `what`, `evidence` and `headline` as in `check`. Raises ValueError unless `measured` and `bound` are numbers.
+
+        >>> from ncutils import Ledger
+        >>> Ledger("demo").check_at_most("gap", measured=1e-12, bound=1e-9)
+        """
         measured, bound = _number("measured", measured), _number("bound", bound)
         self._add(what, evidence, "<=", measured, bound, None, measured <= bound, headline)
 
     def check_at_least(self, what, measured, bound, evidence="exact", headline=False):
-        """measured ≥ bound; NaN fails."""
+        """Check that measured ≥ bound; NaN fails. Arguments and the ValueError as in `check_at_most`.
+
+        >>> from ncutils import Ledger
+        >>> Ledger("demo").check_at_least("accuracy", measured=0.97, bound=0.9, evidence="network")
+        """
         measured, bound = _number("measured", measured), _number("bound", bound)
         self._add(what, evidence, ">=", measured, bound, None, measured >= bound, headline)
 
     def check_true(self, what, fact, evidence="exact", headline=False):
-        """A fact that is true or not."""
+        """Check a fact that is true or not. `what`, `evidence` and `headline` as in `check`.
+
+        Raises ValueError unless `fact` is True or False.
+
+        >>> from ncutils import Ledger
+        >>> Ledger("demo").check_true("the rank is 5", fact=2 + 3 == 5)
+        """
         if not isinstance(fact, bool) and type(fact).__name__ not in ("bool", "bool_"):
             raise ValueError(f"fact = {fact!r}: must be True or False")
         self._add(what, evidence, "true", bool(fact), None, None, fact, headline)
 
     def table(self):
-        """Header and rows of strings, as shown: no digit of a trained model."""
+        """Header and rows of strings, as shown: no digit of a trained model.
+
+        >>> from ncutils import Ledger
+        >>> ledger = Ledger("demo")
+        >>> ledger.check_at_most("loss", 0.1234, 0.2, evidence="trained")
+        >>> ledger.table()[1]
+        [['loss', 'trained', '', '≤ 0.2', '', 'PASS']]
+        """
         rows = []
         for row in self.rows:
             relation, tolerance = row["relation"], row["tolerance"]
@@ -116,22 +178,42 @@ class Ledger:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
         return "\n".join([f"Ledger: {self.name}", *lines])
 
+    def record(self):
+        """What `save` writes: name and rows, NaN and infinite numbers as text.
+
+        >>> from ncutils import Ledger
+        >>> Ledger("demo").record()
+        {'ledger': 'demo', 'rows': []}
+        """
+        finite = lambda value: value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        return {"ledger": self.name, "rows": [{key: finite(value) for key, value in row.items()} for row in self.rows]}
+
     def save(self):
-        """Write the JSON file, whole or not at all; nothing where there is no folder."""
+        """Write the JSON file, whole or not at all; nothing where there is no folder.
+
+        >>> import os, tempfile
+        >>> from ncutils import Ledger
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Ledger("demo", folder).save()
+        ...     os.listdir(folder)
+        ['demo.json']
+        """
         if self.folder is None:
             return
-        folder = Path(self.folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        finite = lambda value: value if not isinstance(value, float) or math.isfinite(value) else str(value)
-        rows = [{key: finite(value) for key, value in row.items()} for row in self.rows]
-        text = json.dumps({"ledger": self.name, "rows": rows}, indent=1, ensure_ascii=False) + "\n"
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, folder / f"{self.name}.json")
+        text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+        write(Path(self.folder) / f"{self.name}.json", text.encode())
 
     def show(self):
-        """Display the whole table, write the JSON file, then raise LedgerError if a row failed."""
+        """Display the whole table, write the JSON file, then raise `LedgerError` if a row failed or there is none.
+
+        >>> from ncutils import Ledger
+        >>> ledger = Ledger("demo")
+        >>> ledger.check_true("one is less than two", 1 < 2)
+        >>> ledger.show()
+        Ledger: demo
+        check                 evidence  measured  predicted  tolerance  result
+        one is less than two  exact                                     PASS
+        """
         try:
             from IPython.display import display
         except ImportError:

@@ -4,9 +4,7 @@ import copy
 import hashlib
 import io
 import math
-import os
 import sys
-import threading
 import time
 import warnings
 from dataclasses import replace
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from .convex import FEATURES
 from .device import pick_device
+from .files import write
 from .recipes import RECIPES
 from .train import Trained, geometric_grid, problems, solutions
 from .ufm import array_of, choice, positive, real_array, whole
@@ -114,6 +113,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     member = lambda name: torch.tensor([getattr(u, name) for u in ufms], dtype=torch.float32, device=device)
     lam_w, lam_h, lam_b = member("lam_w"), member("lam_h"), member("lam_b")
     has_bias = torch.isfinite(lam_b).float()
+    class_weights = torch.tensor(np.stack([u.weights for u in ufms]), dtype=torch.float32, device=device)  # (E, K)
     lam_b = torch.where(torch.isfinite(lam_b), lam_b, 0.0)
 
     copies, W, b = _starts(model, way, K, seeds, E)
@@ -180,7 +180,9 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
                 H = net.forward(x[batch], own=batch.ndim == 2)  # (E, B, d)
             H = H.float()
             logits = H @ W.mT + (b * has_bias[:, None])[:, None, :]  # (E, B, K)
-            loss = nn.functional.cross_entropy(logits.mT, y[batch].expand(E, -1), reduction="none").mean(1)
+            true = y[batch].expand(E, -1)  # (E, B)
+            loss = nn.functional.cross_entropy(logits.mT, true, reduction="none")
+            loss = (class_weights.gather(1, true) * loss).mean(1)
             penalty = (lam_w * (W**2).sum((1, 2)) + lam_h * N / batch.shape[-1] * (H**2).sum((1, 2))) / 2
             value = loss + ease * penalty + ease_b / 2 * lam_b * (b**2).sum(1)
             optimizer.zero_grad(set_to_none=True)
@@ -354,14 +356,10 @@ STATE = ("run", "epoch", "seconds", "network", "W", "b", "optimizer", "orders", 
 
 
 def _save(path, state):
-    """Write a checkpoint, whole or not at all: it takes its name once it is on the disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")  # another may write the same
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Write a checkpoint, whole or not at all."""
+    content = io.BytesIO()  # torch.save into a file on a full disk raises an error that names neither
+    torch.save(state, content)
+    write(path, content.getbuffer())
 
 
 def _load(path, run):

@@ -121,7 +121,7 @@ class Iterate:
 
     def __init__(self, blocks, Term, C, bias):
         at = Smooth(blocks, C, bias, most=1)  # more would not raise the order of convergence
-        safe = 2 * blocks.N  # 1 over the global Lipschitz constant
+        safe = 2 * blocks.per.min()  # 1 over the global Lipschitz constant
         t = max(1 / at.lipschitz, safe)
         while True:
             self.term = Term(blocks, C - t * at.gradient, t)
@@ -176,7 +176,7 @@ def preconditioner(smooth, term):
     C is the term's curvature and H the second derivative at fixed bias: each alone is inverted at once, C in the basis of
     singular vectors, H column by column. α is of the size of most eigenvalues of H. Source: ours, a symmetric form of the
     alternating-direction method of Peaceman and Rachford (1955)."""
-    alpha = math.exp(np.log(np.maximum(smooth.p, 1e-300)).mean()) / smooth.blocks.N
+    alpha = math.exp(np.log(np.maximum(smooth.p, 1e-300) / smooth.blocks.per).mean())
     inverse = smooth.shifted_inverse(alpha)
 
     def apply(D):

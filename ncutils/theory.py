@@ -14,21 +14,34 @@ from .ufm import UFM, cosines_from_gram, positive, real_array, whole
 
 
 class Phase(Enum):
-    """What happens to two groups of classes at the global optimum."""
+    """What happens to two groups of classes at the global optimum.
 
-    DISTINCT = "distinct"  # all class means differ
-    MINORITY_COLLAPSE = "minority collapse"  # minority means are one vector
-    MINORITY_VANISHES = "minority vanishes"  # minority means are zero
-    TRIVIAL = "trivial"  # all class means are zero
+    Source: the paper (the first two), ours (the others).
+
+    >>> from ncutils import Phase
+    >>> [phase.value for phase in Phase]
+    ['distinct', 'minority collapse', 'minority vanishes', 'trivial']
+    """
+
+    DISTINCT = "distinct"  #: all class means differ
+    MINORITY_COLLAPSE = "minority collapse"  #: minority means are one vector
+    MINORITY_VANISHES = "minority vanishes"  #: minority means are zero
+    TRIVIAL = "trivial"  #: all class means are zero
 
 
 @dataclass(frozen=True)
 class GroupPhases:
     """Phases of any number of groups of equal class size.
 
-    collapsed : {class size n: whether its classes, two at least, are one vector}.
+    collapsed : {class size n: whether its classes, two at least, are one vector}; the keys are those of `UFM.groups`.
     rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not collapsed
         contributes K_g − 1; the group means at most one less than the number of groups.
+
+    Source: ours, from the optimality conditions.
+
+    >>> from ncutils import UFM, theory
+    >>> theory.phase(UFM.from_lam_z([900, 900, 400, 400, 100, 100], lam_z=0.009))
+    GroupPhases(collapsed={900: False, 400: True, 100: True}, rank=(1, 3))
     """
 
     collapsed: dict
@@ -51,10 +64,16 @@ def _two_groups(k_a, k_b, n_a, n_b):
 
 
 def minority_threshold(n_b):
-    """λ_Z N = sqrt(n_B), from which on the classes of size n_B, two at least, are one vector.
+    r"""The level λ_Z N from which on the classes of size n_B, `n_b`, two at least, are one vector.
 
-    Source: the paper's minority-collapse theorem; with or without bias and for any number of groups
-    it follows from the optimality condition (1 − p_kk + p_lk) sqrt(n_B)/N ≤ λ_Z within the group.
+    .. math:: \lambda_Z N = \sqrt{n_B}
+
+    Raises ValueError unless n_b > 0. Source: the paper's minority-collapse theorem; with or without bias and for any
+    number of groups it follows from the optimality condition (1 − p_kk + p_lk) sqrt(n_B)/N ≤ λ_Z within the group.
+
+    >>> from ncutils import theory
+    >>> theory.minority_threshold(100)
+    10.0
     """
     return math.sqrt(positive("n_b", n_b))
 
@@ -84,13 +103,18 @@ def _probabilities(k_a, k_b, a, beta):
 
 
 def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
-    """v = λ_Z N from which on the minority means are zero.
+    r"""The level v = λ_Z N from which on the minority means are zero.
 
-    v solves K (K_B n_A p_x² + K_A n_B p_y²) = v², where p_x is the probability that a majority sample
-    gives to one minority class and p_y that a minority sample gives to one majority class. There
-    z_B = 0 and majority logits are a (e_k − 1/K_A) on A; a solves 1 − p_d + p_o = v/sqrt(n_A), and the
+    .. math:: K (K_B n_A p_x^2 + K_A n_B p_y^2) = v^2
+
+    Here p_x is the probability that a majority sample gives to one minority class and p_y that a minority sample
+    gives to one majority class. There z_B = 0 and majority logits are a (e_k − 1/K_A) on A; a solves 1 − p_d + p_o = v/sqrt(n_A), and the
     bias λ_b b_A = K_B (n_A p_x − n_B p_y)/N, K_A b_A + K_B b_B = 0. Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0.
     Source: ours, from the optimality conditions.
+
+    >>> from ncutils import theory
+    >>> round(theory.vanishing_threshold(5, 5, 500, 100), 4), round(theory.vanishing_threshold(5, 5, 500, 100, lam_b=0.02), 4)
+    (13.8159, 11.9498)
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
     lam_b = positive("lam_b", lam_b, infinite=True)
@@ -112,9 +136,17 @@ def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
 
 
 def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
-    """λ_Z N from which on Z = 0: sqrt(n_A), or the vanishing threshold where K_A = 1.
+    r"""The level λ_Z N from which on Z = 0: sqrt(n_A), or the vanishing threshold where K_A = 1.
 
-    Without bias and K_A = 1 that is sqrt((K_B n_A + K_A n_B)/K). Source: ours, from ‖G‖_2 ≤ λ_Z at Z = 0.
+    .. math:: \lambda_Z N = \sqrt{n_A} \text{ for } K_A \ge 2, \qquad
+              \lambda_Z N = \sqrt{(K_B n_A + K_A n_B)/K} \text{ for } K_A = 1 \text{ without bias}
+
+    `k_a`, `k_b`, `n_a`, `n_b`, `lam_b` and the ValueError as in `vanishing_threshold`. Source: ours, from ‖G‖_2 ≤ λ_Z
+    at Z = 0.
+
+    >>> from ncutils import theory
+    >>> theory.trivial_threshold(5, 5, 400, 100)
+    20.0
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
     lam_b = positive("lam_b", lam_b, infinite=True)
@@ -124,14 +156,22 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
 
 
 def phase(ufm):
-    """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number.
+    """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number, or with class weights.
 
-    Source: the paper (minority collapse) and ours (the other two lines, and more than two groups).
+    Classes of size n and weight w, two at least, are one vector from λ_Z N = w sqrt(n) on: with weights the optimality
+    condition within a group is w (1 − p_kk + p_lk) sqrt(n)/N ≤ λ_Z.
+
+    Raises ValueError where `ufm` is no UFM. Source: the paper (minority collapse) and ours (the other two lines, and
+    more than two groups).
+
+    >>> from ncutils import UFM, theory
+    >>> theory.phase(UFM.from_lam_z([500] * 5 + [100] * 5, lam_z=0.0036))
+    <Phase.MINORITY_COLLAPSE: 'minority collapse'>
     """
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
     level = ufm.lam_z * ufm.num_samples * (1 + 1e-12)  # on a line up to rounding is on it
-    if len(ufm.groups) == 2:
+    if len(ufm.groups) == 2 and not ufm.class_weights:
         (n_a, in_a), (n_b, in_b) = ufm.groups.items()
         sizes = len(in_a), len(in_b), n_a, n_b
         if level >= trivial_threshold(*sizes, ufm.lam_b):
@@ -141,13 +181,24 @@ def phase(ufm):
         if len(in_b) > 1 and level >= minority_threshold(n_b):
             return Phase.MINORITY_COLLAPSE
         return Phase.DISTINCT
-    collapsed = {n: level >= minority_threshold(n) for n, members in ufm.groups.items() if len(members) > 1}
-    within = sum(len(ufm.groups[n]) - 1 for n, flag in collapsed.items() if not flag)
+    collapsed = {
+        kind: bool(level >= ufm.weights[members[0]] * minority_threshold(ufm.sizes[members[0]]))
+        for kind, members in ufm.groups.items() if len(members) > 1}
+    within = sum(len(ufm.groups[kind]) - 1 for kind, flag in collapsed.items() if not flag)
     return GroupPhases(collapsed, (within, within + len(ufm.groups) - 1))
 
 
 def simplex_etf(num_classes):
-    """Cosines (K, K) of a simplex equiangular tight frame: 1 and −1/(K−1), the balanced optimum."""
+    """Cosines (K, K) of a simplex equiangular tight frame of K = `num_classes` vectors: 1 and −1/(K−1), the balanced optimum.
+
+    Raises ValueError unless K ≥ 2. Source: Papyan, Han and Donoho (2020).
+
+    >>> from ncutils import theory
+    >>> theory.simplex_etf(3)
+    array([[ 1. , -0.5, -0.5],
+           [-0.5,  1. , -0.5],
+           [-0.5, -0.5,  1. ]])
+    """
     K = whole("num_classes", num_classes, 2)
     return (K * np.eye(K) - 1) / (K - 1)
 
@@ -156,7 +207,13 @@ def seli(class_sizes):
     """Cosines (K, K) of features and of classifiers in the SELI geometry of the given class sizes.
 
     With (I − 11ᵀ/K) D^{1/2} = U Σ Vᵀ, features have Gram D^{-1/2} V Σ Vᵀ D^{-1/2}, classifiers U Σ Uᵀ.
-    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers. Source: Thrampoulidis et al., Imbalance Trouble, NeurIPS 2022.
+    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers. Source: Thrampoulidis et al., Imbalance
+    Trouble, NeurIPS 2022.
+
+    >>> from ncutils import theory
+    >>> features, classifiers = theory.seli([200] * 5 + [100] * 5)
+    >>> print(features[0, 1].round(6), classifiers[0, 1].round(6))
+    -0.092335 -0.127901
     """
     n = UFM.from_lam_z(class_sizes, 1.0).sizes
     K = len(n)
@@ -167,11 +224,17 @@ def seli(class_sizes):
 
 
 def relu_vanishing_threshold(n_k, num_classes):
-    """λ_Z N = sqrt(n_k (1 − 1/K)) from which on the features of a class of size n_k are zero, where features
-    are nonnegative (ReLU) and there is no bias.
+    r"""The level λ_Z N from which on the features of a class of size `n_k` are zero, where features
+    are nonnegative (ReLU) and there is no bias; K is `num_classes`.
+
+    .. math:: \lambda_Z N = \sqrt{n_k (1 - 1/K)}
 
     Whatever the other class sizes: classes do not interact, and none merges with another before.
     Raises ValueError unless n_k > 0 and K ≥ 2. Source: from `relu_logits`.
+
+    >>> from ncutils import theory
+    >>> round(theory.relu_vanishing_threshold(100, 10), 4)
+    9.4868
     """
     n_k, K = positive("n_k", n_k), whole("num_classes", num_classes, 2)
     return math.sqrt(n_k * (1 - 1 / K))
@@ -186,6 +249,11 @@ def relu_logits(class_sizes, lam_z):
     Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0. Source: the
     optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0; that class means are orthogonal
     is a theorem of Dang et al., ICML 2024.
+
+    >>> from ncutils import theory
+    >>> theory.relu_logits([20, 10], lam_z=0.005).round(4)
+    array([[ 1.8588, -1.6804],
+           [-1.8588,  1.6804]])
     """
     ufm = UFM.from_lam_z(class_sizes, lam_z)
     K = ufm.num_classes
@@ -199,6 +267,10 @@ def limit_logits(k_a, k_b, n_a, n_b, c):
 
     `limit_logits_log`, which has the formula, at n_a, n_b: floats up to 1e300.
     Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0 and c > 0.
+
+    >>> from ncutils import theory
+    >>> theory.limit_logits(2, 2, 2e6, 1e6, c=0.1)[:, 0].round(2)
+    array([ 8.18, -2.93, -2.62, -2.62])
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
     return limit_logits_log(k_a, k_b, max(math.log(n_a) - math.log(n_b), 0.0), math.log(n_b), c)
@@ -212,6 +284,11 @@ def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
     ½ ln n_B − ln((c − K_A q)/K_B) in B. Columns sum to zero.
     Raises ValueError unless k_a, k_b ≥ 1, log_ratio ≥ 0 and log_n_b are finite and c > 0.
     Source: ours; the paper shows that the limit is an ETF, without a rate.
+
+    >>> import math
+    >>> from ncutils import theory
+    >>> theory.limit_logits_log(2, 2, math.log(2), 1000.0, c=0.1)[:, 0].round(2)
+    array([ 378.  , -126.21, -125.89, -125.89])
     """
     k_a, k_b, c = whole("k_a", k_a, 1), whole("k_b", k_b, 1), positive("c", c)
     log_ratio, log_n_b = _finite("log_ratio", log_ratio), _finite("log_n_b", log_n_b)
@@ -239,7 +316,12 @@ def deviation_constants(k_a, k_b, r, c):
     """Limits of (cos + 1/(K−1)) · ln n_B for the columns of Z, n_B → ∞: {"A": …, "B": …, "AB": …}.
 
     With Z = ½ ln(n_B) (I − 11ᵀ/K) + S + o(1), first order in 1/ln n_B. A group of one class has no
-    angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Source: ours.
+    angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Raises ValueError unless k_a, k_b ≥ 1, r ≥ 1
+    and c > 0. Source: ours.
+
+    >>> from ncutils import theory
+    >>> {group: round(value, 4) for group, value in theory.deviation_constants(5, 5, r=2, c=0.1).items()}
+    {'A': -0.7701, 'B': 0.9166, 'AB': -0.0586}
     """
     if positive("r", r) < 1:
         raise ValueError(f"r = {r}: must be n_A/n_B >= 1")

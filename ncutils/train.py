@@ -119,6 +119,7 @@ def ufm_objective(ufm, W, H, b, labels):
     logits = W @ H + b[:, None]
     peak = logits.max(axis=0)
     loss = np.log(np.exp(logits - peak).sum(axis=0)) + peak - logits[labels, np.arange(len(labels))]
+    loss = ufm.weights[labels] * loss
     bias = 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * (b**2).sum()
     return float(loss.mean() + ufm.lam_w / 2 * (W**2).sum() + ufm.lam_h / 2 * (H**2).sum() + bias)
 
@@ -179,18 +180,19 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
 
     # Shorter members are padded with samples of weight 0, whose features start at 0 and stay there.
     sizes = [ufm.num_samples for ufm in ufms]
-    target = np.zeros((E, K, max(sizes)))
+    target, weight = np.zeros((E, K, max(sizes))), np.zeros((E, 1, max(sizes)))
     for e, ufm in enumerate(ufms):
         target[e, ufm.labels, np.arange(sizes[e])] = 1.0
+        weight[e, 0, : sizes[e]] = ufm.weights[ufm.labels] / sizes[e]
     to_device = lambda values: torch.as_tensor(values, dtype=torch.float64, device=device)
     column = lambda values: to_device(values)[:, None, None]
-    Y = to_device(target)  # (E, K, N)
-    weight = Y.sum(1, keepdim=True) / column(sizes)  # (E, 1, N)
+    Y, weight = to_device(target), to_device(weight)  # (E, K, N), (E, 1, N)
     lam = column([ufm.lam_z for ufm in ufms])
     has_bias = column([not math.isinf(ufm.lam_b) for ufm in ufms])
     lam_b = column([ufm.lam_b if math.isfinite(ufm.lam_b) else 0.0 for ufm in ufms])
     # b = unit · b̃ gives b about the curvature that W̃ and H̃ have
-    unit = has_bias * column([max(ufm.class_sizes) ** 0.25 / ufm.num_samples**0.5 for ufm in ufms])
+    steepest = column([(ufm.weights * np.sqrt(ufm.sizes)).max() for ufm in ufms])
+    unit = has_bias * (steepest / column(sizes)).sqrt()
 
     def objective(point, slope=False):
         """Values (E,), and gradients in (W̃, H̃, b̃) if asked for."""
@@ -223,7 +225,7 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     labels = [ufm.labels for ufm in ufms]
     start = finish(x)[1]
     before, momentum = x, torch.zeros_like(lam)
-    step = 2 * column(sizes) / column([math.sqrt(max(ufm.class_sizes)) for ufm in ufms])
+    step = 2 * column(sizes) / steepest
     history, grid = [], set(geometric_grid(iterations))
     optimum, lowest = column([s.objective for s in exact]), column([s.objective - s.gap for s in exact])
     t = torch.ones_like(lam)

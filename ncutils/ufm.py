@@ -2,42 +2,68 @@
 
 import math
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 
 
+LARGEST_ENTRY = 1e150  # of an array: the squares of larger numbers overflow
+LARGEST_ARRAY = 2**28  # numbers, 2 GiB
+
+
+def real_number(value):
+    """`value` as a float if it is one real number that a float can hold, else None: text, truth values and arrays are none."""
+    if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (OverflowError, ValueError):  # a signalling NaN is the ValueError
+            return None
+    array = array_of(value, "iuf")  # of no dimension, as scalars of NumPy and torch are
+    return float(array) if array is not None and array.ndim == 0 else None
+
+
+def shown(value):
+    """`value` for a message; whole numbers of thousands of digits, which Python does not print, as what they are."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"{type(value).__name__} too long to print"
+
+
 def positive(name, value, infinite=False):
     """`value` as a float if it is a positive number (finite unless `infinite`), else ValueError."""
-    allowed = "a positive number" + (" or math.inf" if infinite else ", finite")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} = {value!r}: must be {allowed}") from None
-    if isinstance(value, (bool, np.bool_, str)) or not number > 0 or (math.isinf(number) and not infinite):
-        raise ValueError(f"{name} = {value!r}: must be {allowed}")
+    number = real_number(value)
+    if number is None or not number > 0 or (math.isinf(number) and not infinite):
+        allowed = "a positive number" + (" or math.inf" if infinite else ", finite")
+        raise ValueError(f"{name} = {shown(value)}: must be {allowed}")
     return number
 
 
 def whole(name, value, at_least):
-    """`value` as an int if it is a whole number ≥ `at_least`, else ValueError."""
-    try:
-        number = float(value)
-        valid = not isinstance(value, (bool, np.bool_, str)) and number == int(number) and number >= at_least
-    except (TypeError, ValueError, OverflowError):
-        valid = False
-    if not valid:
-        raise ValueError(f"{name} = {value!r}: must be a whole number >= {at_least}")
+    """`value` as an int if it is a whole number ≥ `at_least` that a float can hold, else ValueError."""
+    number = real_number(value)
+    if number is None or not math.isfinite(number) or value != int(value) or value < at_least:
+        raise ValueError(f"{name} = {shown(value)}: must be a whole number >= {at_least}")
     return int(value)
 
 
+def room(name, value, entries):
+    """`value`, if the array of so many `entries` that it asks for fits into 2 GiB, else ValueError."""
+    if entries > LARGEST_ARRAY:
+        raise ValueError(f"{name} = {value}: asks for an array of {float(entries):.2g} numbers, must be at most {LARGEST_ARRAY:.2g}")
+    return value
+
+
 def array_of(values, kinds):
-    """`values` as an array if its type is one of these NumPy kinds, else None."""
+    """`values` as an array if its type is one of these NumPy kinds and no value is masked, else None."""
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError):
+    except Exception:  # an object that converts itself may raise anything
         return None
-    return array if array.dtype.kind in kinds else None
+    return array if array.dtype.kind in kinds and not np.ma.is_masked(values) else None
 
 
 def real_array(name, values, ndim):
@@ -45,26 +71,68 @@ def real_array(name, values, ndim):
     array = array_of(values, "biuf")
     if array is None:
         raise ValueError(f"{name}: must be an array of real numbers with {ndim} dimensions")
-    array = array.astype(np.float64)
+    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite, and refused
+        array = array.astype(np.float64)
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"{name} has shape {array.shape}: must have {ndim} dimensions and no empty one")
-    if not np.isfinite(array).all():
+    largest = np.abs(array).max()
+    if not np.isfinite(largest):
         raise ValueError(f"{name} holds NaN or infinite values: all must be finite")
+    if largest > LARGEST_ENTRY:
+        raise ValueError(f"{name} holds numbers as large as {largest:.2g}: must be at most {LARGEST_ENTRY:g}")
     return array
+
+
+def scaled(array):
+    """`array` times the power of 2 that makes its largest entry about 1, without rounding: then no square underflows."""
+    return np.ldexp(array, -np.frexp(np.abs(array).max())[1])
+
+
+def class_labels(labels, count, classes=None):
+    """`labels` as an int64 array of `count` class indices ≥ 0, below `classes` if given, else ValueError."""
+    array = array_of(labels, "biufcmMOSUV")
+    if array is None or array.shape != (count,) or array.dtype.kind not in "iu":
+        kind = "is no array" if array is None else f"has shape {array.shape} and type {array.dtype}"
+        raise ValueError(f"labels {kind}: must be {count} whole numbers, one for each sample")
+    if array.min() < 0:
+        raise ValueError(f"labels holds {array.min()}: must be class indices >= 0")
+    if array.max() >= (classes or 2**63):
+        raise ValueError(f"labels holds {array.max()}: must be class indices below {classes or 2**63}")
+    return array.astype(np.int64)
 
 
 def choice(name, value, allowed):
     """`value` if it is one of `allowed`, else ValueError."""
-    if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+    if not isinstance(value, str | Real | None) or value not in allowed:
+        raise ValueError(f"{name} = {shown(value)}: must be one of {', '.join(map(repr, allowed))}")
     return value
+
+
+LARGEST_WEIGHT = 1e6  # of a class, and 1 over the smallest; the solvers have been tried that far
+
+
+def _class_weights(values, count):
+    """`values` as a tuple of `count` positive numbers, None if they are all 1, else ValueError."""
+    if values is None:
+        return None
+    try:
+        weights = tuple(values)
+    except TypeError:
+        weights = ()
+    if isinstance(values, (str, bytes, dict)) or len(weights) != count:
+        raise ValueError(f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None")
+    weights = tuple(positive(f"class_weights[{k}]", w) for k, w in enumerate(weights))
+    for k, w in enumerate(weights):
+        if not 1 / LARGEST_WEIGHT <= w <= LARGEST_WEIGHT:
+            raise ValueError(f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}")
+    return None if set(weights) == {1.0} else weights
 
 
 @dataclass(frozen=True)
 class UFM:
     r"""The unconstrained feature model with cross-entropy loss on K classes.
 
-    .. math:: \min_{W, H, b} \frac1N \sum_{k=1}^K \sum_{i=1}^{n_k} \mathrm{CE}(W h_{k,i} + b, k)
+    .. math:: \min_{W, H, b} \frac1N \sum_{k=1}^K w_k \sum_{i=1}^{n_k} \mathrm{CE}(W h_{k,i} + b, k)
               + \frac{\lambda_W}{2} \|W\|_F^2 + \frac{\lambda_H}{2} \|H\|_F^2
               + \frac{\lambda_b}{2} \|b\|^2
 
@@ -76,36 +144,43 @@ class UFM:
     class_sizes : K ≥ 2 positive whole numbers, the numbers of samples n_k.
     lam_w, lam_h : λ_W, λ_H > 0, penalties on W and H.
     lam_b : λ_b > 0, penalty on b; `math.inf` means no bias.
+    class_weights : K numbers w_k from 1e-6 to 1e6, weights of the losses; None means 1 each, and ones are stored as None.
+        They are taken as they are: PyTorch's `CrossEntropyLoss(weight=w)` divides by Σ w_k n_k instead of N, which are
+        the weights w_k N / Σ_l w_l n_l here.
 
     Raises ValueError, naming argument and value, where one is not allowed.
 
     Source: Hong and Ling, arXiv:2309.09725. Their code writes the
-    penalties without the factors 1/2.
+    penalties without the factors 1/2. The class weights are ours.
     """
 
     class_sizes: tuple
     lam_w: float
     lam_h: float
     lam_b: float = math.inf
+    class_weights: tuple | None = None
 
     def __post_init__(self):
         try:
             sizes = tuple(self.class_sizes)
         except TypeError:
             sizes = ()
-        if len(sizes) < 2:
-            raise ValueError(f"class_sizes = {self.class_sizes!r}: must be at least 2 whole numbers")
+        if len(sizes) < 2 or isinstance(self.class_sizes, (str, bytes, dict, set)):
+            raise ValueError(f"class_sizes = {shown(self.class_sizes)}: must be at least 2 whole numbers")
         sizes = tuple(whole(f"class_sizes[{k}]", n, 1) for k, n in enumerate(sizes))
+        if real_number(sum(sizes)) is None:
+            raise ValueError("class_sizes: their sum must be a number that a float can hold, below 1.8e308")
         object.__setattr__(self, "class_sizes", sizes)
         object.__setattr__(self, "lam_w", positive("lam_w", self.lam_w))
         object.__setattr__(self, "lam_h", positive("lam_h", self.lam_h))
         object.__setattr__(self, "lam_b", positive("lam_b", self.lam_b, infinite=True))
+        object.__setattr__(self, "class_weights", _class_weights(self.class_weights, len(sizes)))
 
     @classmethod
-    def from_lam_z(cls, class_sizes, lam_z, lam_b=math.inf, balance=1.0):
+    def from_lam_z(cls, class_sizes, lam_z, lam_b=math.inf, balance=1.0, class_weights=None):
         """The UFM with λ_W = λ_Z · balance and λ_H = λ_Z / balance, so that sqrt(λ_W λ_H) = λ_Z."""
         lam_z, balance = positive("lam_z", lam_z), positive("balance", balance)
-        return cls(class_sizes, lam_z * balance, lam_z / balance, lam_b)
+        return cls(class_sizes, lam_z * balance, lam_z / balance, lam_b, class_weights)
 
     @property
     def num_classes(self):
@@ -124,6 +199,13 @@ class UFM:
         sizes.flags.writeable = False
         return sizes
 
+    @cached_property
+    def weights(self):
+        """The class weights w_k as a float array (K,), 1 each where there are none."""
+        weights = np.array(self.class_weights or (1.0,) * self.num_classes)
+        weights.flags.writeable = False
+        return weights
+
     @property
     def lam_z(self):
         """λ_Z = sqrt(λ_W λ_H), the only combination of λ_W and λ_H that Z and b depend on."""
@@ -132,8 +214,13 @@ class UFM:
 
     @cached_property
     def groups(self):
-        """Classes of equal size: {n: array of class indices}, largest n first."""
-        return {n: np.flatnonzero(self.sizes == n) for n in sorted(set(self.class_sizes), reverse=True)}
+        """Classes of equal size: {n: array of class indices}, largest n first; with class weights, classes of equal size
+        and weight: {(n, w): array of class indices}."""
+        kinds = self.class_sizes if self.class_weights is None else list(zip(self.class_sizes, self.class_weights))
+        found = {kind: [] for kind in sorted(set(kinds), reverse=True)}
+        for k, kind in enumerate(kinds):
+            found[kind].append(k)
+        return {kind: np.array(members) for kind, members in found.items()}
 
     @property
     def labels(self):

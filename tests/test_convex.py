@@ -68,6 +68,8 @@ PEERS = {  # K ≤ 10: seconds together
     "collapse": UFM.from_lam_z([50] * 3 + [10] * 3, .02, .02),
     "trivial": UFM.from_lam_z([10] * 3, .5, .1),
     "paper": two(5, 500, 100, .0039, .02),
+    "weights": UFM.from_lam_z([20] * 3 + [5] * 2, .02, .02, class_weights=[1] * 3 + [4] * 2),
+    "a weight for each class": UFM.from_lam_z([30, 10, 10, 4], .03, class_weights=[.5, 2, 1, 7]),
 }
 SOLVERS = {
     "CLARABEL": dict(tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11),
@@ -79,7 +81,8 @@ def by_cvxpy(ufm, solver):
     """Value, Z and b of (CVX), as CVXPY finds them."""
     K, N, biased = ufm.num_classes, ufm.num_samples, math.isfinite(ufm.lam_b)
     Z, b = cp.Variable((K, K)), cp.Variable(K) if biased else np.zeros(K)
-    loss = sum(n / N * (cp.log_sum_exp(Z[:, k] + b) - Z[k, k] - b[k]) for k, n in enumerate(ufm.class_sizes))
+    shares = ufm.sizes * np.array(ufm.class_weights or 1) / N
+    loss = sum(share * (cp.log_sum_exp(Z[:, k] + b) - Z[k, k] - b[k]) for k, share in enumerate(shares))
     objective = loss + ufm.lam_z * cp.normNuc(Z @ np.diag(np.sqrt(ufm.class_sizes)))
     if biased:
         objective += ufm.lam_b / 2 * cp.sum_squares(b)
@@ -368,6 +371,61 @@ def test_tiny_losses_keep_all_their_digits(margin):
     loss, gradient = convex.cross_entropy(margin * np.eye(3))
     assert loss == pytest.approx([math.log1p(2 * math.exp(-margin))] * 3, rel=1e-13, abs=0)
     assert np.diag(gradient) == pytest.approx([-2 * math.exp(-margin)] * 3, rel=1e-12, abs=0)
+
+
+# Class weights ------------------------------------------------------------------------------------
+
+
+@st.composite
+def weighted(draw):
+    """Problems of up to five groups with class weights; classes of equal size may differ in theirs."""
+    counts = draw(st.lists(st.integers(1, 3), min_size=2, max_size=5))
+    sizes = np.repeat([draw(st.integers(1, 1000)) for _ in counts], counts)
+    weights = np.repeat([draw(st.floats(0.01, 100)) for _ in counts], counts)
+    highest = (weights * np.sqrt(sizes)).max() / sizes.sum()
+    return UFM.from_lam_z(
+        sizes, draw(st.floats(0.001, 1.2)) * highest, draw(st.sampled_from([INF, 5.0, 0.02])), class_weights=weights)
+
+
+@given(weighted())
+def test_weighted_problems_are_certified_by_the_dual_without_blocks(ufm):
+    for features in ("linear", "relu"):
+        found = solve(ufm, features)
+        assert found.objective == pytest.approx(convex.objective(ufm, found.logits, found.bias, features), rel=1e-12)
+        assert found.certified or features == "relu"
+        assert np.abs(found.logits.sum(axis=0)).max() <= 1e-12 * max(1, np.abs(found.logits).max())
+    exact = solve(ufm, tol=1e-13)
+    assert dual_bound(ufm, exact.logits, exact.bias, exact.rank) == pytest.approx(exact.objective, rel=1e-6)
+
+
+@given(weighted())
+def test_weighted_groups_collapse_where_the_optimality_condition_says(ufm):
+    predicted, found = theory.phase(ufm), solve(ufm).phase
+    assert found.collapsed == predicted.collapsed
+    assert predicted.rank[0] <= found.rank[0] <= predicted.rank[1]
+
+
+@pytest.mark.parametrize("features", ["linear", "relu"])
+def test_equal_weights_are_penalties_that_are_smaller(features):
+    """min 3 loss + penalties is 3 min loss + penalties / 3."""
+    sizes = [40, 40, 10, 10, 10]
+    heavy = solve(UFM.from_lam_z(sizes, .03, .06, class_weights=[3] * 5), features, tol=1e-13)
+    light = solve(UFM.from_lam_z(sizes, .01, .02), features, tol=1e-13)
+    assert heavy.logits == pytest.approx(light.logits, abs=1e-9)
+    assert heavy.bias == pytest.approx(light.bias, abs=1e-9)
+    assert heavy.objective == pytest.approx(3 * light.objective, rel=1e-13)
+
+
+def test_weights_of_one_change_no_digit():
+    plain, ones = (solve(UFM.from_lam_z([9, 9, 4], .05, .02, class_weights=w)) for w in (None, [1.0, 1, 1]))
+    assert (plain.logits == ones.logits).all() and plain.objective == ones.objective
+
+
+def test_weights_of_many_classes_are_certified():
+    """A group a class, more than are handled by matrices: with the start from merged groups."""
+    rng = np.random.default_rng(0)
+    ufm = UFM.from_lam_z(rng.permutation(np.arange(10, 90)), 2e-4, .02, class_weights=rng.uniform(.2, 5, 80))
+    assert solve(ufm, tol=1e-12).certified
 
 
 # Nonnegative features -----------------------------------------------------------------------------

@@ -92,6 +92,48 @@ def test_the_result_is_a_critical_point_by_automatic_differentiation():
     assert metrics.balance_residual(trained.classifiers[0], trained.features[0], SMALL) < 1e-6
 
 
+def test_class_weights_multiply_the_losses_of_their_classes():
+    """The optimum is that of the weighted convex program; the objective, by PyTorch's own weighted loss, which divides by the
+    sum of the weights, and its gradient, say so."""
+    weighted = UFM.from_lam_z([8, 8, 3, 3], 0.04, 0.02, balance=4, class_weights=[1, 1, 3, 3])
+    trained = train_ufm([SMALL, weighted], dim=5, iterations=300, device="cpu")
+    assert trained.gaps.max() < 1e-9 and trained.gaps.min() > -1e-13
+    assert np.abs(trained.logits(1) - weighted_optimum(weighted)).max() < 1e-3  # measured 1e-5
+    point = trained.classifiers[1], trained.features[1], trained.biases[1]
+    W, H, b = (torch.tensor(array, requires_grad=True) for array in point)
+    w, labels = torch.tensor([1.0, 1, 3, 3], dtype=torch.float64), torch.as_tensor(trained.labels[1])
+    loss = nn.functional.cross_entropy((W @ H).T + b, labels, weight=w) * w[labels].sum() / len(labels)
+    penalties = ((weighted.lam_w, W), (weighted.lam_h, H), (weighted.lam_b, b))
+    value = loss + sum(lam / 2 * part.square().sum() for lam, part in penalties)
+    value.backward()
+    assert value.item() == pytest.approx(trained.objectives[1], rel=1e-13)
+    for part in (W, H, b):
+        assert part.grad.abs().max() < 1e-6
+    assert metrics.nc1(trained.features[1], trained.labels[1]) < 1e-7
+
+
+def weighted_optimum(ufm):
+    """Z at the minimum of the convex program, found by L-BFGS on W, H̄ and b as they are posed, from many starts."""
+    n, w, K = torch.tensor(ufm.sizes), torch.tensor(ufm.weights), ufm.num_classes
+    best = (math.inf, None)
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+        W, M, b = parts = draw(K, K), draw(K, K), draw(K)
+        optimizer = torch.optim.LBFGS(parts, max_iter=2000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe")
+
+        def value():
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy((W @ M).T + b, torch.arange(K), reduction="none")
+            total = (w * n * loss).sum() / n.sum() + (ufm.lam_w * (W**2).sum() + ufm.lam_h * (n * M**2).sum() + ufm.lam_b * (b**2).sum()) / 2
+            total.backward()
+            return total
+
+        optimizer.step(value)
+        best = min(best, (value().item(), (W @ M).detach().numpy()), key=lambda pair: pair[0])
+    return best[1]
+
+
 def test_a_repeated_problem_gets_another_start_and_the_same_end():
     trained = train_ufm([SMALL, SMALL], dim=5, device="cpu")
     assert np.abs(trained.start[0] - trained.start[1]).max() > 0.1

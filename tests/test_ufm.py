@@ -43,6 +43,34 @@ def test_groups_are_ordered_from_large_to_small_wherever_their_classes_are():
     assert [(n, members.tolist()) for n, members in groups.items()] == [(9, [3]), (7, [1]), (3, [0, 2])]
 
 
+def test_weights_of_one_are_none_and_others_make_groups_of_their_own():
+    plain = UFM([3, 7, 3], 1, 1)
+    assert UFM([3, 7, 3], 1, 1, class_weights=[1, 1.0, np.float32(1)]) == plain
+    assert plain.class_weights is None and plain.weights.tolist() == [1, 1, 1]
+    weighted = UFM([3, 7, 3, 3], 1, 1, class_weights=np.array([2, 1, .5, 2]))
+    assert weighted.class_weights == (2, 1, .5, 2) and weighted.weights.tolist() == [2, 1, .5, 2]
+    groups = [(kind, members.tolist()) for kind, members in weighted.groups.items()]
+    assert groups == [((7, 1), [1]), ((3, 2), [0, 3]), ((3, .5), [2])]
+    assert len({plain, weighted}) == 2
+    with pytest.raises(ValueError, match="read-only"):
+        weighted.weights[0] = 5
+
+
+@pytest.mark.parametrize("weights, message", [
+    ([1, 2], r"class_weights = \[1, 2\]: must be 3 positive numbers"),
+    (2.0, r"class_weights = 2\.0: must be 3 positive numbers"),
+    ("123", r"class_weights = '123': must be 3 positive numbers"),
+    ([1, 0, 1], r"class_weights\[1\] = 0: must be a positive number"),
+    ([1, 1, NAN], r"class_weights\[2\] = nan: must be a positive number"),
+    ([1, 1, INF], r"class_weights\[2\] = inf: must be a positive number"),
+    ([1, 1, 1e7], r"class_weights\[2\] = 10000000\.0: must be between 1e-06 and 1e\+06"),
+    ([1e-7, 1, 1], r"class_weights\[0\] = 1e-07: must be between 1e-06 and 1e\+06"),
+])
+def test_weights_that_are_none_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        UFM([3, 7, 3], 1, 1, class_weights=weights)
+
+
 def test_numpy_whole_floats_and_tuples_name_the_same_problem():
     problems = {UFM(sizes, 1, 1) for sizes in ([4, 2], (4.0, 2.0), np.array([4, 2]), np.array([4, 2], np.uint8))}
     assert len(problems) == 1
