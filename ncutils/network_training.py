@@ -4,6 +4,7 @@ import copy
 import hashlib
 import io
 import math
+import os
 import sys
 import time
 import warnings
@@ -20,11 +21,18 @@ from .device import pick_device
 from .files import write
 from .recipes import RECIPES
 from .train import Trained, geometric_grid, problems, solutions
-from .ufm import array_of, choice, positive, real_array, whole
+from .ufm import array_of, choice, class_labels, positive, real_array, real_number, shown, whole
 
 
 class Diverged(FloatingPointError):
-    """All networks of an ensemble have diverged; `members` is {member: message}."""
+    """All networks of an ensemble have diverged; `members` is {member: message}, message naming epoch and objective.
+
+    Raised by `train_network`.
+
+    >>> from ncutils.network_training import Diverged
+    >>> str(Diverged({0: "training diverged in epoch 3"}))
+    'training diverged in epoch 3'
+    """
 
     def __init__(self, members):
         super().__init__(members)
@@ -35,7 +43,12 @@ class Diverged(FloatingPointError):
 
 
 class OtherRun(ValueError):
-    """A checkpoint is of another run: its settings, images or network differ."""
+    """A checkpoint is of another run: its settings, images or network differ. Raised by `train_network`.
+
+    >>> from ncutils.network_training import OtherRun
+    >>> issubclass(OtherRun, ValueError)
+    True
+    """
 
 
 def uses_bfloat16(device):
@@ -57,33 +70,44 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     ----------
     model : a module from images (N, C, H, W) to features (N, d), with an attribute `dim` = d ≥ K. It is copied and
         initialised anew for each member, not changed.
-    images : (N, C, H, W), real numbers or uint8.   labels : (N,), with n_k of class k.
+    images : (N, C, H, W), real numbers or uint8.
+    labels : (N,), with n_k of class k.
     ufms : a UFM or a list of them, all with the class sizes of `labels`.
     epochs, batch_size : each step takes the mean over its batch, so samples of a smaller last one count more in it, as in
         the authors' code.
     lr : largest learning rate; None means that of the recipe.
     seed : of the initial weights and the order of images. A number: members differ in their initial weights and
         share the order. A list (E,): member e is what it would be alone with seed[e], up to rounding.
-    device : None means CUDA if present, else CPU.   progress : bar on stderr; None means if a terminal.
+    device : None means CUDA if present, else CPU.
+    progress : bar on stderr; None means if a terminal.
     features : the kind of the model's features, "linear" or "relu", that is, which exact optimum it is compared
         with; None means what model.features says, or "linear" if it does not: a bound for every model.
     recipe : "fast", Adam with warm-up and cosine, or "authors", SGD with momentum and their steps (`recipes`).
     weight_decay : of the weights of the network, not of W and b, whose penalties the UFM names.
-    amp : bfloat16 in the network while it trains; None means on a GPU that has it.   compiled : compile the network by torch.compile.
-    checkpoint : file to go on from where it exists, and to write every `checkpoint_seconds` at the end of an epoch.
+    amp : bfloat16 in the network while it trains; None means on a GPU that has it.
+    compiled : compile the network by torch.compile.
+    checkpoint, checkpoint_seconds : file to go on from where it exists, and to write at the end of an epoch once that many
+        seconds have passed since the last time.
     record : epochs to record; None means a geometric grid.
 
     Returns `Trained`; its history has "epoch", "seconds" (of training, since its start, checkpoints included), "peak_mib"
     (of the GPU's memory, or the process's) and arrays (E,) of all `Trained.measures`, "gap" being that of `features`. A
     member that diverges is named in a warning and in `diverged`, has NaN from then on, and the others go on; if all do,
-    Diverged, a FloatingPointError. Raises ValueError where an argument is not allowed, before any work.
+    `Diverged`, a FloatingPointError. Raises ValueError where an argument is not allowed, before any work, and
+    `OtherRun` where the checkpoint is not of this run. Source: ours; recipe "authors" after the paper's code.
+
+    >>> from ncutils import MLP, UFM, load_images, train_network
+    >>> images, labels = load_images("digits", class_sizes=[20, 20, 10])
+    >>> ufm = UFM.from_lam_z([20, 20, 10], lam_z=0.01)
+    >>> model = MLP((1, 8, 8), widths=(16,), dim=4)
+    >>> trained = train_network(model, images, labels, ufm, epochs=20, progress=False)
+    >>> trained.gaps.shape, bool(trained.gaps[0] > 0)  # the exact optimum is a bound
+    ((1,), True)
     """
     ufms = problems(ufms)
     images = _checked_images(images)
-    labels = np.asarray(labels)
     K, N, E = ufms[0].num_classes, len(images), len(ufms)
-    if labels.shape != (N,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ValueError(f"labels has shape {labels.shape} and type {labels.dtype}: must be {N} class indices")
+    labels = class_labels(labels, N, K)
     sizes = tuple(np.bincount(labels).tolist())
     for ufm in ufms:
         if sizes != ufm.class_sizes:
@@ -95,13 +119,17 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     way = RECIPES[choice("recipe", recipe, tuple(RECIPES))]
     lr, device = way.lr if lr is None else positive("lr", lr), pick_device(device)
     seeds = _checked_seeds(seed, E)  # of each member, or the one of all
-    weight_decay = 0.0 if weight_decay == 0 else positive("weight_decay", weight_decay)
-    checkpoint_seconds = 0.0 if checkpoint_seconds == 0 else positive("checkpoint_seconds", checkpoint_seconds)
+    weight_decay = 0.0 if real_number(weight_decay) == 0 else positive("weight_decay", weight_decay)
+    checkpoint_seconds = 0.0 if real_number(checkpoint_seconds) == 0 else positive("checkpoint_seconds", checkpoint_seconds)
+    choice("warm_start", warm_start, (False, True)), choice("progress", progress, (None, False, True))
+    choice("compiled", compiled, (False, True)), choice("amp", amp, (None, False, True))
     if record is None:
         record = geometric_grid(epochs)
     elif not hasattr(record, "__iter__"):
-        raise ValueError(f"record = {record!r}: must be a list of epochs, or None")
+        raise ValueError(f"record = {shown(record)}: must be a list of epochs, or None")
     grid = {whole("record", epoch, 1) for epoch in record} | {epochs}
+    if not isinstance(checkpoint, (str, os.PathLike, type(None))):
+        raise ValueError(f"checkpoint = {shown(checkpoint)}: must be a file, or None")
     if checkpoint is not None and Path(checkpoint).is_dir():
         raise ValueError(f"checkpoint = {str(checkpoint)!r}: is a folder, must be a file")
     amp = uses_bfloat16(device) if amp is None else bool(amp)
@@ -172,7 +200,7 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
         drawn = {s: torch.randperm(N, generator=generator) for s, generator in orders.items()}
         order = (drawn[seeds[0]] if len(drawn) == 1 else torch.stack([drawn[s] for s in seeds])).to(device)
         epoch_loss = torch.zeros(E, device=device)
-        for step, batch in enumerate(order.split(batch_size, -1), start=1):  # (B,), or (E, B): an order a member
+        for step, batch in enumerate(order.split(min(batch_size, N), -1), start=1):  # (B,), or (E, B): an order a member
             rate = lr * way.rate(epoch + step / batches, epochs, warm_start)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -286,7 +314,7 @@ def _checked_model(model, images, K, features):
     try:
         with torch.no_grad():
             shape = tuple(copy.deepcopy(model).cpu().float().eval()(torch.zeros(1, *images.shape[1:])).shape)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # a module of the user's may raise anything
         raise ValueError(f"images has shape {images.shape}, which model does not take: {error}") from None
     if shape != (1, dim):
         raise ValueError(f"model gives features of shape {shape} for one image: must be {(1, dim)}, as model.dim says")
@@ -296,10 +324,14 @@ def _checked_model(model, images, K, features):
 def _checked_seeds(seed, E):
     """A number, of all members together, or a list (E,) of their own."""
     if not isinstance(seed, (list, tuple, range)):
-        return [whole("seed", seed, 0)]
-    if len(seed) != E:
-        raise ValueError(f"seed = {seed!r}: must be a whole number >= 0, or a list of {E}, one for each UFM")
-    return [whole(f"seed[{e}]", s, 0) for e, s in enumerate(seed)]
+        seeds = [whole("seed", seed, 0)]
+    elif len(seed) != E:
+        raise ValueError(f"seed = {shown(seed)}: must be a whole number >= 0, or a list of {E}, one for each UFM")
+    else:
+        seeds = [whole(f"seed[{e}]", s, 0) for e, s in enumerate(seed)]
+    if max(seeds) >= 2**64:
+        raise ValueError(f"seed = {max(seeds)}: must be below 2**64, as torch has it")
+    return seeds
 
 
 def _starts(model, way, K, seeds, E):

@@ -9,7 +9,6 @@ from numbers import Real
 
 import numpy as np
 
-
 LARGEST_ENTRY = 1e150  # of an array: the squares of larger numbers overflow
 LARGEST_ARRAY = 2**28  # numbers, 2 GiB
 
@@ -53,7 +52,7 @@ def whole(name, value, at_least):
 def room(name, value, entries):
     """`value`, if the array of so many `entries` that it asks for fits into 2 GiB, else ValueError."""
     if entries > LARGEST_ARRAY:
-        raise ValueError(f"{name} = {value}: asks for an array of {float(entries):.2g} numbers, must be at most {LARGEST_ARRAY:.2g}")
+        raise ValueError(f"{name} = {value}: asks for an array of more than {LARGEST_ARRAY} numbers, 2 GiB")
     return value
 
 
@@ -93,7 +92,7 @@ def class_labels(labels, count, classes=None):
     array = array_of(labels, "biufcmMOSUV")
     if array is None or array.shape != (count,) or array.dtype.kind not in "iu":
         kind = "is no array" if array is None else f"has shape {array.shape} and type {array.dtype}"
-        raise ValueError(f"labels {kind}: must be {count} whole numbers, one for each sample")
+        raise ValueError(f"labels {kind}: must be {count} class indices, one for each sample")
     if array.min() < 0:
         raise ValueError(f"labels holds {array.min()}: must be class indices >= 0")
     if array.max() >= (classes or 2**63):
@@ -103,7 +102,7 @@ def class_labels(labels, count, classes=None):
 
 def choice(name, value, allowed):
     """`value` if it is one of `allowed`, else ValueError."""
-    if not isinstance(value, str | Real | None) or value not in allowed:
+    if not isinstance(value, str | Real | np.bool_ | None) or value not in allowed:
         raise ValueError(f"{name} = {shown(value)}: must be one of {', '.join(map(repr, allowed))}")
     return value
 
@@ -112,20 +111,20 @@ LARGEST_WEIGHT = 1e6  # of a class, and 1 over the smallest; the solvers have be
 
 
 def _class_weights(values, count):
-    """`values` as a tuple of `count` positive numbers, None if they are all 1, else ValueError."""
+    """`values` as a tuple of `count` allowed weights, None if it is None, else ValueError."""
     if values is None:
         return None
     try:
         weights = tuple(values)
     except TypeError:
         weights = ()
-    if isinstance(values, (str, bytes, dict)) or len(weights) != count:
+    if isinstance(values, (str, bytes, dict, set)) or len(weights) != count:
         raise ValueError(f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None")
     weights = tuple(positive(f"class_weights[{k}]", w) for k, w in enumerate(weights))
     for k, w in enumerate(weights):
         if not 1 / LARGEST_WEIGHT <= w <= LARGEST_WEIGHT:
             raise ValueError(f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}")
-    return None if set(weights) == {1.0} else weights
+    return weights
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class UFM:
     class_sizes : K ≥ 2 positive whole numbers, the numbers of samples n_k.
     lam_w, lam_h : λ_W, λ_H > 0, penalties on W and H.
     lam_b : λ_b > 0, penalty on b; `math.inf` means no bias.
-    class_weights : K numbers w_k from 1e-6 to 1e6, weights of the losses; None means 1 each, and ones are stored as None.
+    class_weights : K numbers w_k from 1e-6 to 1e6, weights of the losses; None means 1 each.
         They are taken as they are: PyTorch's `CrossEntropyLoss(weight=w)` divides by Σ w_k n_k instead of N, which are
         the weights w_k N / Σ_l w_l n_l here.
 
@@ -152,6 +151,15 @@ class UFM:
 
     Source: Hong and Ling, arXiv:2309.09725. Their code writes the
     penalties without the factors 1/2. The class weights are ours.
+
+    >>> from ncutils import UFM
+    >>> ufm = UFM([2, 2, 1], lam_w=0.04, lam_h=0.01, lam_b=0.02)
+    >>> ufm.num_classes, ufm.num_samples, round(ufm.lam_z, 4)
+    (3, 5, 0.02)
+    >>> ufm.sizes, ufm.weights, ufm.labels
+    (array([2., 2., 1.]), array([1., 1., 1.]), array([0, 0, 1, 1, 2]))
+    >>> ufm.groups
+    {2: array([0, 1]), 1: array([2])}
     """
 
     class_sizes: tuple
@@ -178,18 +186,26 @@ class UFM:
 
     @classmethod
     def from_lam_z(cls, class_sizes, lam_z, lam_b=math.inf, balance=1.0, class_weights=None):
-        """The UFM with λ_W = λ_Z · balance and λ_H = λ_Z / balance, so that sqrt(λ_W λ_H) = λ_Z."""
+        """The UFM with λ_W = λ_Z · balance and λ_H = λ_Z / balance, so that sqrt(λ_W λ_H) = λ_Z.
+
+        `class_sizes`, `lam_b` and `class_weights` as in `UFM`. Raises ValueError, too, unless `lam_z` and `balance` are
+        positive and finite. Source: ours.
+
+        >>> from ncutils import UFM
+        >>> UFM.from_lam_z([5, 3], lam_z=0.5, balance=2.0)
+        UFM(class_sizes=(5, 3), lam_w=1.0, lam_h=0.25, lam_b=inf, class_weights=None)
+        """
         lam_z, balance = positive("lam_z", lam_z), positive("balance", balance)
         return cls(class_sizes, lam_z * balance, lam_z / balance, lam_b, class_weights)
 
     @property
     def num_classes(self):
-        """K."""
+        """K, the number of classes."""
         return len(self.class_sizes)
 
     @cached_property
     def num_samples(self):
-        """N = Σ n_k."""
+        """N = Σ n_k, the number of samples."""
         return sum(self.class_sizes)
 
     @cached_property
@@ -224,8 +240,16 @@ class UFM:
 
     @property
     def labels(self):
-        """Class index of each sample (N,), class after class."""
+        """Class index of each sample (N,), class after class. ValueError for so many samples that they fill 2 GiB."""
+        room("class_sizes", self.class_sizes, self.num_samples)
         return np.repeat(np.arange(self.num_classes), self.class_sizes)
+
+
+def problem(ufm):
+    """`ufm` if it is a UFM, else ValueError."""
+    if not isinstance(ufm, UFM):
+        raise ValueError(f"ufm = {shown(ufm)}: must be a UFM")
+    return ufm
 
 
 ZERO = 1e-9  # a vector shorter than this fraction of the longest has no direction

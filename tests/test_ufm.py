@@ -43,10 +43,10 @@ def test_groups_are_ordered_from_large_to_small_wherever_their_classes_are():
     assert [(n, members.tolist()) for n, members in groups.items()] == [(9, [3]), (7, [1]), (3, [0, 2])]
 
 
-def test_weights_of_one_are_none_and_others_make_groups_of_their_own():
+def test_class_weights_make_groups_of_their_own():
     plain = UFM([3, 7, 3], 1, 1)
-    assert UFM([3, 7, 3], 1, 1, class_weights=[1, 1.0, np.float32(1)]) == plain
     assert plain.class_weights is None and plain.weights.tolist() == [1, 1, 1]
+    assert list(UFM([3, 7, 3], 1, 1, class_weights=[1, 1, 1]).groups) == [(7, 1), (3, 1)]  # as with any other weights
     weighted = UFM([3, 7, 3, 3], 1, 1, class_weights=np.array([2, 1, .5, 2]))
     assert weighted.class_weights == (2, 1, .5, 2) and weighted.weights.tolist() == [2, 1, .5, 2]
     groups = [(kind, members.tolist()) for kind, members in weighted.groups.items()]
