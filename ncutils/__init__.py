@@ -1,6 +1,9 @@
 """Companion to Hong and Ling, arXiv:2309.09725: exact optima, trained models, checked claims."""
 
-from . import figures, metrics, theory
+from importlib import import_module
+
+from . import metrics, theory
+from .claims import check
 from .convex import Solution, dual_bound, solve
 from .data import load_images
 from .ledger import Ledger
@@ -12,6 +15,12 @@ from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
 from .ufm import UFM
 
 __all__ = [
-    "MLP", "UFM", "Ledger", "Phase", "Solution", "Trained", "TwoGroups", "dual_bound", "figures", "load_images",
+    "MLP", "UFM", "Ledger", "Phase", "Solution", "Trained", "TwoGroups", "check", "dual_bound", "figures", "load_images",
     "metrics", "solve", "solve_two_groups", "solve_two_groups_log", "theory", "train_network", "train_ufm", "ufm_objective",
 ]
+
+
+def __getattr__(name):
+    if name == "figures":  # only when asked for: seaborn takes a second to import
+        return import_module(".figures", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

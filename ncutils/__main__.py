@@ -1,18 +1,24 @@
-"""The command line: python -m ncutils paper FIGURE trains the networks of one of the paper's figures."""
+"""The command line: check a claim for class sizes of your own, or train the networks of one of the paper's figures."""
 
 import argparse
+import json
+import re
 import sys
 
+from .claims import CLAIMS, CLASSES, check
 from .device import pick_device
 from .experiments import DATA, EXPERIMENTS, FIGURES, Plan, estimate, read, run
 from .networks import NETWORKS
 from .recipes import RECIPES
+from .ufm import UFM, positive, whole
 
 
 def parser():
     """The options, with what they mean and what they are unless given."""
-    top = argparse.ArgumentParser(prog="python -m ncutils", description=__doc__.splitlines()[0])
-    paper = top.add_subparsers(dest="command", required=True).add_parser(
+    top = argparse.ArgumentParser(prog="python -m ncutils", description=__doc__.removeprefix("The command line: ").capitalize())
+    commands = top.add_subparsers(dest="command", required=True)
+    _add_check(commands)
+    paper = commands.add_parser(
         "paper", help="the paper's experiments with networks",
         description="Train the networks of one of the paper's figures and compare them with the exact optimum. What is "
         "finished is kept: the same command goes on where it was stopped. 'list' shows the figures, their settings and cost.")
@@ -41,6 +47,84 @@ def parser():
     return top
 
 
+def _add_check(commands):
+    """The options of `check`. They are read as text, so that a refusal is one line that names the option."""
+    add = commands.add_parser(
+        "check", help="a claim, for class sizes of your own", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Check a claim for class sizes and penalties of your own: what the theory predicts, the exact optimum with its\n"
+        "certificate, and PASS or FAIL. Nothing is written. Exit status: 0 all checks passed, 1 one failed, 2 bad input.",
+        epilog="collapse, angles, threshold, diminishing are the paper's claims (a) to (d); all means these four. relu is about\n"
+        "nonnegative features, beyond the paper; with a bias its certificate may stay open, and the check then fails.\n\n"
+        "example: python -m ncutils check threshold --class-sizes 500x5,100x5 --lam-z 0.003 --lam-b 0.02").add_argument
+    add("claim", metavar="CLAIM", help=f"{', '.join(CLAIMS)} or all")
+    add("--class-sizes", required=True, metavar="SIZES",
+        help="samples of each class: 500x5,100x5 (5 classes of 500, 5 of 100) or 5000,3000,1000")
+    add("--lam-z", metavar="X", help="penalty lambda_Z = sqrt(lambda_W lambda_H)")
+    add("--lam-w", metavar="X", help="penalty lambda_W; with --lam-h in place of --lam-z")
+    add("--lam-h", metavar="X", help="penalty lambda_H")
+    add("--lam-b", default="inf", metavar="X", help="penalty on the bias (default: no bias)")
+    add("--class-weights", metavar="WEIGHTS", help="weights of the classes in the loss, written as the sizes: 1x5,4x5 (default: 1 each)")
+    add("--seed", default="0", metavar="S", help="start of the UFM that collapse and angles train (default: 0)")
+    add("--json", action="store_true", help="print JSON instead, with every number in full")
+
+
+def _number(option, text, convert=positive, **allowed):
+    """The number that an option's text means, else ValueError."""
+    try:
+        text = float(text)
+    except ValueError:
+        pass  # convert refuses it, as text
+    return convert(option, text, **allowed)
+
+
+def _classes(option, text, number):
+    """One number a class: '500x5,100x5' or '5000,3000,1000'."""
+    values = []
+    for part in map(str.strip, text.split(",")):
+        match = re.fullmatch("([^x]+)(?:x([1-9][0-9]{0,8}))?", part)
+        if not match:
+            raise ValueError(f"{option} {part!r}: must be a number, or a number x how many classes, as in 500x5,100x5")
+        values += [number(option, match[1])] * min(int(match[2] or 1), CLASSES + 1)
+        if len(values) > CLASSES:
+            raise ValueError(f"{option} = {text!r}: must be at most {CLASSES} classes")
+    return values
+
+
+def ufm_of(arguments):
+    """The `UFM` that the options of `check` describe, else ValueError."""
+    sizes = _classes("--class-sizes", arguments.class_sizes, lambda option, text: _number(option, text, whole, at_least=1))
+    if len(sizes) < 2:
+        raise ValueError(f"--class-sizes = {arguments.class_sizes!r}: must be at least 2 classes")
+    weights = arguments.class_weights and _classes("--class-weights", arguments.class_weights, _number)
+    if weights and len(weights) != len(sizes):
+        raise ValueError(f"--class-weights = {arguments.class_weights!r}: must be {len(sizes)} weights, one a class, not {len(weights)}")
+    given = [name for name in ("lam_z", "lam_w", "lam_h") if getattr(arguments, name) is not None]
+    if given not in (["lam_z"], ["lam_w", "lam_h"]):
+        had = ", ".join("--" + name.replace("_", "-") for name in given) or "neither"
+        raise ValueError(f"penalties: must be either --lam-z, or both --lam-w and --lam-h; {had} given")
+    lam = {name: _number("--" + name.replace("_", "-"), getattr(arguments, name)) for name in given}
+    make = UFM.from_lam_z if given == ["lam_z"] else UFM
+    return make(sizes, **lam, lam_b=_number("--lam-b", arguments.lam_b, infinite=True), class_weights=weights)
+
+
+def say(text):
+    """Print, with ? for what the terminal's encoding lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
+
+
+def run_check(arguments):
+    """The command `check`. Returns the exit status."""
+    try:
+        seed = _number("--seed", arguments.seed, whole, at_least=0)
+        report = check(arguments.claim, ufm_of(arguments), seed)
+    except ValueError as error:
+        print(f"python -m ncutils check: {error}", file=sys.stderr)
+        return 2
+    say(json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False) if arguments.json else repr(report))
+    return 0 if report.passed else 1
+
+
 def listing():
     """The table of figures: settings, trainings a seed, passes of an image through a network."""
     lines = ["figure      k_a  settings                                                       networks  epochs  passes of an image"]
@@ -50,7 +134,8 @@ def listing():
             passes = sum(experiment.ufm(k_a, value).num_samples for value in values) * experiment.epochs
             names = ", ".join(shown[k_a]) or f"{next(iter(experiment.figures))} --ka {k_a}"
             settings = f"{experiment.x} {' '.join(f'{value:g}' for value in values)}"
-            lines.append(f"{names:11s} {k_a or '-':>3}  {settings:62s} {len(values):8d}  {experiment.epochs:6d}  {passes / 1e6:9.0f} million")
+            lines.append(f"{names:11s} {k_a or '-':>3}  {settings:62s} {len(values):8d}  {experiment.epochs:6d}  "
+                         f"{passes / 1e6:9.0f} million")
     return "\n".join([*lines, "", "Epochs and passes are the authors'; --recipe fast takes 150 epochs. One seed. Time: --dry-run."])
 
 
@@ -86,8 +171,11 @@ def dry_run(plan):
 
 
 def main(words=None):
-    """Run a command line. Returns the exit status: 0, 1 if a setting diverged, 2 if it was refused, 130 if interrupted."""
+    """Run a command line. Returns the exit status: 0, 1 if a check failed or a setting diverged, 2 if it was refused, 130 if
+    interrupted."""
     arguments = parser().parse_args(words)
+    if arguments.command == "check":
+        return run_check(arguments)
     if arguments.figure == "list":
         print(listing())
         return 0

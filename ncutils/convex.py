@@ -32,7 +32,7 @@ from .blocks import Blocks
 from .metrics import balance_residual
 from .newton import Columns, Nuclear, minimise
 from .theory import GroupPhases, Phase
-from .ufm import UFM, choice, cosines_from_gram, positive, real_array, whole
+from .ufm import UFM, choice, cosines_from_gram, positive, problem, real_array, room, whole
 
 FEATURES = ("linear", "relu")
 LARGEST = 1e100  # ratios of numbers beyond it may overflow
@@ -200,6 +200,7 @@ class Solution:
 
     def _in_dimension(self, dim, factor):
         dim = whole("dim", dim, at_least=self.ufm.num_classes)
+        room("dim", dim, dim * self.ufm.num_classes)
         return np.pad(factor, ((0, dim - len(factor)), (0, 0)))  # the first coordinates
 
     def class_means(self, dim):
@@ -215,7 +216,7 @@ class Solution:
                [-1.191,  2.115, -0.986],
                [-0.924, -0.924,  1.971]])
         """
-        scale = (self.ufm.lam_w / self.ufm.lam_h) ** 0.25
+        scale = self.ufm.lam_w**0.25 / self.ufm.lam_h**0.25  # their ratio may overflow
         return scale * self._in_dimension(dim, self._factors[1]) / np.sqrt(self.ufm.sizes)
 
     def classifier(self, dim):
@@ -225,7 +226,7 @@ class Solution:
         >>> solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)).classifier(dim=5).shape
         (3, 5)
         """
-        return (self.ufm.lam_h / self.ufm.lam_w) ** 0.25 * self._in_dimension(dim, self._factors[0].T).T
+        return self.ufm.lam_h**0.25 / self.ufm.lam_w**0.25 * self._in_dimension(dim, self._factors[0].T).T
 
     @property
     def balance_residual(self):
@@ -260,8 +261,7 @@ def objective(ufm, logits, bias, features="linear"):
 
 def _checked_point(ufm, logits, bias):
     """Z and b as float arrays of the right shapes, else ValueError."""
-    if not isinstance(ufm, UFM):
-        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
+    problem(ufm)
     logits, bias = real_array("logits", logits, 2), real_array("bias", bias, 1)
     K = ufm.num_classes
     if logits.shape != (K, K) or bias.shape != (K,):
@@ -313,9 +313,9 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     >>> from ncutils import UFM, dual_bound, solve
     >>> ufm = UFM.from_lam_z([20, 20, 10], lam_z=0.01)
     >>> exact = solve(ufm)
-    >>> bound = dual_bound(ufm, 0.99 * exact.logits, exact.bias, rank=exact.rank)
-    >>> print(bound < exact.objective, bound.round(3), exact.objective.round(3))
-    XXX
+    >>> near = 0.9 * exact.logits
+    >>> print(*(dual_bound(ufm, near, exact.bias, rank).round(4) for rank in (0, exact.rank)))
+    0.3349 0.3372
     """
     logits, bias = _checked_point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
@@ -360,11 +360,13 @@ def _nonnegative_norm(blocks, q):
 def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     r"""The global optimum of (CVX), that is of the UFM; or of (CVX+), for nonnegative features.
 
+    The first is (CVX), the second (CVX+):
+
     .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \|Z D^{1/2}\|_*
-              + \frac{\lambda_b}{2} \|b\|^2 \tag{CVX}
+              + \frac{\lambda_b}{2} \|b\|^2
 
     .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \sum_k \sqrt{n_k} \, \|z_k\|
-              + \frac{\lambda_b}{2} \|b\|^2 \tag{CVX+}
+              + \frac{\lambda_b}{2} \|b\|^2
 
     Here Z = W H̄ (K, K) has the columns z_k, D is diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H); ‖·‖_* is the nuclear norm.
     Classes of equal size and weight are merged into groups, then a proximal Newton method (`ncutils/newton.py`) runs until
@@ -387,8 +389,7 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     >>> print(exact.phase, exact.rank, exact.relative_gap < 1e-10)
     Phase.MINORITY_COLLAPSE 5 True
     """
-    if not isinstance(ufm, UFM):
-        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
+    problem(ufm)
     choice("features", features, FEATURES)
     tol, max_iterations = positive("tol", tol), whole("max_iterations", max_iterations, at_least=1)
     N = float(ufm.num_samples)
@@ -398,9 +399,10 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
         raise ValueError(
             f"class_sizes with N = {N:.3g} and lam_z = {lam:.3g}: N must be at most {LARGEST:.0e} and lam_z at least "
             f"sqrt(max n_k)/N/{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
-    if lam_b < SMALLEST_LAM_B:
+    if lam_b < SMALLEST_LAM_B or LARGEST < lam_b < math.inf:
         raise ValueError(
-            f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias")
+            f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias, and at "
+            f"most {LARGEST:.0e}, or math.inf for no bias")
     lam = min(lam, 2 * math.sqrt(weights**2 @ (ufm.sizes / N) / N))  # above ‖G‖ for any bias: Z = 0, and the penalty is 0
     first = [members[0] for members in ufm.groups.values()]
     counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)

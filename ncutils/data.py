@@ -1,16 +1,15 @@
 """Image data sets, cut to the class sizes that a problem asks for."""
 
-import os
+import io
 import pickle
-import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 
 from . import originals
+from .files import write
 from .originals import ORIGINALS, cache_folder
-from .ufm import UFM, choice, whole
+from .ufm import UFM, choice, room, shown, whole
 
 SIDES = {"mnist5k": 28, "digits": 8, "fashion-mnist": 32, "cifar10": 32}  # images are SIDE × SIDE
 CLASSES = 10  # of each of them
@@ -48,12 +47,10 @@ def _load_cached(name):
         except Exception as error:  # a damaged cache of any kind is made anew
             warnings.warn(f"{path} cannot be read ({error}): parsing {name} again", RuntimeWarning)
     images, labels = SOURCES[name]()
-    try:  # written beside and moved, so that another process never sees half a file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            np.savez(part, images=images, labels=labels)
-            os.replace(part, path)
+    try:
+        content = io.BytesIO()
+        np.savez(content, images=images, labels=labels)
+        write(path, content.getbuffer())
     except OSError as error:
         warnings.warn(f"{name} is not cached: {error}", RuntimeWarning)
     return images, labels
@@ -125,7 +122,11 @@ def _check_set(name, test_images):
 def available(name, test_images=False):
     """How many images of each class `load_images` can take (10,), int64: it reads, or downloads, the whole set.
 
-    Raises ValueError and RuntimeError as `load_images`.
+    `name`, `test_images`, ValueError and RuntimeError as in `load_images`.
+
+    >>> from ncutils import data
+    >>> data.available("digits")
+    array([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
     """
     _check_set(name, test_images)
     return sum(np.bincount(labels, minlength=CLASSES) for _, _, labels in _parts(name, test_images))
@@ -162,16 +163,22 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     dtype : "float32" for levels in [0, 1]; "uint8" for those stored, 0 to 255, with pool = 1 only.
 
     The originals of the last two are looked for in $NCUTILS_DATA, where Debian's package has them, and in the
-    cache, and else downloaded; see `originals`. The batches of CIFAR-10 are used in order: if $NCUTILS_DATA lacks
+    cache, and else downloaded; see `ncutils/originals.py`. The batches of CIFAR-10 are used in order: if $NCUTILS_DATA lacks
     later ones, class sizes that the others allow get the same images (without test images, which then come sooner).
 
     Returns images (N, C, H, W) and labels (N,), int64.
     Raises ValueError naming the argument or the file, the value and what is allowed; RuntimeError if a set is
     neither there nor can be downloaded.
+
+    >>> from ncutils import load_images
+    >>> images, labels = load_images("digits", class_sizes=[3, 2])
+    >>> images.shape, labels.tolist()
+    ((5, 1, 8, 8), [0, 0, 0, 1, 1])
     """
     _check_set(name, test_images)
     sizes = UFM.from_lam_z(class_sizes, 1.0).class_sizes
     seed, pool, side = whole("seed", seed, at_least=0), whole("pool", pool, at_least=1), SIDES[name]
+    room("class_sizes", shown(class_sizes), sum(sizes) * side**2)
     if len(sizes) > CLASSES:
         raise ValueError(f"class_sizes has {len(sizes)} classes: {name} has {CLASSES}")
     if side % pool:

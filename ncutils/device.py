@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
+from .ufm import shown
+
 
 def named_device(device):
     """`device`, None or a name, as None or a torch.device of type cpu or cuda, on this machine or another."""
     if device is None:
         return None
     try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device = {device!r}: must be None, 'cpu' or 'cuda'") from None
+        device = torch.device(device if isinstance(device, (str, torch.device)) else "neither")
+    except RuntimeError:
+        raise ValueError(f"device = {shown(device)}: must be None, 'cpu' or 'cuda'") from None
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or 'cuda'")
     return device

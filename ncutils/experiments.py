@@ -24,6 +24,7 @@ import torch
 
 from .data import available, load_images, shortage
 from .device import named_device, pick_device, processor
+from .files import named, write
 from .network_training import Diverged, OtherRun, train_network, uses_bfloat16
 from .networks import NETWORKS, build
 from .recipes import RECIPES
@@ -262,7 +263,7 @@ def _facts(plan, ufm, together):
         "lam_z": ufm.lam_z, "lam_w": ufm.lam_w, "lam_h": ufm.lam_h, "lam_b": ufm.lam_b, "weight_decay": plan.weight_decay,
         "phase": predicted.value if isinstance(predicted, Phase) else "", "together": together,
         "hardware": hardware(pick_device(plan.device), plan.float32), "versions": versions(),
-        "commit": commit(), "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")}
+        "commit": commit(), "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")}
 
 
 def hardware(device, float32=False):
@@ -343,10 +344,13 @@ class Results:
         """Append a task's rows, the history first: a result is there only once its history is."""
         new = {_key(row) for row in results} - self.finished()
         for path, columns, rows in ((self.history_path, HISTORY, history), (self.path, COLUMNS, results)):
-            with open(path, "a", newline="", encoding="utf-8") as file:
-                file.write("".join(_line(columns, row) for row in rows if _key(row) in new))  # all of a task at once
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with open(path, "a", newline="", encoding="utf-8") as file:
+                    file.write("".join(_line(columns, row) for row in rows if _key(row) in new))  # all of a task at once
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise named(error, path) from None
 
 
 def _key(row):
@@ -371,12 +375,8 @@ def read(path, columns=None):
 
 
 def _replace(path, columns, rows):
-    part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
-        file.write(_line(columns, dict(zip(columns, columns))) + "".join(_line(columns, row) for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    lines = [_line(columns, row) for row in [dict(zip(columns, columns)), *rows]]
+    write(path, "".join(lines).encode())
 
 
 def run(plan, dask=None, progress=None, say=print):

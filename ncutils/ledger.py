@@ -4,12 +4,14 @@ import html
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 from .files import write
-from .ufm import choice
+from .ufm import choice, real_number, shown
 
 EVIDENCE = ("exact", "trained", "network")
+NAME = re.compile(r"[\w .-]{1,60}")
 CERTIFIED = 1e-9  # the largest relative duality gap that the optima behind a row may have, unless it says otherwise
 
 
@@ -32,7 +34,7 @@ class Ledger:
 
     Parameters
     ----------
-    name : of the claim, and of the file.
+    name : of the claim, and of the file: letters, digits, spaces and ._- only.
     folder : where `<folder>/<name>.json` is written, with every measured value in full; $NCUTILS_LEDGERS unless given;
         without either no file is written.
 
@@ -40,7 +42,7 @@ class Ledger:
     "trained" (a trained UFM) or "network". Trained values differ between processors in their last
     digits, so the table shows only the bound they were checked against; so it does for residuals
     and gaps of any origin. A check with `headline=True` is one of the few that the book's front page shows.
-    The checks so far are `rows`, a list of dicts. Source: ours.
+    The checks so far are `rows`, a list of dicts. Raises ValueError where an argument is not allowed. Source: ours.
 
     >>> from ncutils import Ledger
     >>> ledger = Ledger("demo")
@@ -54,6 +56,10 @@ class Ledger:
     """
 
     def __init__(self, name, folder=None):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ValueError(f"name = {shown(name)}: must be a name of a file, 60 letters, digits, spaces and ._- at most")
+        if not isinstance(folder, (str, os.PathLike, type(None))):
+            raise ValueError(f"folder = {shown(folder)}: must be the path of a folder, or None")
         self.name = name
         self.folder = folder if folder is not None else os.environ.get("NCUTILS_LEDGERS")
         self.rows = []
@@ -62,7 +68,9 @@ class Ledger:
     def about(self, theorem, *optima, at_most=CERTIFIED):
         """The checks that follow are about `theorem` and rest on `optima`.
 
-        theorem : label of a theorem or proposition in the book, such as "thm-threshold".
+        Parameters
+        ----------
+        theorem : label of a theorem or proposition in the book, such as "thm-threshold"; None where something is observed only.
         optima : what was solved: Solutions, TwoGroups, trained models (their exact optima), or lists and dicts of these.
             The largest of their relative duality gaps becomes the certificate of the rows; with none, a row
             follows from closed forms alone and has no certificate.
@@ -74,14 +82,21 @@ class Ledger:
         >>> ledger = Ledger("demo")
         >>> ledger.about("thm-threshold", solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)))
         """
-        gaps = [abs(gap) for gap in _certificates(optima)]
+        if theorem is not None:
+            _text("theorem", theorem)
+        at_most = _number("at_most", at_most)
+        try:
+            gaps = [abs(gap) for gap in _certificates(optima)]
+        except RecursionError:
+            raise ValueError("optima hold a list that holds itself: must be solutions, trained models, or lists of these") from None
         worst = max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap, default=None)
         if worst is not None and not worst <= at_most:
             raise ValueError(f"optima have a relative duality gap of {worst!r}: must be at most {at_most!r}")
         self._theorem, self._certificate = theorem, worst
 
     def _add(self, what, evidence, relation, measured, predicted, tolerance, passed, headline):
-        choice("evidence", evidence, EVIDENCE)
+        _text("what", what)
+        choice("evidence", evidence, EVIDENCE), choice("headline", headline, (False, True))
         self.rows.append({
             "what": what, "theorem": self._theorem, "evidence": evidence, "relation": relation, "measured": measured,
             "predicted": predicted, "tolerance": tolerance, "passed": bool(passed), "certificate": self._certificate,
@@ -100,10 +115,10 @@ class Ledger:
         True
         """
         for name, value in (("atol", atol), ("rtol", rtol)):
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name} = {value!r}: must be a finite number >= 0")
+            if not 0 <= (number := _number(name, value)) < math.inf:
+                raise ValueError(f"{name} = {number}: must be a finite number >= 0")
         measured, predicted = _number("measured", measured), _number("predicted", predicted)
-        tolerance = atol + rtol * abs(predicted)
+        tolerance = float(atol) + float(rtol) * abs(predicted)
         passed = abs(measured - predicted) <= tolerance
         self._add(what, evidence, "=", measured, predicted, tolerance, passed, headline)
 
@@ -136,7 +151,7 @@ class Ledger:
         >>> Ledger("demo").check_true("the rank is 5", fact=2 + 3 == 5)
         """
         if not isinstance(fact, bool) and type(fact).__name__ not in ("bool", "bool_"):
-            raise ValueError(f"fact = {fact!r}: must be True or False")
+            raise ValueError(f"fact = {shown(fact)}: must be True or False")
         self._add(what, evidence, "true", bool(fact), None, None, fact, headline)
 
     def table(self):
@@ -232,21 +247,26 @@ class Ledger:
 def _certificates(optima):
     """The relative duality gaps of Solutions, TwoGroups and trained models, however they are nested."""
     for one in optima.values() if isinstance(optima, dict) else optima:
-        if hasattr(one, "relative_gap"):
-            yield float(getattr(one, "worst_gap", one.relative_gap))
-        elif hasattr(one, "exact"):
-            yield from _certificates(one.exact)
-        elif isinstance(one, (dict, list, tuple)):
-            yield from _certificates(one)
+        gap = real_number(getattr(one, "worst_gap", getattr(one, "relative_gap", None)))
+        inside = getattr(one, "exact", one)
+        if gap is not None:
+            yield gap
+        elif isinstance(inside, (dict, list, tuple)):
+            yield from _certificates(inside)
         else:
-            raise ValueError(f"optima hold {one!r}: must be solutions, trained models, or lists or dicts of these")
+            raise ValueError(f"optima hold {shown(one)}: must be solutions, trained models, or lists or dicts of these")
 
 
 def _number(name, value):
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} = {value!r}: must be a number") from None
+    number = real_number(value)
+    if number is None:
+        raise ValueError(f"{name} = {shown(value)}: must be a number")
+    return number
+
+
+def _text(name, value):
+    if not isinstance(value, str):
+        raise ValueError(f"{name} = {shown(value)}: must be text")
 
 
 def _decimals(tolerance, predicted):

@@ -1,31 +1,31 @@
 """Neural-collapse metrics of features, logits and classifiers, in NumPy.
 
-Features are (d, N), logits Z (K, K), classifiers W (K, d). Arrays of another shape, or with NaN where it is not
-allowed, raise ValueError.
+Features are (d, N) or, as class means, (d, K); logits Z (K, K), in nats; classifiers W (K, d). A metric has no unit unless
+one is named; a definition without a source is elementary.
 """
 
 import numpy as np
 
-from .ufm import UFM, cosines_from_gram, real_array, whole
+from .ufm import array_of, array_with_gaps, class_labels, cosines_from_gram, problem, real_array, room, scaled, shown, whole
 
 PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
 
 
 def _features_and_labels(features, labels):
     features = real_array("features", features, 2)
-    labels = np.asarray(labels)
-    if labels.shape != features.shape[1:] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels has shape {labels.shape} and type {labels.dtype}: must be {features.shape[1]} "
-            "whole numbers, one for each column of features")
-    if labels.min() < 0:
-        raise ValueError(f"labels holds {labels.min()}: must be class indices >= 0")
-    return features, labels
+    return features, class_labels(labels, features.shape[1])
 
 
 def class_means(features, labels):
     """Means h̄_k (d, K) of the columns of `features` (d, N) over each class of `labels` (N,), in the
-    order of the class indices that occur."""
+    order of the class indices that occur.
+
+    Raises ValueError where shapes or types are others or `features` has NaN.
+
+    >>> from ncutils import metrics
+    >>> metrics.class_means([[1, 3, 5]], [0, 0, 1])
+    array([[2., 5.]])
+    """
     features, labels = _features_and_labels(features, labels)
     classes, index = np.unique(labels, return_inverse=True)
     one_hot = np.eye(len(classes))[index]  # (N, K)
@@ -33,18 +33,26 @@ def class_means(features, labels):
 
 
 def scatter(features, labels):
-    """Σ_W = (1/N) Σ (h_{k,i} − h̄_k)(·)ᵀ and Σ_B = (1/N) Σ n_k (h̄_k − h̄)(·)ᵀ, each (d, d).
+    r"""Covariance Σ_W within and Σ_B between the classes, each (d, d).
 
-    h̄ is the mean over all samples. Raises ValueError unless `features` is (d, N), `labels` (N,).
-    Source: the authors' code.
+    .. math:: \Sigma_W = \frac1N \sum_{k,i} (h_{k,i} - \bar h_k)(h_{k,i} - \bar h_k)^\top, \quad
+              \Sigma_B = \frac1N \sum_k n_k (\bar h_k - \bar h)(\bar h_k - \bar h)^\top
+
+    h̄ is the mean over all samples. Raises ValueError unless `features` is (d, N) and finite and `labels` holds N
+    class indices ≥ 0. Source: the authors' code.
+
+    >>> from ncutils import metrics
+    >>> metrics.scatter([[1, 3, 5, 7]], [0, 0, 1, 1])
+    (array([[1.]]), array([[4.]]))
     """
+    features, labels = _features_and_labels(features, labels)
+    room("features", f"an array of shape {features.shape}", len(features) ** 2)
     within, between = _deviations(features, labels)
     return within @ within.T, between @ between.T
 
 
 def _deviations(features, labels):
     """Factors of Σ_W and Σ_B: (h_{k,i} − h̄_k)/sqrt(N) as columns (d, N), sqrt(n_k/N) (h̄_k − h̄) as columns (d, K)."""
-    features, labels = _features_and_labels(features, labels)
     means = class_means(features, labels)
     _, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     within = features - means[:, index]
@@ -53,13 +61,21 @@ def _deviations(features, labels):
 
 
 def nc1(features, labels):
-    """tr(Σ_W Σ_B⁺)/K, within-class against between-class variability; 0 is collapse (claim a).
+    r"""Within-class against between-class variability; 0 is collapse (claim a).
 
-    The pseudo-inverse drops singular values below 1e-6 of the largest. `features` (d, N), `labels`
-    (N,). NaN where all class means coincide. Once Σ_B loses rank (minority collapse), nearly lost
-    directions dominate the value: read `trace_ratio` beside it. Source: the authors' code, which cuts
+    .. math:: \mathrm{NC1} = \tfrac1K \, \mathrm{tr}(\Sigma_W \Sigma_B^+)
+
+    The pseudo-inverse drops singular values below 1e-6 of the largest. NaN where all class means coincide. Once
+    Σ_B loses rank (minority collapse), nearly lost directions dominate the value: read `trace_ratio` beside it.
+    `features` (d, N), `labels` (N,) and the ValueError as in `scatter`. Source: the authors' code, which cuts
     the pseudo-inverse at 1e-10; at 1e-6, directions lost to rounding in float32 networks are left out.
+
+    >>> from ncutils import metrics
+    >>> round(metrics.nc1([[1, 3, 5, 7]], [0, 0, 1, 1]), 6)
+    0.125
     """
+    features, labels = _features_and_labels(features, labels)
+    features = scaled(features)
     within, between = _deviations(features, labels)
     if _one_point(features, between):
         return float("nan")
@@ -69,22 +85,39 @@ def nc1(features, labels):
 
 
 def trace_ratio(features, labels):
-    """tr Σ_W / tr Σ_B, collapse without a pseudo-inverse; NaN where all class means coincide."""
+    """tr Σ_W / tr Σ_B, collapse without a pseudo-inverse; NaN where all class means coincide.
+
+    `features` (d, N), `labels` (N,) and the ValueError as in `scatter`. Source: ours.
+
+    >>> from ncutils import metrics
+    >>> round(metrics.trace_ratio([[1, 3, 5, 7]], [0, 0, 1, 1]), 6)
+    0.25
+    """
+    features, labels = _features_and_labels(features, labels)
+    features = scaled(features)
     within, between = _deviations(features, labels)
     return float("nan") if _one_point(features, between) else float((within**2).sum() / (between**2).sum())
 
 
 def _one_point(features, between):
     """Whether the class means differ by no more than rounding."""
-    return not (between**2).sum() > 1e-26 * (np.asarray(features, dtype=np.float64) ** 2).sum(axis=0).mean()
+    return not (between**2).sum() > 1e-26 * (features**2).sum(axis=0).mean()
 
 
 def cosines(matrix):
-    """Cosines (K, K) between the columns of `matrix` (d, K), not centred.
+    r"""Cosines (K, K) between the columns of `matrix` (d, K), not centred.
 
-    A column that is zero (shorter than 1e-9 of the longest) has no direction: NaN there.
+    .. math:: \cos_{kl} = \frac{\langle x_k, x_l \rangle}{\|x_k\| \, \|x_l\|}
+
+    A column that is zero (shorter than 1e-9 of the longest) has no direction: NaN there. Raises ValueError
+    unless `matrix` has two dimensions and is finite.
+
+    >>> from ncutils import metrics
+    >>> metrics.cosines([[1, 1], [0, 1]]).round(4)
+    array([[1.    , 0.7071],
+           [0.7071, 1.    ]])
     """
-    matrix = real_array("matrix", matrix, 2)
+    matrix = scaled(real_array("matrix", matrix, 2))
     return cosines_from_gram(matrix.T @ matrix)
 
 
@@ -92,9 +125,13 @@ def group_means(matrix, k_a):
     """Means of a (K, K) matrix of cosines over different classes, the first `k_a` being the majority A.
 
     Returns {"A": within A, "B": within B, "AB": across}; NaN for a group of one class. By theory each
-    mean is over equal values.
+    mean is over equal values. Raises ValueError unless `matrix` is square and 1 ≤ k_a < K.
+
+    >>> from ncutils import metrics, theory
+    >>> metrics.group_means(theory.simplex_etf(5), k_a=2)
+    {'A': -0.25, 'B': -0.25, 'AB': -0.25}
     """
-    matrix, k_a = _square("matrix", matrix, missing=True), whole("k_a", k_a, at_least=1)
+    matrix, k_a = array_with_gaps("matrix", matrix), whole("k_a", k_a, at_least=1)
     K = len(matrix)
     if k_a >= K:
         raise ValueError(f"k_a = {k_a}: must be less than the number of classes, {K}")
@@ -106,13 +143,18 @@ def group_means(matrix, k_a):
 
 
 def block_range(logits, class_sizes):
-    """Largest difference between entries of Z (K, K) that exchanging classes of equal size would swap.
+    """Largest difference, in nats, between entries of Z (K, K) that exchanging classes of equal size would swap.
 
-    0 is the block structure of claim (b): Z_gg = a_g I + β_g 11ᵀ and Z_gh = c_gh 11ᵀ.
+    0 is the block structure of claim (b): Z_gg = a_g I + β_g 11ᵀ and Z_gh = c_gh 11ᵀ. Raises ValueError unless
+    `logits` is (K, K) and `class_sizes` (K,). Source: ours.
+
+    >>> from ncutils import metrics
+    >>> metrics.block_range([[3, 0, 0], [0, 2, 1], [0, 1, 2.5]], class_sizes=[9, 4, 4])
+    0.5
     """
-    logits, sizes = _square("logits", logits), np.asarray(class_sizes)
-    if sizes.shape != logits.shape[:1]:
-        raise ValueError(f"class_sizes = {class_sizes!r}: must be {len(logits)} numbers, as logits is {logits.shape}")
+    logits, sizes = _square("logits", logits), array_of(class_sizes, "iuf")
+    if sizes is None or sizes.shape != logits.shape[:1]:
+        raise ValueError(f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, as logits is {logits.shape}")
     same = np.eye(len(sizes), dtype=bool)
     kinds = {}
     for k, l in np.ndindex(logits.shape):
@@ -120,30 +162,33 @@ def block_range(logits, class_sizes):
     return float(max(np.ptp(entries) for entries in kinds.values()))
 
 
-def _square(name, matrix, missing=False):
-    """`matrix` as a (K, K) float array, NaN allowed where `missing`, else ValueError."""
-    array = np.asarray(matrix)
-    known = np.nan_to_num(array) if missing and array.dtype.kind == "f" else array
-    if real_array(name, known, 2).shape[0] != array.shape[1]:
-        raise ValueError(f"{name} has shape {array.shape}: must be (K, K)")
-    return array.astype(np.float64)
+def _square(name, matrix):
+    """`matrix` as a (K, K) float array, else ValueError."""
+    return array_with_gaps(name, real_array(name, matrix, 2))
 
 
 def _block(name, logits, classes):
     logits = _square("logits", logits)
-    index = np.asarray(classes)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or len(set(index.tolist())) != len(index):
-        raise ValueError(f"{name} = {classes!r}: must be a list of different class indices")
+    index = array_of(classes, "iu")
+    if index is None or index.ndim != 1 or len(set(index.tolist())) != len(index):
+        raise ValueError(f"{name} = {shown(classes)}: must be a list of different class indices")
     if len(index) < 2 or index.min() < 0 or index.max() >= len(logits):
         raise ValueError(f"{name} = {classes!r}: must be at least 2 class indices in 0 … {len(logits) - 1}")
     return logits, index
 
 
 def minority_gap(logits, minority):
-    """a_B: mean diagonal minus mean off-diagonal entry of the minority block Z_BB, in nats.
+    r"""a_B: mean diagonal minus mean off-diagonal entry of the minority block Z_BB, in nats.
 
-    `logits` Z (K, K), `minority` the indices of at least two classes. 0 where the minority classes
-    have collapsed into one vector (claim c); by theory Z_BB = a_B I + β_B 11ᵀ.
+    .. math:: a_B = \frac{1}{K_B} \sum_{k \in B} Z_{kk} - \frac{1}{K_B (K_B - 1)} \sum_{k \ne l \in B} Z_{kl}
+
+    0 where the minority classes have collapsed into one vector (claim c); by theory Z_BB = a_B I + β_B 11ᵀ.
+    Raises ValueError unless `logits`, Z, is (K, K) and `minority` holds the indices of two classes or more. Source: ours,
+    from the optimality conditions.
+
+    >>> from ncutils import metrics
+    >>> metrics.minority_gap([[2, 0, 0], [0, 3, 1], [0, 1, 3]], minority=[1, 2])
+    2.0
     """
     logits, index = _block("minority", logits, minority)
     block = logits[np.ix_(index, index)]
@@ -154,9 +199,14 @@ def minority_gap(logits, minority):
 def minority_spread(logits, minority):
     """max ‖z_k − z_l‖ over minority classes k, l, over the mean length of all columns of Z (K, K).
 
-    0 is minority collapse; NaN where Z = 0.
+    0 is minority collapse; NaN where Z = 0. `logits`, `minority` and the ValueError as in `minority_gap`.
+
+    >>> from ncutils import metrics
+    >>> round(metrics.minority_spread([[2, 0, 0], [0, 3, 1], [0, 1, 3]], minority=[1, 2]), 4)
+    1.0193
     """
     logits, index = _block("minority", logits, minority)
+    logits = scaled(logits)
     columns = logits[:, index]
     distances = np.linalg.norm(columns[:, :, None] - columns[:, None, :], axis=0)
     mean = np.linalg.norm(logits, axis=0).mean()
@@ -167,27 +217,53 @@ def balance_residual(classifier, class_means, ufm):
     """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F for W (K, d) and H̄ (d, K), or for W and all N
     features H (d, N), with D = I.
 
-    0 at every critical point of the UFM: multiply ∂/∂W = 0 by Wᵀ and ∂/∂H = 0 by Hᵀ. 0 where W = 0.
+    0 at every critical point of the UFM: multiply ∂/∂W = 0 by Wᵀ and ∂/∂H = 0 by Hᵀ. 0 where W = 0. Raises
+    ValueError unless `classifier`, W, and `class_means`, H̄ or H, fit each other and `ufm`.
+
+    >>> from ncutils import UFM, metrics, solve
+    >>> exact = solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01))
+    >>> metrics.balance_residual(exact.classifier(3), exact.class_means(3), exact.ufm) < 1e-12
+    True
     """
-    if not isinstance(ufm, UFM):
-        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
+    problem(ufm)
     W, H = real_array("classifier", classifier, 2), real_array("class_means", class_means, 2)
     if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (ufm.num_classes, ufm.num_samples):
         raise ValueError(
             f"classifier {W.shape} and class_means {H.shape}: must be (K, d) and (d, K) or (d, N)")
     weights = ufm.sizes if H.shape[1] == ufm.num_classes else np.ones(ufm.num_samples)
-    left = ufm.lam_w * W.T @ W
-    right = ufm.lam_h * (H * weights) @ H.T
-    size = np.linalg.norm(left)
-    return float(np.linalg.norm(left - right) / size) if size > 0 else 0.0
+    W, H = np.sqrt(ufm.lam_w) * W, np.sqrt(ufm.lam_h) * H
+    unit = np.frexp(np.abs(W).max())[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        W, H = np.ldexp(W, -unit), np.ldexp(H, -unit)  # which neither changes a digit nor lets W underflow
+        left, right = W.T @ W, (H * weights) @ H.T
+        size = np.linalg.norm(left)
+        residual = float(np.linalg.norm(left - right) / size) if size > 0 else 0.0
+    if not residual < np.inf:
+        raise ValueError("class_means: must not be so much larger than classifier that their ratio overflows")
+    return residual
 
 
 def relative_gap(objective, optimum):
     """objective/optimum − 1: how far trained models are above their exact optima, each a number or array.
 
-    ValueError unless all are positive."""
-    objective, optimum = np.asarray(objective, dtype=np.float64), np.asarray(optimum, dtype=np.float64)
-    for name, value in (("objective", objective), ("optimum", optimum)):
-        if not (value > 0).all():
-            raise ValueError(f"{name} = {value}: must be positive")
-    return objective / optimum - 1
+    Raises ValueError unless all are positive.
+
+    >>> from ncutils import metrics
+    >>> metrics.relative_gap([3.0, 2.0], 2.0)
+    array([0.5, 0. ])
+    """
+    objective, optimum = _positive("objective", objective), _positive("optimum", optimum)
+    try:
+        with np.errstate(over="ignore"):  # a gap that no float can hold is infinite
+            return objective / optimum - 1
+    except ValueError:
+        raise ValueError(f"objective {objective.shape} and optimum {optimum.shape}: must broadcast to one shape") from None
+
+
+def _positive(name, values):
+    array = array_of(values, "iuf")
+    with np.errstate(over="ignore"):
+        array = np.array(np.nan) if array is None else array.astype(np.float64)
+    if not ((array > 0) & (array < np.inf)).all():
+        raise ValueError(f"{name} = {shown(values)}: must be positive, finite")
+    return array

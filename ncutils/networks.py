@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from .ufm import choice, whole
+from .ufm import choice, room, shown, whole
 
 
 class MLP(nn.Sequential):
@@ -18,12 +18,19 @@ class MLP(nn.Sequential):
     dim : number of last features d.
     features : "linear", last features of either sign, as the theorems assume of free features;
         or "relu", nonnegative ones, as most classifiers have.
+
+    Raises ValueError where a width is no whole number ≥ 1 or `features` is another word. Source: elementary.
+
+    >>> import torch
+    >>> from ncutils import MLP
+    >>> model = MLP((1, 8, 8), widths=(16,), dim=4)
+    >>> model(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 4])
     """
 
     def __init__(self, image_shape, widths=(256, 128), dim=64, features="linear"):
-        choice("features", features, ("linear", "relu"))
-        sizes = [math.prod(image_shape), *widths, dim]
-        sizes = [whole("MLP width", size, at_least=1) for size in sizes]
+        sizes = [math.prod(_checked(image_shape, features)), *_widths("MLP", widths), whole("MLP dim", dim, at_least=1)]
+        room("MLP widths", sizes, sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:])))
         layers = [nn.Flatten()]
         for fan_in, fan_out in zip(sizes, sizes[1:]):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -32,7 +39,15 @@ class MLP(nn.Sequential):
 
     def stacked(self, weights, x):
         """Last features (E, N, dim) of E such networks at once, from `weights` {name: (E, …)} and images (N, C, H, W), or
-        (E, N, C, H, W) of their own. Samples are columns between the layers: a fifth faster on a CPU than torch's vmap."""
+        (E, N, C, H, W) of their own. Samples are columns between the layers: a fifth faster on a CPU than torch's vmap.
+
+        >>> import torch
+        >>> from ncutils import MLP
+        >>> model = MLP((1, 8, 8), widths=(16,), dim=4)
+        >>> weights = {name: torch.stack([w, w]) for name, w in model.named_parameters()}
+        >>> model.stacked(weights, x=torch.zeros(3, 1, 8, 8)).shape
+        torch.Size([2, 3, 4])
+        """
         h = x.flatten(2).mT if x.ndim == 5 else x.flatten(1).T.expand(len(weights["1.weight"]), -1, -1)
         for name, layer in self.named_children():
             if isinstance(layer, nn.Linear):
@@ -46,8 +61,15 @@ def _checked(image_shape, features, at_least=1):
     """(C, H, W) as ints, H and W ≥ `at_least`, if these arguments of a model are allowed, else ValueError."""
     choice("features", features, ("linear", "relu"))
     if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
-        raise ValueError(f"image_shape = {image_shape!r}: must be 3 whole numbers (C, H, W)")
+        raise ValueError(f"image_shape = {shown(image_shape)}: must be 3 whole numbers (C, H, W)")
     return tuple(whole(f"image_shape[{i}]", size, at_least if i else 1) for i, size in enumerate(image_shape))
+
+
+def _widths(name, widths):
+    """Widths of a network's hidden layers as a list of whole numbers ≥ 1, else ValueError."""
+    if not isinstance(widths, (tuple, list)):
+        raise ValueError(f"widths = {shown(widths)}: must be a list of whole numbers >= 1")
+    return [whole(f"{name} width", width, at_least=1) for width in widths]
 
 
 class ConvNet(nn.Sequential):
@@ -63,7 +85,7 @@ class ConvNet(nn.Sequential):
 
     def __init__(self, image_shape, widths=(16, 32, 64), dim=64, features="linear"):
         channels, height, width = _checked(image_shape, features)
-        sizes, layers = [channels, *(whole("ConvNet width", size, at_least=1) for size in widths)], []
+        sizes, layers = [channels, *_widths("ConvNet", widths)], []
         for fan_in, fan_out in zip(sizes, sizes[1:]):
             layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), nn.ReLU()]
             height, width = (height + 1) // 2, (width + 1) // 2

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import platformdirs
 
+from .files import remove_leftovers
+
 # The parts of each set in the order in which images are taken from them, the test images last. A part is
 # {file: md5 of its unpacked bytes}, as published with the data: for Fashion-MNIST of the files in its repository, for
 # CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009) of the "python version".
@@ -107,7 +109,7 @@ def _short(error):
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, ValueError):
         return str(error).split(": ", 1)[-1]  # without the path, which is gone
-    return f"HTTP status {status}" if status else str(error) if error.errno else type(error).__name__
+    return f"HTTP status {status}" if status else type(error).__name__
 
 
 def _fetch(name, wanted):
@@ -121,7 +123,8 @@ def _fetch(name, wanted):
     for url in URLS[name]:
         try:
             target.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target) as folder:
+            remove_leftovers(target, "download-*")
+            with tempfile.TemporaryDirectory(prefix="download-", dir=target) as folder:
                 folder = Path(folder)
                 download(url + packed, folder / packed, None)
                 for file in files:
@@ -131,6 +134,9 @@ def _fetch(name, wanted):
                     os.replace(folder / file, target / file)
             return raw
         except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) is not None and not isinstance(error, ConnectionError):  # the disk's
+                raise RuntimeError(f"{target} cannot be written ({error.strerror}), so {name} is not downloaded: make room there, "
+                                   "or let NCUTILS_CACHE name another folder") from None
             reasons.append(f"{url}{packed}: {_short(error)}")
     raise RuntimeError(_advice(name, wanted, reasons))
 

@@ -1,5 +1,6 @@
 """Figures of the paper's experiments: recorded networks beside the exact curves of (CVX) and (CVX+)."""
 
+import io
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from . import figures, metrics
 from .convex import FEATURES, solve
 from .experiments import KEY, Plan, read
+from .files import write
 from .theory import minority_threshold
 from .ufm import choice
 
@@ -65,7 +67,7 @@ def exact_measure(solution, k_a, measure):
 def networks(ax, rows, measure, style, label):
     """Networks: filled markers at the mean over seeds, with a bar from the least to the largest."""
     x, mean, low, high = over_seeds(rows, measure)
-    ax.vlines(x, low, high, color=figures.STYLES[style]["color"], lw=1.2)
+    ax.vlines(x, low, high, color=figures.STYLES[style]["color"], lw=1.2, label=f"_{label}, least and largest")
     figures.network(ax, x, mean, style, label, size=7)
 
 
@@ -132,8 +134,10 @@ def draw(plan):
                  f"recipe {plan.recipe}, {plan.epochs} epochs", fontsize="medium", color=figures.GREY)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # fonts without a glyph of the labels
-        fig.savefig(path, dpi=160)
+        picture = io.BytesIO()
+        fig.savefig(picture, format="png", dpi=160)
     figures.plt.close(fig)
+    write(path, picture.getbuffer())
     return path
 
 
@@ -148,7 +152,7 @@ def draw_blocks(plan, rows):
             x, mean, low, high = over_seeds(mine, measure)
             if np.isnan(mean).all():  # Z = 0 throughout
                 continue
-            left.fill_between(x, low, high, color=color, alpha=0.2, lw=0)
+            left.fill_between(x, low, high, color=color, alpha=0.2, lw=0, label=f"_{UNITS[measure]}, least and largest")
             left.plot(x, mean, color=color, ls=line, marker=".", label=UNITS[measure])
         left.set(xlabel="epoch", ylabel="variability within over between", title=f"Structure {structure:g}: features collapse")
         if left.lines:

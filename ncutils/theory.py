@@ -1,6 +1,6 @@
 """Closed forms: thresholds and phases, the optimum with ReLU features, and the geometries that class means can tend to.
 
-"Paper" is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
+The paper is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
 """
 
 import math
@@ -10,7 +10,9 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import brentq
 
-from .ufm import UFM, cosines_from_gram, positive, real_array, whole
+from .ufm import UFM, cosines_from_gram, positive, problem, real_number, room, scaled, shown, whole
+
+LARGEST_K, LARGEST_RATIO, LARGEST_LOG = 1e12, 1e20, 1e300  # beyond these, rounding shows or sums overflow
 
 
 class Phase(Enum):
@@ -49,14 +51,16 @@ class GroupPhases:
 
 
 def _finite(name, value):
-    try:
-        return float(real_array(name, [value], 1)[0])
-    except ValueError:
-        raise ValueError(f"{name} = {value!r}: must be a finite number") from None
+    number = real_number(value)
+    if number is None or not abs(number) <= LARGEST_LOG:
+        raise ValueError(f"{name} = {shown(value)}: must be a finite number, at most {LARGEST_LOG:g} in size")
+    return number
 
 
 def _two_groups(k_a, k_b, n_a, n_b):
     k_a, k_b = whole("k_a", k_a, 1), whole("k_b", k_b, 1)
+    if max(k_a, k_b) > LARGEST_K:
+        raise ValueError(f"k_a = {k_a}, k_b = {k_b}: must be at most {LARGEST_K:g}")
     n_a, n_b = positive("n_a", n_a), positive("n_b", n_b)
     if n_a < n_b:
         raise ValueError(f"n_a = {n_a}, n_b = {n_b}: must have n_a >= n_b, A being the majority")
@@ -82,13 +86,18 @@ def _bias_difference(k_a, k_b, n_a, n_b, lam_b, a):
     """b_A − b_B where minority columns of Z are 0 and majority ones a (e_k − 1/K_A) on A."""
     if math.isinf(lam_b):
         return 0.0
-    N, K = k_a * n_a + k_b * n_b, k_a + k_b
+    K, n = k_a + k_b, n_b / n_a
+    scale = lam_b * ((k_a + k_b * n) / K)  # λ_b N/(K n_A)
 
-    def residual(beta):  # λ_b b_A N/K_B − (n_A p_x − n_B p_y), with b_A = K_B β/K; increasing in β
+    def residual(beta):  # λ_b b_A N/K_B − (n_A p_x − n_B p_y), over n_A, with b_A = K_B β/K; increasing in β
         p_x, p_y, _ = _probabilities(k_a, k_b, a, beta)
-        return lam_b * beta * N / K - (n_a * p_x - n_b * p_y)
+        return scale * beta - (p_x - n * p_y)
 
-    return brentq(residual, -K * n_b / (lam_b * N), K * n_a / (lam_b * N), xtol=1e-15, rtol=1e-15)
+    # p_x ≤ e^{−β}, and p_y ≥ 1/K for β ≥ 0; p_y ≤ e^β/K_B, and p_x ≥ 1/K once −β ≥ a (1 − 1/K_A)
+    low, high = max(a * (1 - 1 / k_a), math.log(K / k_b)) + 1, math.log(K) + math.log(n_a) - math.log(n_b) + 1
+    if scale > 0:
+        low, high = min(low, n / scale), min(high, 1 / scale)
+    return brentq(residual, -low, high, xtol=1e-15, rtol=1e-15)
 
 
 def _probabilities(k_a, k_b, a, beta):
@@ -113,26 +122,26 @@ def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     Source: ours, from the optimality conditions.
 
     >>> from ncutils import theory
-    >>> round(theory.vanishing_threshold(5, 5, 500, 100), 4), round(theory.vanishing_threshold(5, 5, 500, 100, lam_b=0.02), 4)
-    (13.8159, 11.9498)
+    >>> [round(theory.vanishing_threshold(5, 5, 500, 100, lam_b), 4) for lam_b in (0.02, 2)]
+    [11.9498, 13.5504]
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
     lam_b = positive("lam_b", lam_b, infinite=True)
     K = k_a + k_b
 
-    def across_and_within(a):  # v² as asked for across groups, and within the majority
+    def across_and_within(a):  # v²/n_A as asked for across groups, and within the majority
         beta = _bias_difference(k_a, k_b, n_a, n_b, lam_b, a)
         p_x, p_y, margin = _probabilities(k_a, k_b, a, beta)
-        return K * (k_b * n_a * p_x**2 + k_a * n_b * p_y**2), n_a * margin**2
+        return K * (k_b * p_x**2 + k_a * (n_b / n_a) * p_y**2), margin**2
 
     if k_a == 1 or n_a == n_b:
-        return math.sqrt(across_and_within(0.0)[0])
+        return math.sqrt(n_a) * math.sqrt(across_and_within(0.0)[0])
     excess = lambda a: np.subtract(*across_and_within(a))
     highest = 1.0
     while excess(highest) < 0:
         highest *= 2
     a = brentq(excess, 0.0, highest, xtol=1e-14, rtol=1e-15)
-    return math.sqrt(across_and_within(a)[0])
+    return math.sqrt(n_a) * math.sqrt(across_and_within(a)[0])
 
 
 def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
@@ -168,8 +177,7 @@ def phase(ufm):
     >>> theory.phase(UFM.from_lam_z([500] * 5 + [100] * 5, lam_z=0.0036))
     <Phase.MINORITY_COLLAPSE: 'minority collapse'>
     """
-    if not isinstance(ufm, UFM):
-        raise ValueError(f"ufm = {ufm!r}: must be a UFM")
+    problem(ufm)
     level = ufm.lam_z * ufm.num_samples * (1 + 1e-12)  # on a line up to rounding is on it
     if len(ufm.groups) == 2 and not ufm.class_weights:
         (n_a, in_a), (n_b, in_b) = ufm.groups.items()
@@ -200,6 +208,7 @@ def simplex_etf(num_classes):
            [-0.5, -0.5,  1. ]])
     """
     K = whole("num_classes", num_classes, 2)
+    room("num_classes", K, K * K)
     return (K * np.eye(K) - 1) / (K - 1)
 
 
@@ -215,7 +224,9 @@ def seli(class_sizes):
     >>> print(features[0, 1].round(6), classifiers[0, 1].round(6))
     -0.092335 -0.127901
     """
-    n = UFM.from_lam_z(class_sizes, 1.0).sizes
+    n = scaled(UFM.from_lam_z(class_sizes, 1.0).sizes)
+    if n.max() > LARGEST_RATIO * n.min():
+        raise ValueError(f"class_sizes: the largest must be at most {LARGEST_RATIO:g} times the smallest, beyond which rounding shows")
     K = len(n)
     U, s, Vt = np.linalg.svd((np.eye(K) - 1 / K) * np.sqrt(n))
     U, s, V = U[:, :-1], s[:-1], Vt[:-1].T  # the last singular value is 0: columns sum to zero
@@ -257,8 +268,9 @@ def relu_logits(class_sizes, lam_z):
     """
     ufm = UFM.from_lam_z(class_sizes, lam_z)
     K = ufm.num_classes
-    wrong = np.minimum(ufm.lam_z * ufm.num_samples / np.sqrt(ufm.sizes * K * (K - 1)), 1 / K)
-    a = np.where(wrong < 1 / K, np.log1p(-(K - 1) * wrong) - np.log(wrong), 0.0)
+    log_wrong = math.log(ufm.lam_z) + math.log(ufm.num_samples) - (np.log(ufm.sizes) + math.log(K * (K - 1))) / 2
+    wrong = np.exp(np.minimum(log_wrong, -math.log(K)))
+    a = np.where(log_wrong < -math.log(K), np.log1p(-(K - 1) * wrong) - log_wrong, 0.0)
     return a * (np.eye(K) - 1 / K)
 
 
@@ -294,13 +306,13 @@ def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
     log_ratio, log_n_b = _finite("log_ratio", log_ratio), _finite("log_n_b", log_n_b)
     if log_ratio < 0:
         raise ValueError(f"log_ratio = {log_ratio}: must be ln(n_A/n_B) >= 0, A being the majority")
-    K, log_n_a = k_a + k_b, log_n_b + log_ratio
-    q_root_r = c / math.sqrt(K * (k_b + k_a * math.exp(-log_ratio)))  # q sqrt(r)
-    q = q_root_r * math.exp(-log_ratio / 2)
-    cross = log_n_a / 2 - math.log(q_root_r)
+    K, log_n_a, log_c = k_a + k_b, log_n_b + log_ratio, math.log(c)
+    room("k_a + k_b", K, K * K)
+    root = math.sqrt(K * (k_b + k_a * math.exp(-log_ratio)))  # c/(q sqrt(r))
+    cross = log_n_a / 2 - log_c + math.log(root)
     within = {
-        "A": log_n_a / 2 - math.log((c - k_b * q_root_r) / k_a),
-        "B": log_n_b / 2 - math.log((c - k_a * q) / k_b),
+        "A": log_n_a / 2 - log_c - math.log1p(-k_b / root) + math.log(k_a),
+        "B": log_n_b / 2 - log_c - math.log1p(-k_a * math.exp(-log_ratio / 2) / root) + math.log(k_b),
     }
     Z = np.empty((K, K))
     for k in range(K):
@@ -320,7 +332,8 @@ def deviation_constants(k_a, k_b, r, c):
     and c > 0. Source: ours.
 
     >>> from ncutils import theory
-    >>> {group: round(value, 4) for group, value in theory.deviation_constants(5, 5, r=2, c=0.1).items()}
+    >>> constants = theory.deviation_constants(5, 5, r=2, c=0.1)
+    >>> {group: round(value, 4) for group, value in constants.items()}
     {'A': -0.7701, 'B': 0.9166, 'AB': -0.0586}
     """
     if positive("r", r) < 1:

@@ -9,23 +9,34 @@ import torch
 from . import metrics
 from .convex import solve
 from .device import pick_device
-from .ufm import UFM, choice, positive, whole
+from .ufm import UFM, array_of, choice, class_labels, positive, problem, real_array, room, shown, whole
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A batch of trained models, member e for problem `ufms[e]`.
+    """A batch of E trained models, member e for problem `ufms[e]`. Made by `train_ufm` and `train_network`.
 
     Attributes
     ----------
     ufms : the problems.
-    classifiers : W (E, K, d).   biases : b (E, K).
-    features : list of H (d, N_e), columns in the order of `labels[e]`.   labels : list of (N_e,).
+    classifiers : W (E, K, d).
+    biases : b (E, K).
+    features : list of H (d, N_e), columns in the order of `labels[e]`.
+    labels : list of class indices (N_e,).
     history : list of dicts, one per recorded moment, with "iteration" or "epoch" and arrays (E,): "objective", "gap"
         (relative, against the exact optimum), "nc1", "trace_ratio"; of networks, all that `measures` names.
     exact : list of exact `Solution`s, of (CVX) or, for nonnegative features, of (CVX+).
     start : list of H (d, N_e) before training.
-    diverged : {member: message} of networks whose training diverged. Their gaps and history are NaN, their weights whatever they became.
+    diverged : {member: message} of networks whose training diverged. Their gaps and history are NaN, their weights
+        whatever they became.
+
+    Source: ours.
+
+    >>> from ncutils import UFM, train_ufm
+    >>> ufms = [UFM.from_lam_z([20, 20, 10], lam_z) for lam_z in (0.01, 0.02)]
+    >>> trained = train_ufm(ufms, dim=4, tol=1e-9)
+    >>> trained.objectives.round(4), bool((trained.gaps < 1e-8).all())
+    (array([0.3372, 0.5546]), True)
     """
 
     ufms: list
@@ -42,7 +53,7 @@ class Trained:
     def objectives(self):
         """UFM objectives (E,), in float64."""
         members = zip(self.ufms, self.classifiers, self.features, self.biases, self.labels)
-        return np.array([ufm_objective(*member) for member in members])
+        return np.array([_objective(*member) for member in members])
 
     @property
     def gaps(self):
@@ -56,42 +67,90 @@ class Trained:
         gaps[alive] = metrics.relative_gap(self.objectives[alive], np.array([self.exact[e].objective for e in alive]))
         return gaps
 
+    def _place(self, member):
+        """`member` if there is one of this number, else ValueError."""
+        if not isinstance(member, (int, np.integer)) or isinstance(member, bool) or not 0 <= member < len(self.ufms):
+            raise ValueError(f"member = {shown(member)}: must be a whole number from 0 to {len(self.ufms) - 1}")
+        return member
+
     def dead_features(self, member):
-        """Number of features, rows of H, that are exactly 0 on every sample: ReLU units that have died."""
-        return int((self.features[member] == 0).all(axis=1).sum())
+        """Number of features, rows of H of this `member`, that are exactly 0 on every sample: ReLU units that have died.
+
+        Raises ValueError unless 0 ≤ member < E, as do the methods that follow.
+
+        >>> from ncutils import UFM, train_ufm
+        >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+        >>> trained.dead_features(0)
+        0
+        """
+        return int((self.features[self._place(member)] == 0).all(axis=1).sum())
 
     def class_means(self, member):
-        """H̄ (d, K)."""
-        return metrics.class_means(self.features[member], self.labels[member])
+        """H̄ (d, K), the class means of this `member`'s features; `member` as in `dead_features`.
+
+        >>> from ncutils import UFM, train_ufm
+        >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+        >>> trained.class_means(0).shape
+        (4, 3)
+        """
+        return metrics.class_means(self.features[self._place(member)], self.labels[member])
 
     def logits(self, member):
-        """Z = W H̄ (K, K), mean logits without the bias."""
+        """Z = W H̄ (K, K), mean logits of this `member` in nats, without the bias; `member` as in `dead_features`.
+
+        >>> from ncutils import UFM, train_ufm
+        >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+        >>> bool(abs(trained.logits(0) - trained.exact[0].logits).max() < 1e-2)
+        True
+        """
         return self.classifiers[member] @ self.class_means(member)
 
     def cosines(self, member, of="logits"):
-        """Cosines (K, K) of "logits", "features" (class means) or "classifier" (rows of W)."""
-        choice("of", of, ("logits", "features", "classifier"))
+        """Cosines (K, K) of this `member`, as `metrics.cosines`: `of` the "logits", "features" (class means) or
+        "classifier" (rows of W). Raises ValueError where `of` is another word.
+
+        >>> from ncutils import UFM, train_ufm
+        >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+        >>> trained.cosines(0, of="classifier").shape
+        (3, 3)
+        """
+        choice("of", of, ("logits", "features", "classifier")), self._place(member)
         if of == "logits":
             return metrics.cosines(self.logits(member))
         return metrics.cosines(self.class_means(member) if of == "features" else self.classifiers[member].T)
 
     def accuracy(self, member, classes):
-        """Fraction of the training samples of `classes` that are classified right."""
-        scores = self.classifiers[member] @ self.features[member] + self.biases[member][:, None]
-        chosen = np.isin(self.labels[member], list(classes))
+        """Fraction of this `member`'s training samples of `classes`, class indices, that are classified right.
+
+        `classes` is a list, a range or an array. Raises ValueError where the member has no sample of these classes.
+
+        >>> from ncutils import UFM, train_ufm
+        >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+        >>> trained.accuracy(0, classes=[0, 2])
+        1.0
+        """
+        scores = self.classifiers[self._place(member)] @ self.features[member] + self.biases[member][:, None]
+        named = array_of(classes, "iu")
+        chosen = np.isin(self.labels[member], [] if named is None else named)
         if not chosen.any():
-            raise ValueError(f"classes = {classes!r}: must name classes of the problem")
+            raise ValueError(f"classes = {shown(classes)}: must name classes of the problem")
         return float((scores.argmax(axis=0) == self.labels[member])[chosen].mean())
 
     def measures(self, member, exact):
-        """Every number that is recorded of a network, by name; A are the largest classes, B the smallest.
+        """Every number that is recorded of a network, by name, for one `member`; A are the largest classes, B the smallest.
 
         objective; gap_KIND, its relative gap to `exact[KIND]`, the solutions of (CVX) "linear" and of (CVX+) "relu", and
         error_KIND = ‖Z − Z*‖/‖Z*‖, NaN where Z* = 0; nc1, trace_ratio; a_b; length_a, length_b, the mean lengths of the
         columns of Z in nats; cos_a, cos_b, cos_ab, the mean cosines of the columns of Z; accuracy_a, accuracy_b.
+
+        >>> from ncutils import UFM, train_ufm
+        >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+        >>> found = trained.measures(0, {"linear": trained.exact[0]})
+        >>> bool(found["gap_linear"] < 1e-8), round(found["objective"], 4), found["accuracy_b"]
+        (True, 0.3372, 1.0)
         """
         ufm, Z, H = self.ufms[member], self.logits(member), self.features[member]
-        objective = ufm_objective(ufm, self.classifiers[member], H, self.biases[member], self.labels[member])
+        objective = _objective(ufm, self.classifiers[member], H, self.biases[member], self.labels[member])
         found = {"objective": objective}
         for kind, solution in exact.items():
             size = np.linalg.norm(solution.logits)
@@ -115,7 +174,28 @@ def _mean(values):
 
 
 def ufm_objective(ufm, W, H, b, labels):
-    """The UFM's objective, in float64, at W (K, d), H (d, N), b (K,) for `labels` (N,)."""
+    """The UFM's objective, in nats and float64, at W (K, d), H (d, N), b (K,) for the class indices `labels` (N,).
+
+    It is the formula of `UFM`, infinite where no float can hold it. Raises ValueError where shapes or types are others
+    or a number is not finite.
+
+    >>> import numpy as np
+    >>> from ncutils import UFM, ufm_objective
+    >>> ufm = UFM.from_lam_z([2, 1], lam_z=0.1)
+    >>> W, H, b = np.zeros((2, 3)), np.zeros((3, 3)), np.zeros(2)
+    >>> round(ufm_objective(ufm, W, H, b, ufm.labels), 6)  # ln 2
+    0.693147
+    """
+    K = problem(ufm).num_classes
+    W, H, b = real_array("W", W, 2), real_array("H", H, 2), real_array("b", b, 1)
+    if W.shape != (K, len(H)) or b.shape != (K,):
+        raise ValueError(f"W {W.shape}, H {H.shape}, b {b.shape}: must be ({K}, d), (d, N) and ({K},)")
+    labels = class_labels(labels, H.shape[1], K)
+    with np.errstate(over="ignore"):
+        return _objective(ufm, W, H, b, labels)
+
+
+def _objective(ufm, W, H, b, labels):
     logits = W @ H + b[:, None]
     peak = logits.max(axis=0)
     loss = np.log(np.exp(logits - peak).sum(axis=0)) + peak - logits[labels, np.arange(len(labels))]
@@ -161,13 +241,20 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     ufms : a UFM or a list of them, equal in K; a repeated one gets another start. Sizes may differ.
     dim : feature dimension d ≥ K.
     seed : of the starts.
-    iterations : at most.   tol : stop when every member is certified to be within tol of its optimum, that is
+    iterations : at most.
+    tol : stop when every member is certified to be within tol of its optimum, that is
         objective ≤ (1 + tol) (exact.objective − exact.gap); None runs them all.
     device : None means CUDA if present, else CPU.
     features : "linear", free of sign, or "relu", nonnegative, compared with `solve` of the same kind.
 
     Returns `Trained`, with history on a geometric grid of iterations. Raises ValueError where an
-    argument is not allowed, FloatingPointError where the objective overflows. Source: ours; restart after O'Donoghue and Candès (2015).
+    argument is not allowed, FloatingPointError where the objective overflows. Source: ours; restart
+    after O'Donoghue and Candès (2015).
+
+    >>> from ncutils import UFM, train_ufm
+    >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
+    >>> bool(trained.gaps[0] < 1e-8), trained.history[-1]["iteration"] < 200
+    (True, True)
     """
     ufms = problems(ufms)
     K, E = ufms[0].num_classes, len(ufms)
@@ -175,7 +262,8 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     iterations = whole("iterations", iterations, at_least=1)
     if tol is not None:
         tol = positive("tol", tol)
-    device = pick_device(device)
+    device, largest = pick_device(device), max(ufm.num_samples for ufm in ufms)
+    room("dim", f"{dim} with {largest} samples", 10 * E * max(K, dim) * max(K, largest))  # there are about ten such arrays
     exact = solutions(ufms, choice("features", features, ("linear", "relu")))
 
     # Shorter members are padded with samples of weight 0, whose features start at 0 and stay there.
@@ -218,7 +306,7 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     def finish(point):
         """(W, H, b) of the problem as posed, in NumPy, without padding."""
         W, H, b = (array.cpu().numpy() for array in (point[0], point[1], unit * point[2]))
-        ratio = [(ufm.lam_w / ufm.lam_h) ** 0.25 for ufm in ufms]
+        ratio = [ufm.lam_w**0.25 / ufm.lam_h**0.25 for ufm in ufms]
         W = np.stack([w / r for w, r in zip(W, ratio)])
         return W, [h[:, :n] * r for h, n, r in zip(H, sizes, ratio)], b[:, :, 0]
 

@@ -27,18 +27,20 @@ import numpy as np
 import torch
 
 from .device import pick_device
-from .ufm import array_of, choice
+from .ufm import array_of, choice, room, shown
 
 ON_THE_LINE = 1e-12  # this close to a threshold is on it: relatively in λ_Z N, as in theory.phase; for v, in m_A + m_B
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
 GAP = 1e-10  # a larger one is warned about
 STEPS = 400  # Newton steps at most; bisection alone needs about 100 at the extremes
-LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B = 1e12, 1e9, 1e-16  # beyond these, rounding shows
+LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B, LARGEST_LAM_B = 1e12, 1e9, 1e-16, 1e100  # beyond these, rounding shows
 
 
 @dataclass(frozen=True, eq=False)
 class TwoGroups:
     """Exact solutions of two-group problems, float64 arrays of the shape that the arguments broadcast to.
+
+    Made by `solve_two_groups` and `solve_two_groups_log`.
 
     Attributes
     ----------
@@ -56,6 +58,15 @@ class TwoGroups:
         group (NaN if it has none), of a class of the other group.
     norm_a, norm_b : the lengths of the columns of Z; exactly 0 where they vanish.
     objective : exp(log_objective), 0 where that underflows.
+
+    Source: ours, from the optimality conditions of the paper's program.
+
+    >>> from ncutils import solve_two_groups
+    >>> found = solve_two_groups(5, 5, 500, 100, [0.001, 0.003, 0.0036, 0.005])
+    >>> found.a_b.round(4), found.phase
+    (array([3.0445, 0.6682, 0.    , 0.    ]), array([0, 0, 1, 2]))
+    >>> found.worst_gap < 1e-12
+    True
     """
 
     k_a: np.ndarray
@@ -113,6 +124,12 @@ class TwoGroups:
 
         With f the share of a squared length that lies between the groups they are 1 − (1 − f) K_g/(K_g − 1) within g
         and −sqrt(f_A f_B) across. Features: D^{-1/2} V Σ Vᵀ D^{-1/2}, classifier: U Σ Uᵀ, for Z D^{1/2} = U Σ Vᵀ.
+        Raises ValueError where `of` is another word. Source: ours.
+
+        >>> from ncutils import solve_two_groups
+        >>> found = solve_two_groups(5, 5, 500, 100, [0.001, 0.003, 0.0036])
+        >>> found.cosines("logits")["B"].round(4)
+        array([0.0394, 0.5142, 1.    ])
         """
         choice("of", of, ("logits", "features", "classifier"))
         within, between = self._parts(of)
@@ -122,12 +139,22 @@ class TwoGroups:
         return {"A": inside[0], "B": inside[1], "AB": -np.sqrt((1 - rest[0]) * (1 - rest[1]))}
 
     def logits(self, index=()):
-        """Z (K, K) of one problem, `index` being its place in the arrays; the first K_A classes are A."""
+        """Z (K, K) of one problem, in nats, `index` being its place in the arrays; the first K_A classes are A.
+
+        Raises ValueError where `index` is not the place of one problem.
+
+        >>> from ncutils import solve_two_groups
+        >>> solve_two_groups(2, 1, 500, 100, [0.001, 0.003]).logits(1).round(3)
+        array([[ 1.894, -1.223, -0.784],
+               [-1.223,  1.894, -0.784],
+               [-0.672, -0.672,  1.568]])
+        """
         try:
             k_a, k_b = int(self.k_a[index]), int(self.k_b[index])
-        except (IndexError, TypeError):
+        except (IndexError, TypeError, ValueError, OverflowError, RuntimeError):  # the last ones of large numbers and tensors
             shape = np.shape(self.k_a)
-            raise ValueError(f"index = {index!r}: must be the place of one problem in arrays of shape {shape}") from None
+            raise ValueError(f"index = {shown(index)}: must be the place of one problem in arrays of shape {shape}") from None
+        room("index", shown(index), (k_a + k_b) ** 2)
         own, other, cross = self._columns()
         pick = lambda entry: np.repeat([entry[0][index], entry[1][index]], [k_a, k_b])  # one entry for each column
         in_a = np.arange(k_a + k_b) < k_a
@@ -144,15 +171,20 @@ def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
     k_a, k_b : whole numbers from 1 to 1e12.
     n_a, n_b : positive numbers, not only whole ones, with n_a ≥ n_b.
     lam_z : λ_Z > 0.
-    lam_b : λ_b ≥ 1e-16; math.inf, which may be mixed with finite values, means no bias.
+    lam_b : λ_b from 1e-16 to 1e100; math.inf, which may be mixed with finite values, means no bias.
     device : "cpu", "cuda", or None, CUDA if present.
 
     Returns `TwoGroups`. A level λ_Z N within 1e-12, relatively, of a threshold counts as on it: collapsed. Raises
-    ValueError, before any work, naming argument, value and what is allowed. Source: ours (see the module).
+    ValueError, before any work, naming argument, value and what is allowed. Source: ours, from the optimality conditions.
+
+    >>> from ncutils import solve_two_groups
+    >>> solve_two_groups(5, 5, 500, 100, [0.003, 0.0036], lam_b=0.02).objective.round(4)
+    array([1.5405, 1.6879])
     """
     k_a, k_b = _whole("k_a", k_a), _whole("k_b", k_b)
     n_a, n_b, lam_z = _positive("n_a", n_a), _positive("n_b", n_b), _positive("lam_z", lam_z)
-    _common_shape(k_a=k_a, k_b=k_b, n_a=n_a, n_b=n_b, lam_z=lam_z, lam_b=np.asarray(lam_b))
+    lam_b = _lam_b(lam_b)
+    _common_shape(k_a=k_a, k_b=k_b, n_a=n_a, n_b=n_b, lam_z=lam_z, lam_b=lam_b)
     sizes = np.stack(np.broadcast_arrays(n_a, n_b)).reshape(2, -1)
     for a, b in sizes[:, sizes[0] < sizes[1]].T:
         raise ValueError(f"n_a = {a}, n_b = {b}: must have n_a >= n_b, A being the majority")
@@ -171,13 +203,20 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     log_tau : ln(λ_Z N/sqrt(n_B)), at most 1e9 in size. With λ_Z N = c fixed and n_B = n it is ln c − ½ ln n.
 
     Returns `TwoGroups` of the shape that the arguments broadcast to, with a RuntimeWarning should a relative gap be
-    above 1e-10 and more than rounding. Errors as in `solve_two_groups`. Source: ours (see the module).
+    above 1e-10 and more than rounding. ValueError and source as in `solve_two_groups`.
+
+    >>> import numpy as np
+    >>> from ncutils import solve_two_groups_log
+    >>> log_n_b = np.array([100, 1000])
+    >>> found = solve_two_groups_log(5, 5, np.log(2), np.log(0.1) - log_n_b / 2)
+    >>> found.cosines()["A"].round(6)
+    array([-0.117282, -0.111863])
     """
     arguments = {
         "k_a": _whole("k_a", k_a), "k_b": _whole("k_b", k_b),
         "log_ratio": _numbers("log_ratio", log_ratio, 0.0, LARGEST_LOG, "numbers from 0 to 1e9"),
         "log_tau": _numbers("log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"),
-        "lam_b": _numbers("lam_b", lam_b, SMALLEST_LAM_B, math.inf, "numbers >= 1e-16, or math.inf for no bias")}
+        "lam_b": _lam_b(lam_b)}
     shape, device = _common_shape(**arguments), pick_device(device)
     arguments = [np.broadcast_to(argument, shape) for argument in arguments.values()]
     flat = [argument.ravel() for argument in arguments]
@@ -201,8 +240,9 @@ def _numbers(name, values, lowest, highest, allowed, whole=False):
     """`values` as a float64 array, all from lowest to highest, else ValueError with the first that is not."""
     array = array_of(values, "iuf")
     if array is None:
-        raise ValueError(f"{name} = {values!r}: must be {allowed}")
-    array = array.astype(np.float64)
+        raise ValueError(f"{name} = {shown(values)}: must be {allowed}")
+    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite
+        array = array.astype(np.float64)
     valid = (array >= lowest) & (array <= highest) & (not whole or array == np.floor(array))
     for value in array[~valid].ravel()[:1]:
         raise ValueError(f"{name} = {value}: must be {allowed}")
@@ -215,6 +255,13 @@ def _whole(name, values):
 
 def _positive(name, values):
     return _numbers(name, values, math.ulp(0.0), sys.float_info.max, "positive numbers, finite")
+
+
+def _lam_b(values):
+    allowed = "numbers from 1e-16 to 1e100, or math.inf for no bias"
+    array = _numbers("lam_b", values, SMALLEST_LAM_B, math.inf, allowed)
+    _numbers("lam_b", array[np.isfinite(array)], SMALLEST_LAM_B, LARGEST_LAM_B, allowed)
+    return array
 
 
 def _common_shape(**arrays):

@@ -82,6 +82,16 @@ def real_array(name, values, ndim):
     return array
 
 
+def array_with_gaps(name, matrix):
+    """`matrix` as a square float64 array, (K, K), in which NaN is allowed, else ValueError."""
+    array = array_of(matrix, "biuf")
+    absent = False if array is None else np.isnan(array)
+    square = real_array(name, matrix if array is None else np.where(absent, 0.0, array), 2)
+    if square.shape[0] != square.shape[1]:
+        raise ValueError(f"{name} has shape {square.shape}: must be (K, K)")
+    return np.where(absent, np.nan, square)
+
+
 def scaled(array):
     """`array` times the power of 2 that makes its largest entry about 1, without rounding: then no square underflows."""
     return np.ldexp(array, -np.frexp(np.abs(array).max())[1])

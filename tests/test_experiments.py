@@ -285,7 +285,7 @@ def ran(tmp_path_factory):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_trains_writes_and_draws(ran, name):
-    code, folder, plan, _, said = ran(name)
+    code, folder, _, _, said = ran(name)
     _, settings, seeds, options = COMMANDS[name]
     results, history = csvs(folder)
     rows = table(results)
@@ -356,7 +356,7 @@ def test_a_row_is_what_the_trainer_gives_alone(ran):
 def test_the_list_shows_every_figure_with_its_settings_and_cost(capsys):
     assert main(["paper", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for (figure, asked), (_, k_a, values, epochs, _) in LISTED.items():
+    for (figure, asked), (_, _, values, epochs, _) in LISTED.items():
         if asked in (None, 3) and (figure, asked) != ("fig5", 3):
             name = figure if asked is None else f"{figure} --ka 3"
             line, = (line for line in lines if name in re.split(", |  ", line))
@@ -643,7 +643,8 @@ def test_after_a_kill_at_any_moment_the_same_command_completes_the_results(tmp_p
         quiet(plan)
         assert numbers(tmp_path / str(moment)) == whole, f"killed at moment {moment}"
         assert list(tmp_path.glob(f"{moment}/checkpoints/*.part")) == []
-    assert moment == 2 * 2 + 2 * (2 + 2 + 1)  # 2 files with their names when opened; checkpoint, its name, 2 files and the unlink of 2 tasks
+    # 2 files with their names when opened; checkpoint, its name, 2 files and the unlink of 2 tasks
+    assert moment == 2 * 2 + 2 * (2 + 2 + 1)
     assert numbers(tmp_path / str(moment)) == whole
 
 
@@ -1182,8 +1183,9 @@ def test_networks_without_any_direction_are_drawn_too(tmp_path, figure, values):
 @pytest.fixture
 def saved(monkeypatch):
     """[(path, figure)] of all that is drawn, instead of the pictures."""
-    found = []
-    monkeypatch.setattr(figures.plt.Figure, "savefig", lambda fig, path, **_: found.append((path, fig)))
+    drawn, found = [], []
+    monkeypatch.setattr(figures.plt.Figure, "savefig", lambda fig, *_, **__: drawn.append(fig))
+    monkeypatch.setattr(paper_figures, "write", lambda path, _: found.append((path, drawn[-1])))
     return found
 
 
@@ -1202,9 +1204,10 @@ def test_a_figure_shows_all_settings_and_seeds_that_its_options_have_given(tmp_p
     (dict(epochs=150, pool=1), "sizes-ka5-mnist5k-mlp-relu-fast", "mlp on mnist5k, relu features, recipe fast, 150 epochs"),
     (dict(epochs=2000, pool=1, recipe="authors", seeds=3, lr=0.01, batch_size=128),
      "sizes-ka5-mnist5k-mlp-relu-authors", "mlp on mnist5k, relu features, recipe authors, 2000 epochs"),
-    (dict(epochs=2000, pool=1, compiled=True), "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000", "mlp on mnist5k, relu features, recipe fast, 2000 epochs"),
-    (dict(figure="fig8", features="linear", lr=1e-3, batch_size=64), "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14",
-     "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
+    (dict(epochs=2000, pool=1, compiled=True),
+     "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000", "mlp on mnist5k, relu features, recipe fast, 2000 epochs"),
+    (dict(figure="fig8", features="linear", lr=1e-3, batch_size=64),
+     "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
     (dict(data="cifar10", network="convnet", pool=1, epochs=None, test_images=True), "sizes-ka5-cifar10-convnet-relu-fast-test-images",
      "convnet on cifar10 with test images, relu features, recipe fast, 150 epochs"),
     (dict(figure="fig5", features="linear", pool=7), "lambda-ka5-mnist5k-mlp-linear-fast-epochs2-pool7",
@@ -1218,7 +1221,8 @@ def test_a_picture_is_named_by_the_options_that_are_not_the_default_and_titled_b
 
 
 @pytest.mark.parametrize("name, title", [
-    ("fig1", "mlp on mnist5k, relu features, recipe authors, 2 epochs"), ("fig9 of 3", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
+    ("fig1", "mlp on mnist5k, relu features, recipe authors, 2 epochs"),
+    ("fig9 of 3", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
     ("fig8", "convnet on mnist5k, relu features, recipe authors, 2 epochs")])
 def test_every_kind_of_figure_has_a_title(ran, name, title):
     assert ran(name)[3].get_suptitle() == title
