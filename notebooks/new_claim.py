@@ -60,10 +60,17 @@ def main(arguments=None):
     source = HERE / (f"{options.start}.md" if options.start else "template.md")
     target, contents = HERE / f"{options.name}.md", ROOT / "_toc.yml"
     run.replace(target, adapt(source.read_text(encoding="utf-8"), options.name).encode())
-    run.replace(contents, list_page(contents.read_text(encoding="utf-8"), options.name).encode())
+    try:
+        run.replace(contents, list_page(contents.read_text(encoding="utf-8"), options.name).encode())
+    except OSError:
+        target.unlink()  # or the same command would be refused, the name being taken
+        raise
     print(f"{target.relative_to(ROOT)} is yours to edit, and listed in {contents.name}", flush=True)
     return run.main(["--store", options.name])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:  # the disk is full, or the folder may not be written
+        sys.exit(f"notebooks/new_claim.py: {error}")

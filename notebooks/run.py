@@ -1,15 +1,17 @@
 """Run the notebooks: each NN_name.md beside this file becomes an executed NN_name.ipynb.
 
-    python notebooks/run.py [--store] [--jobs N] [NAME ...]
+    python notebooks/run.py [--store | --check] [--jobs N] [NAME ...]
 
-The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers (ledgers/*.json) and
-the image of the cell tagged `readme` (result.png, with --store in book/_static).
+The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers (ledgers/*.json), the data of
+the figures that have a name (data/NN_name/*.csv) and the image of the cell tagged `readme` (result.png, with --store in book/_static).
 A stored output holds nothing that differs from run to run, so that a change in it means that a result changed.
+With --check nothing is run: every stored .ipynb must be what its .md says, run from top to bottom.
 """
 
 import argparse
 import asyncio
 import base64
+import difflib
 import functools
 import io
 import json
@@ -25,6 +27,7 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat.reader import NotJSONError
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -62,21 +65,51 @@ def difference(source, stored):
     if len(found.cells) != len(wanted.cells):
         return f"{stored.name}: {len(found.cells)} cells instead of {len(wanted.cells)}"
     for ours, theirs in zip(wanted.cells, found.cells):
-        for part in ("id", "cell_type", "source", "metadata"):
-            if ours[part] != theirs[part]:
-                return f"{stored.name}, {ours.id}: {part} is {theirs[part]!r} instead of {ours[part]!r}"
+        for part in ("id", "cell_type", "metadata"):
+            if ours[part] != theirs.get(part):  # a notebook that was saved elsewhere may have no ids
+                return f"{stored.name}, {ours.id}: {part} is {theirs.get(part)!r} instead of {ours[part]!r}"
+        if ours.source != theirs.source:
+            texts = theirs.source.splitlines(), ours.source.splitlines()
+            lines = difflib.unified_diff(*texts, stored.name, source.name, n=0, lineterm="")
+            return "\n".join([f"{stored.name}, {ours.id}: another text", *lines])
     return None
 
 
-def kernel_environment(ledgers):
-    """The environment of a kernel that writes its ledgers to the folder `ledgers`."""
+def fault(source):
+    """Say what is wrong with the .ipynb beside a .md source: missing, different, or not run in order; None if nothing."""
+    stored = source.with_suffix(".ipynb")
+    if not stored.exists():
+        return f"{stored.name}: missing"
+    try:
+        if found := difference(source, stored):
+            return found
+    except NotJSONError:
+        return f"{stored.name}: not a notebook"  # for instance with the marks of a merge in it
+    counts = [cell.execution_count for cell in nbformat.read(stored, as_version=4).cells if cell.cell_type == "code"]
+    if counts != list(range(1, len(counts) + 1)):
+        return f"{stored.name}: its cells were run as {counts}, not once from top to bottom"
+    return None
+
+
+def check(paths):
+    """Print what is wrong with the stored notebooks of these sources, and how to mend it. Returns the exit status."""
+    faults = {path: found for path in paths if (found := fault(path))}
+    for path, found in faults.items():
+        print(f"{found}\n    {path.name} is what counts. If it is right: .venv/bin/python notebooks/run.py --store {path.stem}")
+    return int(bool(faults))
+
+
+def kernel_environment(ledgers, figures, threads=1):
+    """The environment of a kernel that writes its ledgers and the data of its figures to these folders."""
     path = [str(ROOT)] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),  # the package beside the notebooks, installed or not
         "PYTHONDONTWRITEBYTECODE": "1",
         "NCUTILS_LEDGERS": str(ledgers),
-        "OMP_NUM_THREADS": "1",  # small matrices: two processes beat two threads, and sums keep their order
-        "MKL_NUM_THREADS": "1",
+        "NCUTILS_FIGURES": str(figures),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",  # or two threads that wait for each other keep the cores from who else needs them
         "TQDM_DISABLE": "1",
     }
 
@@ -113,6 +146,18 @@ def tagged_image(notebook, tag):
     return None
 
 
+def figure_data(notebook, folder, page):
+    """{name: CSV} of the figures with a name, from the files that notebooks/figure_data.py wrote to a folder."""
+    found = {}
+    for cell in notebook.cells:
+        figure, file = cell.metadata.get("mystnb", {}).get("figure", {}), folder / f"{cell.get('execution_count')}.csv"
+        if "name" in figure and file.exists():
+            caption = " ".join(figure.get("caption", "").split())
+            about = f"# {figure['name']} of {page}: {caption}\n# by the companion's authors, CC BY 4.0\n"
+            found[figure["name"]] = about + file.read_text(encoding="utf-8")
+    return found
+
+
 def ledger_cell(notebook):
     """The id of the cell that shows the ledger, or None."""
     for cell in notebook.cells:
@@ -135,83 +180,122 @@ def machine():
 
 
 def replace(path, content):
-    """Write a file in one step: whatever interrupts it, `path` holds the former or the new content."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    """Write a file whole or not at all."""
+    from ncutils.files import write  # here, as the package takes longer to import than everything else
+
+    write(path, content)
 
 
-async def run(source, output):
-    """Run one notebook and put it and its ledgers into the folder `output`. Returns the notebook.
+def check_writable(folder):
+    """OSError, naming the folder, unless files can be written there: better known before notebooks run than after."""
+    from ncutils.files import named
 
-    Nothing in `output` changes before every cell has passed.
+    probe = folder / "ledgers" / ".probe"
+    try:
+        replace(probe, bytes(4096))  # a full disk may still take an empty file
+    except OSError as error:
+        raise named(error, folder) from None
+    probe.unlink()
+
+
+async def run(source, output, threads=1, before=None):
+    """Run one notebook and put it, its ledgers and its figures' data into the folder `output`. Returns the notebook.
+
+    One thread by default: with small matrices two processes beat two threads, and sums keep their order. `before` is code
+    that runs ahead of the first cell. Nothing in `output` changes before every cell has passed.
     """
     notebook = read_source(source)
+    if before is not None:
+        notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as ledgers:
+    with tempfile.TemporaryDirectory() as ledgers, tempfile.TemporaryDirectory() as figures:
         client = NotebookClient(
             notebook,
             timeout=None,
             kernel_name="python3",
             record_timing=False,
-            extra_arguments=["--log-level=ERROR"],  # only what a reader can act on
+            extra_arguments=["--log-level=ERROR", "--ext=notebooks.figure_data"],  # of the log only what a reader can act on
             coalesce_streams=True,  # how a stream is cut into messages depends on the clock
             resources={"metadata": {"path": str(source.parent)}},
         )
-        await client.async_execute(env=kernel_environment(ledgers))
+        await client.async_execute(env=kernel_environment(ledgers, figures, threads))
+        if before is not None:
+            del notebook.cells[0]
         notebook.metadata = nbformat.from_dict(read_source(source).metadata)  # the kernel added its version
         shrink_images(notebook)
         if warnings := drop_stderr(notebook):
             print(f"{source.stem} wrote to stderr:\n{warnings}", file=sys.stderr)
-        (output / "ledgers").mkdir(parents=True, exist_ok=True)
         how = {"cell": ledger_cell(notebook), "seconds": round(time.monotonic() - start, 1)} | machine()
         for ledger in sorted(Path(ledgers).glob("*.json")):
             content = json.loads(ledger.read_text(encoding="utf-8")) | {"run": how}
             replace(output / "ledgers" / ledger.name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        data = {output / "data" / source.stem / f"{name}.csv": text
+                for name, text in figure_data(notebook, Path(figures), source.stem).items()}
+        for file, text in data.items():
+            replace(file, text.encode())
+        for former in {*(output / "data" / source.stem).glob("*.csv")} - {*data}:  # of a figure that is no more
+            former.unlink()
     replace(output / f"{source.stem}.ipynb", (nbformat.writes(notebook) + "\n").encode())
     return notebook
 
 
-async def run_all(paths, output, jobs):
-    """Run notebooks, `jobs` at a time. Returns {source: notebook} of those that passed."""
-    free, passed = asyncio.Semaphore(jobs), {}
+async def run_all(paths, output, jobs, failed=None, **conditions):
+    """Run notebooks, `jobs` at a time, under the conditions of `run`. Returns {source: notebook} of those that passed; the
+    dict `failed` gets {source: reason} of the others."""
+    free, passed, failed = asyncio.Semaphore(jobs), {}, {} if failed is None else failed
+    check_writable(output)
     machine()  # before the clock runs
 
     async def one(source):
         async with free:
             start = time.monotonic()
             try:
-                passed[source] = await run(source, output)
+                passed[source] = await run(source, output, **conditions)
                 print(f"{source.stem} … {time.monotonic() - start:.1f} s", flush=True)
             except (CellExecutionError, DeadKernelError) as error:
                 print(f"{source.stem} FAILED in this cell:\n{error}", flush=True)
+                failed[source] = str(error).strip().splitlines()[-1]
+            except OSError as error:
+                print(f"{source.stem} FAILED and is not kept: {error}", flush=True)
+                failed[source] = str(error)
 
     # All of them, also after a failure: one run then shows everything that is broken.
     await asyncio.gather(*map(one, paths))
     return passed
 
 
+def chosen(parser, names):
+    """The sources of the notebooks that are named on the command line; all if none is."""
+    paths = {path.stem: path for path in sources()}
+    if unknown := sorted(set(names) - set(paths)):
+        parser.error(f"no notebook {', '.join(unknown)}; there are {', '.join(paths)}")
+    return [paths[name] for name in names or paths]
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given")
-    parser.add_argument("--store", action="store_true", help="write beside the sources instead of to _build/notebooks")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--store", action="store_true", help="write beside the sources instead of to _build/notebooks")
+    what.add_argument("--check", action="store_true", help="run nothing; say which stored .ipynb is not its .md, executed")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: one per core)")
     options = parser.parse_args(arguments)
 
-    paths = {path.stem: path for path in sources()}
-    if unknown := sorted(set(options.names) - set(paths)):
-        parser.error(f"no notebook {', '.join(unknown)}; there are {', '.join(paths)}")
-    chosen = [paths[name] for name in options.names or paths]
-
+    paths = chosen(parser, options.names)
+    if options.check:
+        return check(paths)
     output = HERE if options.store else ROOT / "_build" / "notebooks"
     if not options.store and not options.names:
         shutil.rmtree(output, ignore_errors=True)  # nothing of a notebook that is no more
-    passed = asyncio.run(run_all(chosen, output, options.jobs))
+    passed = asyncio.run(run_all(paths, output, options.jobs))
     for notebook in passed.values():
         if image := tagged_image(notebook, "readme"):
             replace((ROOT / "book" / "_static" if options.store else output) / "result.png", image)
-    return 0 if len(passed) == len(chosen) else 1
+    return 0 if len(passed) == len(paths) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except OSError as error:  # the disk is full, or the folder may not be written
+        sys.exit(f"notebooks/run.py: {error}")
