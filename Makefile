@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site claim links test notebooks bench clean venv
+.PHONY: help book site claim links lint test mutants notebooks reproduce bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -29,9 +29,21 @@ claim: venv  ## begin a page of your own: NAME=08_my_claim, as a copy of another
 links: venv  ## check that the pages' links to other hosts lead somewhere (needs the network)
 	@$(VENV) book/build_site.py --check-links
 
+# The commands of .pre-commit-config.yaml. Each of them, also after one that found something.
+lint: venv  ## look for faults, misspelt words, and notebooks that are not what their .md says (seconds)
+	@status=0; \
+	$(VENV) -m ruff check || status=1; \
+	$(VENV) -m codespell_lib || status=1; \
+	$(VENV) notebooks/run.py --check || status=1; \
+	exit $$status
+
 notebooks: export CUDA_VISIBLE_DEVICES :=
 notebooks: venv  ## rerun the notebooks and store their outputs and ledgers in notebooks/
 	@$(VENV) notebooks/run.py --store
+
+reproduce: export CUDA_VISIBLE_DEVICES :=
+reproduce: venv  ## run the notebooks, or ONLY=03_threshold, twice, with two threads and with other seeds: do they print what is stored? (20 minutes)
+	@$(VENV) notebooks/reproduce.py $(ONLY)
 
 # One processor thread and no GPU, as for the stored outputs: these are compared character by character. The notebooks
 # have a run of their own, since coverage counts what the unit tests reach and would slow the training in a notebook.
@@ -44,6 +56,10 @@ test: venv  ## unit tests, and every notebook against its stored outputs
 	@$(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
 	@$(VENV) -m pytest -n 2 --dist loadscope --cov=ncutils --cov-report=term-missing --cov-fail-under=95 tests; \
 	status=$$?; $(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks && exit $$status
+
+mutants: export CUDA_VISIBLE_DEVICES :=
+mutants: venv  ## break the package in one place at a time: which row of a ledger fails? (minutes)
+	@$(VENV) tests/mutants.py
 
 # One thread, so that the figures of two machines can be compared.
 bench: export OMP_NUM_THREADS := 1

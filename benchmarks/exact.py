@@ -146,7 +146,7 @@ def rounds(functions, count, patience):
                 continue
             gc.collect()  # what another solver has left behind is not this one's to clear away
             series = []
-            while not series or len(series) < 10 and sum(series) < 0.2:
+            while not series or (len(series) < 10 and sum(series) < 0.2):
                 start = time.perf_counter()
                 results[i] = function()
                 series.append(time.perf_counter() - start)
@@ -264,7 +264,7 @@ def alone(problem):
     """Row of one problem, measured in this process."""
     def solution():
         found = solve(problem.ufm(), tol=TOL)
-        found.logits, found.bias  # these are made when first asked for
+        _ = found.logits, found.bias  # these are made when first asked for
         return found
 
     before = peak_mib()

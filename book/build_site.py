@@ -3,8 +3,8 @@
     python book/build_site.py [--notebooks FOLDER] [--only NAME ...] [--output FOLDER] [--check-links]
 
 Collects the book's text, FOLDER/*.ipynb and FOLDER/ledgers (default: the stored ones in notebooks/) in _build/source
-and turns them into _build/html (of --output, default: the checkout). With --only these notebooks come from FOLDER, the others are the stored ones. It
-starts afresh each time: no page outlives its source. A warning is a failure.
+and turns them into _build/html (of --output, default: the checkout). With --only these notebooks come from FOLDER, the
+others are the stored ones. It starts afresh each time: no page outlives its source. A warning is a failure.
 With --check-links it makes no page but asks every other host that is linked to whether the address still exists.
 """
 
@@ -30,11 +30,15 @@ def stage(notebooks, only, target):
         shutil.copy(ROOT / name, target)
     (target / "notebooks" / "ledgers").mkdir(parents=True)
     folder = STORED if only else notebooks
-    taken = [(folder, made.relative_to(folder)) for made in [*folder.glob("*.ipynb"), *folder.glob("ledgers/*.json")]]
+    taken = [(folder, made) for kind in ("*.ipynb", "ledgers/*.json", "data/*/*.csv") for made in folder.glob(kind)]
+    taken = [(folder, made) for folder, made in taken if made.parent.name not in only]  # figures that a new run has not
     for name in only:
-        taken += [(notebooks, f"{name}.ipynb"), (notebooks, f"ledgers/{name.partition('_')[2]}.json")]
+        files = [f"{name}.ipynb", f"ledgers/{name.partition('_')[2]}.json"]
+        taken += [(notebooks, notebooks / file) for file in files] + [(notebooks, made) for made in notebooks.glob(f"data/{name}/*.csv")]
     for folder, made in taken:
-        shutil.copy(folder / made, target / "notebooks" / made)
+        copy = target / "notebooks" / made.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made, copy)
     downloads = target / "downloads"  # what a reader may take home, beside the pages
     shutil.copytree(target / "notebooks", downloads / "notebooks", ignore=shutil.ignore_patterns("ledgers"))
     (downloads / "book").mkdir()
@@ -85,4 +89,8 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except OSError as error:  # the disk is full, or a folder may not be written or is not there
+        one = error.args[0][0][2] if isinstance(error, shutil.Error) else error  # the first of many files
+        sys.exit(f"book/build_site.py: {one}")

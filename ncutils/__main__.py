@@ -118,6 +118,9 @@ def run_check(arguments):
     try:
         seed = _number("--seed", arguments.seed, whole, at_least=0)
         report = check(arguments.claim, ufm_of(arguments), seed)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except ValueError as error:
         print(f"python -m ncutils check: {error}", file=sys.stderr)
         return 2

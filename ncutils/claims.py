@@ -10,23 +10,21 @@ from dataclasses import replace
 import numpy as np
 
 from . import metrics, theory
-from .convex import cross_entropy, dual_bound, objective
+from .convex import cross_entropy
 from .ledger import CERTIFIED
-from .report import Report, at_level, group_name, lines, prediction, two_lines
+from .report import ROUNDING, WORK, Report, group_name, lines, prediction, two_lines
 from .theory import Phase
-from .train import train_ufm, ufm_objective
-from .two_groups import solve_two_groups, solve_two_groups_log
+from .train import ufm_objective
+from .two_groups import solve_two_groups_log
 from .ufm import UFM, choice, cosines_from_gram, whole
 
 CLASSES = 2000  # more make matrices (K, K) slow
-WORK = 10**7  # N K² up to which a UFM is trained: seconds on one processor
-QUICK = 1e-3, 1e2  # λ_Z N over the largest w sqrt(n), within which training takes at most hundreds of iterations
 RATIO = 10**6  # of w n; the certificate of the whole says little about the angles of still smaller classes
 KINDS = {"logits": "columns of Z", "features": "class means", "classifier": "classifiers"}
 
 
-class NotTwoGroups(ValueError):
-    """A claim about two groups of classes was asked for others."""
+class DoesNotApply(ValueError):
+    """A claim about other class sizes than these."""
 
 
 def check(claim, ufm, seed=0):
@@ -53,21 +51,25 @@ def check(claim, ufm, seed=0):
     if ufm.num_classes > CLASSES:
         raise ValueError(f"class_sizes of {ufm.num_classes} classes: must be at most {CLASSES}; solve takes more")
     if (share := ufm.weights * ufm.sizes).max() > RATIO * share.min():
-        raise ValueError(f"class_sizes from {max(ufm.class_sizes)} to {min(ufm.class_sizes)}: the ratio of w n must be at most {RATIO}; "
-                         "solve_two_groups takes larger ones")
+        raise ValueError(f"class_sizes from {max(ufm.class_sizes)} to {min(ufm.class_sizes)}: the ratio of w n must be at "
+                         f"most {RATIO}; solve_two_groups takes larger ones")
     seed, report = whole("seed", seed, at_least=0), Report(claim, ufm)
     if claim != "relu":
         report.said.append(prediction(ufm))
     for name in ("collapse", "angles", "threshold", "diminishing") if claim == "all" else (claim,):
-        report.theorem, rows = CLAIMS[name]
+        (report.theorem, rows), before = CLAIMS[name], len(report.rows)
         try:
             rows(report, ufm, seed)
-        except NotTwoGroups as error:
+        except DoesNotApply as error:
             if claim != "all":
                 raise
             report.notes.append(str(error))
+        if claim == "all":
+            for row in report.rows[before:]:
+                row["what"] = f"{name}: {row['what']}"
     report.about("prop-certificate", report.optima, at_most=math.inf)
-    report.check_at_most(f"largest relative duality gap, exact optima solved: {len(report.optima)}", report.relative_gap, CERTIFIED)
+    certificate = f"certificate: largest relative gap of {len(report.optima)} exact optima"
+    report.check_at_most(certificate, report.relative_gap, CERTIFIED)
     return report
 
 
@@ -75,32 +77,35 @@ def collapse(report, ufm, seed):
     """(a): the features of a class are one vector, and the UFM has the value of (CVX)."""
     exact, K = report.solve(ufm), ufm.num_classes
     Z, b, W, means = exact.logits, exact.bias, exact.classifier(K), exact.class_means(K)
-    lower = _lower_bound(report, exact)
-    report.check_at_most("largest sum of a column of Z, or of b, relatively", max(*abs(Z.sum(0)), abs(b.sum())) / (1 + abs(Z).max()), 1e-9)
+    lower = report.lower_bound(exact)
+    sums = *abs(Z.sum(axis=0)), abs(b.sum())
+    report.check_at_most("largest sum of a column of Z, or of b, relatively", max(sums) / (1 + abs(Z).max()), 1e-9)
     report.check_at_most("balance: ‖λ_W WᵀW − λ_H H̄DH̄ᵀ‖ / ‖λ_W WᵀW‖", metrics.balance_residual(W, means, ufm), 1e-12)
-    trained = _trained(report, ufm, seed)
+    if ufm.num_samples * K <= WORK:
+        value = ufm_objective(ufm, W, means[:, ufm.labels], b, ufm.labels)
+        report.check("UFM with class means as features, value (CVX)", value, exact.objective, atol=1e-14, rtol=1e-12)
+    trained = report.trained(seed)
     if trained is None:
         return
-    report.check("UFM with class means as features, value (CVX)", ufm_objective(ufm, W, means[:, ufm.labels], b, ufm.labels),
-                 exact.objective, atol=1e-14, rtol=1e-12)
     H, excess = trained.features[0], trained.objectives[0] / lower - 1
     spread = ufm.lam_h / 2 * ((H - trained.class_means(0)[:, ufm.labels]) ** 2).sum() / lower
     report.check_at_least("trained UFM: objective / lower bound − 1", excess, -1e-12, evidence="trained")
     report.check_at_most("trained UFM: objective / lower bound − 1", excess, CERTIFIED, evidence="trained")
     report.check_at_most("trained UFM: (λ_H/2) Σ‖h − h̄‖² is no more", spread - excess, 1e-12, evidence="trained")
     if exact.rank:
-        report.check_at_most("trained UFM: tr Σ_W / tr Σ_B", metrics.trace_ratio(H, ufm.labels), 1e-8, evidence="trained")
+        ratio = metrics.trace_ratio(H, ufm.labels)
+        report.check_at_most("trained UFM: tr Σ_W / tr Σ_B", ratio, 1e-6, evidence="trained")
 
 
 def angles(report, ufm, seed):
     """(b): Z is constant on blocks, so that there is one cosine within a group of classes and one for two groups."""
-    exact, group = report.solve(ufm), np.empty(ufm.num_classes, dtype=int)
-    _lower_bound(report, exact)
+    exact, group = report.solve(report.off_lines()), np.empty(ufm.num_classes, dtype=int)
+    report.lower_bound(exact)
     for g, members in enumerate(ufm.groups.values()):
         group[members] = g
-    if trained := _trained(report, ufm, seed):
-        report.check_at_most("trained UFM: range of Z within a block (nats)", metrics.block_range(trained.logits(0), group), 2e-3,
-                             evidence="trained")
+    if trained := report.trained(seed):
+        spread = metrics.block_range(trained.logits(0), group)
+        report.check_at_most("trained UFM: range of Z within a block (nats)", spread, 2e-3, evidence="trained")
     predicted = _cosines(report, exact, group)
     named = [(group_name(kind), members) for kind, members in report.some()]
     pairs = [(name, members[:2]) for name, members in named if len(members) > 1]
@@ -109,38 +114,40 @@ def angles(report, ufm, seed):
         measured = exact.cosines(kind)
         if np.isnan(measured).any():
             report.notes.append(f"cosines of {label} that are zero")
-        if len(named) == len(ufm.groups):
-            for what, (k, l) in pairs:
-                if not math.isnan(measured[k, l]):
-                    report.check(f"cosine of {label}, {what}", measured[k, l], predicted[kind][k, l], atol=1e-7)
+        for what, (k, l) in pairs:
+            if not math.isnan(measured[k, l]):
+                report.check(f"cosine of {label}, {what}", measured[k, l], predicted[kind][k, l], atol=1e-7)
         off = ~np.isnan(measured)
-        report.check_at_most(f"{label}: largest error of a cosine", abs(measured - predicted[kind])[off].max(initial=0.0), 1e-7)
+        error = abs(measured - predicted[kind])[off].max(initial=0.0)
+        report.check_at_most(f"{label}: largest error of a cosine", error, 1e-7)
 
 
 def threshold(report, ufm, seed):
     """(c): a group of two classes or more is one vector if and only if λ_Z N ≥ w sqrt(n)."""
-    exact, predicted, level = report.solve(ufm), theory.phase(ufm), ufm.lam_z * ufm.num_samples
+    predicted, level, known = theory.phase(ufm), ufm.lam_z * ufm.num_samples, lines(ufm)
+    if not known and not isinstance(predicted, Phase):
+        raise DoesNotApply("class_sizes without two classes of one size: threshold must have a group of them that may merge")
+    exact, aside = report.solve(ufm), report.off_lines()
     P = cross_entropy(exact.logits + exact.bias[:, None])[1]  # off its diagonal
-    known = lines(ufm)
-    found, touched = exact, [*known.values(), *(two_lines(ufm) if isinstance(predicted, Phase) else ())]
-    if any(line <= level * (1 + 1e-12) and level <= line * (1 + 1e-12) for line in touched):
-        report.said.append("on a line up to rounding, which counts as above it: phases are those a billionth further up")
-        found = report.solve(at_level(ufm, level * (1 + 1e-9)))
+    found = exact if aside is ufm else report.solve(aside)
     for kind, line in known.items():
         k, l = ufm.groups[kind][:2]
-        merged, a = level * (1 + 1e-12) >= line, exact.group_gaps[kind]
-        what = f"{group_name(kind)}: {'one vector' if merged else 'told apart'}, {level:.6g} {'≥' if merged else '<'} {line:.6g}"
-        report.check_true(what, (found.group_gaps[kind] == 0) == merged)
+        merged, a = level * (1 + ROUNDING) >= line, exact.group_gaps[kind]
+        what = f"one vector, {level:.6g} ≥ {line:.6g}" if merged else f"told apart, {level:.6g} < {line:.6g}"
+        report.check_true(f"{group_name(kind)}: {what}", (found.group_gaps[kind] == 0) == merged)
         # 1 − p_own + p_other = T, the smaller of λ_Z N/(w sqrt(n)) and 1, leaves p_own/p_other = 1 + (1 − T)/p_other
-        report.check(f"{group_name(kind)}: gap a (nats)", a, 0.0 if merged else math.log1p((1 - level / line) / P[l, k]), 1e-8, 1e-7)
+        gap = 0.0 if merged else math.log1p((1 - level / line) / P[l, k])
+        report.check(f"{group_name(kind)}: gap a (nats)", a, gap, atol=1e-8, rtol=1e-7)
     for kind, members in report.some():
         if len(members) > 1:
-            report.located(f"{group_name(kind)}: one vector", known[kind], lambda one, kind=kind: one.group_gaps[kind] == 0)
+            what = f"{group_name(kind)}: one vector"
+            report.located(what, known[kind], lambda one, kind=kind: one.group_gaps[kind] == 0)
     if not isinstance(predicted, Phase):
         report.check_at_least("rank of Z", found.rank, predicted.rank[0])
         return report.check_at_most("rank of Z", found.rank, predicted.rank[1])
     report.check_true(f"phase: {predicted.value}", found.phase == predicted)
-    report.check_true(f"phase by the scalar equation: {predicted.value}", list(Phase)[int(_scalar(report, ufm).phase)] == predicted)
+    scalar = list(Phase)[int(report.solve_two_groups().phase)]
+    report.check_true(f"phase by the scalar equation: {predicted.value}", scalar == predicted)
     minority, (v, trivial) = list(ufm.groups.values())[1], two_lines(ufm)
     report.located("minority zero", v, lambda one: not one.logits[:, minority].any())
     report.located("all zero", trivial, lambda one: one.rank == 0)
@@ -150,8 +157,8 @@ def diminishing(report, ufm, seed):
     """(d): with λ_Z N and n_A/n_B fixed, the cosines between columns of Z tend to −1/(K−1), like C/ln n_B."""
     if len(ufm.groups) != 2 or ufm.class_weights:
         weighted = ", with class weights" if ufm.class_weights else ""
-        raise NotTwoGroups(f"class_sizes of {len(ufm.groups)} group(s){weighted}: diminishing must have two groups of classes, of "
-                           "different sizes and equal weights, since it keeps n_A/n_B while n_B grows")
+        raise DoesNotApply(f"class_sizes of {len(ufm.groups)} group(s){weighted}: diminishing must have two groups of classes, "
+                           "of different sizes and equal weights, since it keeps n_A/n_B while n_B grows")
     (n_a, A), (n_b, B) = ufm.groups.items()
     K, c = ufm.num_classes, ufm.lam_z * ufm.num_samples
     log_ratio, log_n_b = math.log(n_a) - math.log(n_b), math.log(n_b)
@@ -163,17 +170,17 @@ def diminishing(report, ufm, seed):
 
     for times in (1, 10, 100, 1000):
         sizes = [n * times for n in ufm.class_sizes]
-        measured = report.solve(replace(ufm, class_sizes=sizes, lam_w=ufm.lam_w / times, lam_h=ufm.lam_h / times)).cosines()
+        larger = replace(ufm, class_sizes=sizes, lam_w=ufm.lam_w / times, lam_h=ufm.lam_h / times)
+        measured = report.solve(larger).cosines()
         for group, value in cosines(log_n_b + math.log(times)).items():
-            if not math.isnan(value):
+            if not math.isnan(value + measured[pairs[group]]):  # a vector that is zero has no angle
                 report.check(f"n_B = {n_b * times}: cosine {group}", measured[pairs[group]], value, atol=1e-7)
     log_n = np.array([1e3, 1e4, 1e5, 5e5, 1e6, 2e6])
     deviation = {group: value + 1 / (K - 1) for group, value in cosines(log_n).items()}
     if K > 2:
         largest = np.nanmax(np.abs(list(deviation.values())), axis=0)
         report.check_true("ln n_B from 1e3 to 2e6: largest |cos + 1/(K−1)| falls", bool((np.diff(largest) < 0).all()))
-    report.theorem = "prop-rate"
-    report.keep(report.optima[-1])
+    report.about("prop-rate", report.optima, at_most=math.inf)
     for group, limit in theory.deviation_constants(len(A), len(B), n_a / n_b, c).items():
         if not math.isnan(limit):
             # C + D/ln n_B + E/ln² n_B + …: at three values, each twice the one before, D and E cancel
@@ -191,7 +198,8 @@ def relu(report, ufm, seed):
     report.check_at_most("classes with a feature: largest error of w √n ‖e − p‖ / (λ_Z N) = 1",
                          abs(slope[alive] - 1).max(initial=0.0), 1e-7)
     report.check_at_most("classes without: largest w √n ‖e − p‖ / (λ_Z N)", slope[~alive].max(initial=0.0), 1 + 1e-9)
-    report.check_at_least("optimal value / that with features of either sign", exact.objective / report.solve(ufm).objective, 1 - 1e-12)
+    ratio = exact.objective / report.solve(ufm).objective
+    report.check_at_least("optimal value / that with features of either sign", ratio, 1 - 1e-12)
     if math.isfinite(ufm.lam_b):
         return report.notes.append("closed forms, which have no bias")
     for kind, members in report.some():
@@ -204,34 +212,8 @@ def relu(report, ufm, seed):
                        lambda one, k=k: not one.logits[:, k].any(), "relu")
 
 
-CLAIMS = {"collapse": ("thm-collapse", collapse), "angles": ("thm-blocks", angles), "threshold": ("thm-threshold", threshold),
-          "diminishing": ("thm-limit", diminishing), "relu": ("prop-relu", relu)}
-
-
-def _lower_bound(report, exact):
-    """A lower bound from all K × K entries of Z, where `solve` has one from the groups; and its row."""
-    lower = dual_bound(exact.ufm, exact.logits, exact.bias, exact.rank)
-    value = objective(exact.ufm, exact.logits, exact.bias)
-    report.check_at_most("(CVX) / lower bound − 1, both from all entries of Z", value / lower - 1, CERTIFIED)
-    return lower
-
-
-def _trained(report, ufm, seed):
-    """A UFM trained from a random start, or None and a note where that is much work."""
-    work, level = ufm.num_samples * ufm.num_classes**2, ufm.lam_z * ufm.num_samples / (ufm.weights * np.sqrt(ufm.sizes)).max()
-    slow = {f"N K² = {work} is above {WORK}": work > WORK,
-            f"λ_Z N is {level:.1e} of the largest w √n, and training slow": not QUICK[0] <= level <= QUICK[1],
-            f"λ_b = {ufm.lam_b:g} is above 1, and training slow": 1 < ufm.lam_b < math.inf}
-    for why in slow:
-        if slow[why]:
-            return report.notes.append(f"rows with all N features: {why}")
-    return train_ufm(ufm, dim=ufm.num_classes, seed=seed, iterations=2000, tol=1e-10, device="cpu")
-
-
-def _scalar(report, ufm):
-    """The solution of two groups by the scalar equation."""
-    (n_a, A), (n_b, B) = ufm.groups.items()
-    return report.keep(solve_two_groups(len(A), len(B), float(n_a), float(n_b), ufm.lam_z, ufm.lam_b))
+CLAIMS = {"collapse": ("thm-collapse", collapse), "angles": ("thm-blocks", angles),
+          "threshold": ("thm-threshold", threshold), "diminishing": ("thm-limit", diminishing), "relu": ("prop-relu", relu)}
 
 
 def _cosines(report, exact, group):
@@ -242,11 +224,13 @@ def _cosines(report, exact, group):
         return dict.fromkeys(KINDS, theory.simplex_etf(ufm.num_classes))
     if len(ufm.groups) == 2 and not ufm.class_weights:
         report.said.append("predicted cosines: scalar equation of two groups")
-        two = _scalar(report, ufm)
+        two = report.solve_two_groups()
         values = {kind: np.array([two.cosines(kind)[g] for g in ("A", "AB", "B")]) for kind in KINDS}
-        return {kind: np.where(np.eye(ufm.num_classes), 1.0, value[group[:, None] + group]) for kind, value in values.items()}
-    # λ_W W = G D^{1/2} H̄ᵀ and λ_H H̄ D^{1/2} = WᵀG with G = (I − P) diag(w) D^{1/2}/N give Gram matrices without factors of Z
+        same = np.eye(ufm.num_classes)
+        return {kind: np.where(same, 1.0, value[group[:, None] + group]) for kind, value in values.items()}
+    # X = Z D^{1/2} = U Σ Vᵀ, G = (I − P) diag(w) D^{1/2}/N: GᵀX = λ_Z V Σ Vᵀ and XGᵀ = λ_Z U Σ Uᵀ at the optimum only
     report.said.append("predicted cosines: conditions of optimality")
     errors = -cross_entropy(Z + exact.bias[:, None])[1] * ufm.weights  # (I − P) diag(w)
-    return {"logits": metrics.cosines(Z), "features": cosines_from_gram(errors.T @ Z),
+    features = errors.T @ Z
+    return {"logits": cosines_from_gram(features * ufm.sizes @ features.T), "features": cosines_from_gram(features),
             "classifier": cosines_from_gram(Z * ufm.sizes @ errors.T)}

@@ -16,7 +16,8 @@ from .ufm import choice
 
 PROGRAM = {"linear": "exact, (CVX)", "relu": "exact, (CVX+)"}
 AXES = {"lam_z": "λ_Z", "n_a": "n_A, images of a majority class", "structure": "structure"}
-UNITS = {"a_b": "a_B (nats)", "length_b": "‖z_B‖ (nats)", "nc1": "NC1", "trace_ratio": "tr Σ_W / tr Σ_B"}
+UNITS = {"cos_a": "cosine within A", "cos_b": "cosine within B", "cos_ab": "cosine across A and B", "a_b": "a_B (nats)",
+         "length_b": "‖z_B‖ (nats)", "nc1": "NC1", "trace_ratio": "tr Σ_W / tr Σ_B"}
 
 
 def results_of(plan, history=False):
@@ -47,6 +48,8 @@ def over_seeds(rows, measure):
 def exact_curve(plan, measure, features, points=100):
     """x, from the experiment's least to its largest setting, and the exact value of a measure there: "a_b", "length_b",
     "cos_a", "cos_b" or "cos_ab"."""
+    if plan.k_a is None:
+        raise ValueError(f"figure = {plan.figure!r}: has no curve over its structures; `draw_blocks` shows them")
     values = plan.experiment.values[plan.k_a]  # all of the experiment's, also where fewer are run
     x = np.linspace(min(values), max(values), points)
     if plan.experiment.x == "n_a":
@@ -66,6 +69,8 @@ def exact_measure(solution, k_a, measure):
 
 def networks(ax, rows, measure, style, label):
     """Networks: filled markers at the mean over seeds, with a bar from the least to the largest."""
+    if not rows:
+        raise ValueError(f"rows of {label!r} is empty: no such network was recorded")
     x, mean, low, high = over_seeds(rows, measure)
     ax.vlines(x, low, high, color=figures.STYLES[style]["color"], lw=1.2, label=f"_{label}, least and largest")
     figures.network(ax, x, mean, style, label, size=7)

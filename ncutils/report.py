@@ -5,11 +5,16 @@ import warnings
 from dataclasses import replace
 
 from . import theory
-from .convex import solve
+from .convex import dual_bound, objective, solve
 from .ledger import CERTIFIED, Ledger
 from .theory import Phase
+from .train import train_ufm
+from .two_groups import solve_two_groups
 
 STEP = 1e-5  # exact optima are looked at this far, relatively, below and above a predicted line
+ROUNDING = 1e-12  # as in theory.phase
+WORK = 5 * 10**6  # N K² up to which a UFM is trained: seconds on one processor
+QUICK = 1e-3, 1e2  # λ_Z N over the largest w sqrt(n), within which training takes at most hundreds of iterations
 LISTED = 4  # groups that get rows of their own; of more, the two of largest and the two of smallest classes
 
 
@@ -42,10 +47,43 @@ class Report(Ledger):
             warnings.simplefilter("ignore", RuntimeWarning)  # about the same gap
             return self.keep(solve(ufm, features, tol=1e-12))
 
+    def solve_two_groups(self):
+        """The exact optimum by the scalar equation of two groups, kept."""
+        (n_a, A), (n_b, B) = self.ufm.groups.items()
+        return self.keep(solve_two_groups(len(A), len(B), float(n_a), float(n_b), self.ufm.lam_z, self.ufm.lam_b))
+
+    def lower_bound(self, exact):
+        """A lower bound of the optimal value from all K × K entries of Z, where `solve` has one from the groups; and its row."""
+        lower = dual_bound(exact.ufm, exact.logits, exact.bias, exact.rank)
+        value = objective(exact.ufm, exact.logits, exact.bias)
+        self.check_at_most("(CVX) / lower bound − 1, both from all entries of Z", value / lower - 1, CERTIFIED)
+        return lower
+
+    def trained(self, seed):
+        """The UFM, trained from a random start; None, with a note, where that is much work."""
+        ufm = self.ufm
+        work, level = ufm.num_samples * ufm.num_classes**2, ufm.lam_z * ufm.num_samples / max(ufm.weights * ufm.sizes**0.5)
+        reasons = {f"N K² = {work} is above {WORK}": work > WORK,
+                   f"it is slow where λ_Z N is {level:.1e} of the largest w √n": not QUICK[0] <= level <= QUICK[1],
+                   f"it is slow where λ_b is above 1, which is {ufm.lam_b:g}": 1 < ufm.lam_b < math.inf}
+        if any(reasons.values()):
+            return self.notes.append("training, as " + " and ".join(why for why, holds in reasons.items() if holds))
+        return train_ufm(ufm, dim=ufm.num_classes, seed=seed, iterations=2000, tol=1e-10, device="cpu")
+
     def located(self, what, line, there, features="linear"):
         """Row: `there` is false of the exact optimum a hundred-thousandth below λ_Z N = line, and true as far above."""
         below, above = (there(self.solve(at_level(self.ufm, line * factor), features)) for factor in (1 - STEP, 1 + STEP))
         self.check_true(f"{what} from λ_Z N = {line:.6g} on, not {STEP:.0e} of it before", bool(above and not below))
+
+    def off_lines(self):
+        """The UFM; or, where rounding decides on which side of a line it is, the one a billionth further up, with a sentence."""
+        level, known = self.ufm.lam_z * self.ufm.num_samples, list(lines(self.ufm).values())
+        if isinstance(theory.phase(self.ufm), Phase):
+            known += two_lines(self.ufm)
+        if not any(line <= level * (1 + ROUNDING) and level <= line * (1 + ROUNDING) for line in known):
+            return self.ufm
+        self.said.append("on a line up to rounding, which counts as above it: exact optimum of a level a billionth higher")
+        return at_level(self.ufm, level * (1 + 1e-9))
 
     def some(self):
         """The groups that get rows of their own, (place in ufm.groups, classes)."""
@@ -103,16 +141,18 @@ def lines(ufm):
 def two_lines(ufm):
     """For two groups: λ_Z N from which on the minority is zero, and everything is."""
     (n_a, A), (n_b, B) = ufm.groups.items()
-    return tuple(line(len(A), len(B), n_a, n_b, ufm.lam_b) for line in (theory.vanishing_threshold, theory.trivial_threshold))
+    sizes = len(A), len(B), n_a, n_b, ufm.lam_b
+    return theory.vanishing_threshold(*sizes), theory.trivial_threshold(*sizes)
 
 
 def problem(ufm):
     """Class sizes and penalties, in words."""
-    groups = " + ".join(f"{len(members)} class{'es' * (len(members) > 1)} of {group_name(kind)}" for kind, members in ufm.groups.items())
-    if len(ufm.groups) > LISTED:
-        groups = f"{ufm.num_classes} classes in {len(ufm.groups)} groups, n = {max(ufm.class_sizes)} to {min(ufm.class_sizes)}"
+    groups = [f"{len(members)} class{'es' * (len(members) > 1)} of {group_name(kind)}" for kind, members in ufm.groups.items()]
+    if len(groups) > LISTED:
+        most, least = max(ufm.class_sizes), min(ufm.class_sizes)
+        groups = [f"{ufm.num_classes} classes in {len(groups)} groups, n = {most} to {least}"]
     bias = f"λ_b = {ufm.lam_b:g}" if math.isfinite(ufm.lam_b) else "no bias"
-    return f"{groups}; N = {ufm.num_samples}, λ_Z = {ufm.lam_z:.6g}, {bias}"
+    return f"{' + '.join(groups)}; N = {ufm.num_samples}, λ_Z = {ufm.lam_z:.6g}, {bias}"
 
 
 def prediction(ufm):
@@ -123,5 +163,7 @@ def prediction(ufm):
         if (minority := min(ufm.groups)) in lines(ufm):
             levels.insert(0, ("minority one vector", lines(ufm)[minority]))
         return f"{at}, predicted: {phase.value} ({', '.join(f'{what} from {line:.6g} on' for what, line in levels)})"
-    return (f"{at}, predicted: {sum(phase.collapsed.values())} of {len(phase.collapsed)} groups of two classes or more are one vector, "
-            f"rank of Z from {phase.rank[0]} to {phase.rank[1]}")
+    if not phase.collapsed:
+        return f"{at}, no two classes are alike: none merges, rank of Z at most {phase.rank[1]}"
+    merged = f"{sum(phase.collapsed.values())} of {len(phase.collapsed)} groups of two classes or more are one vector"
+    return f"{at}, predicted: {merged}, rank of Z from {phase.rank[0]} to {phase.rank[1]}"

@@ -103,7 +103,7 @@ class Trained:
         >>> bool(abs(trained.logits(0) - trained.exact[0].logits).max() < 1e-2)
         True
         """
-        return self.classifiers[member] @ self.class_means(member)
+        return self.classifiers[self._place(member)] @ self.class_means(member)
 
     def cosines(self, member, of="logits"):
         """Cosines (K, K) of this `member`, as `metrics.cosines`: `of` the "logits", "features" (class means) or

@@ -71,7 +71,7 @@ def expand(program, C):
 @pytest.mark.parametrize("counts", [[2], [1, 1], [3, 1], [2, 1, 4], [1, 5, 2, 1]])
 class TestDerivatives:
     def test_a_point_has_the_norms_and_the_loss_of_the_full_matrix(self, counts, seed):
-        program, C, rng = random_point(counts, seed)
+        program, C, _ = random_point(counts, seed)
         X, sizes = expand(program, C)
         assert np.linalg.norm(C) == pytest.approx(np.linalg.norm(X), rel=1e-13)
         split = program.y_weight @ abs(C[0]) + np.linalg.norm(C[1:], "nuc")
@@ -83,7 +83,7 @@ class TestDerivatives:
         assert program.weights @ by_group == pytest.approx(sizes @ loss / program.N, rel=1e-13)
 
     def test_margins_and_point_are_inverse(self, counts, seed):
-        program, C, rng = random_point(counts, seed)
+        program, C, _ = random_point(counts, seed)
         E = program.margins(C) * (program.others > 0)
         assert program.margins(program.point(E)) * (program.others > 0) == pytest.approx(E, abs=1e-12)
         X, _ = expand(program, program.point(E))

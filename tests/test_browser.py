@@ -1,11 +1,16 @@
-"""The pages as a reader's browser shows them, opened as files."""
+"""The pages as a reader's browser shows them, opened as files, and from a server where that makes a difference."""
 
+import functools
+import re
+import threading
 import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 
 THEMES = ["light", "dark"]
 # Without "preload": else axe asks for style sheets again, which a page that was opened as a file may not.
@@ -51,6 +56,42 @@ def visit(browser, site):
         context.close()
 
 
+@pytest.fixture(scope="module")
+def served(site):
+    """The address of the site on a server, which like static hosts sends no policy of its own."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(params=["file", "http"])
+def home(request, site):
+    """The address of the site as a folder, and on a server."""
+    return f"{site.as_uri()}/" if request.param == "file" else request.getfixturevalue("served")
+
+
+@pytest.fixture
+def goto(browser):
+    """Open an address in a window of its own."""
+    contexts = []
+
+    def goto(url):
+        contexts.append(browser.new_context(viewport=WIDE, color_scheme="light"))
+        return load(listen(contexts[-1].new_page()), url)
+
+    yield goto
+    for context in contexts:
+        context.close()
+
+
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PICTURES = """[...document.querySelectorAll('article img')].map((image) => ({src: image.src, said: Number(image.getAttribute('width')),
     shown: [image.getBoundingClientRect().width, image.getBoundingClientRect().height],
@@ -70,7 +111,7 @@ def look(page):
     page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")  # the page's own scripts come to know
     found["sideways"]["wide, all shown"] = page.evaluate(SIDEWAYS)
     found["raw"] = page.evaluate("""document.querySelectorAll('mjx-merror').length
-        + document.querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")  # definitions that are not open, too
+        + document.querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")  # unopened definitions, too
     found["formulas"] = page.locator("mjx-container").count()
     found["axe"] = [(rule["id"], rule["impact"], node["target"], node["failureSummary"])
                     for rule in Axe().run(page, options=AXE).response["violations"] for node in rule["nodes"]]
@@ -237,3 +278,145 @@ def test_the_whole_site_can_be_taken_home(site, visit, tmp_path):
     assert "book/index.html" in (home / "index.html").read_text()  # it leads on to the front page
     page = visit(home / "book" / "index.html")
     assert page.locator("table.ledger").is_visible() and page.messages == []
+
+
+# The content security policy ---------------------------------------------------------------------------
+
+
+def test_every_page_has_its_policy_ahead_of_all_that_it_is_about(site):
+    everything = list(site.rglob("*.html"))
+    assert len(everything) > 20
+    for path in everything:
+        html = path.read_text()
+        page = BeautifulSoup(html, "html.parser")
+        [meta] = page.find_all("meta", attrs={"http-equiv": "Content-Security-Policy"})
+        assert {tag.name for tag in meta.find_all_previous(True)} <= {"html", "head", "meta"}, path
+        assert len(html.partition("<meta charset")[0]) < 1000  # where a browser looks for it
+        policy = dict(part.split(" ", 1) for part in meta["content"].split("; "))
+        assert policy["default-src"] == policy["object-src"] == policy["base-uri"] == "'none'"
+        self, *hashes = policy["script-src"].split()
+        assert self == "'self'" and all(re.fullmatch(r"'sha256-[\w+/]{43}='", one) for one in hashes)
+        assert len(hashes) == len({script.get_text() for script in page.find_all("script", src=False)})
+        assert {one for sources in policy.values() for one in sources.split()} <= {"'self'", "'none'", "data:", "'unsafe-inline'", *hashes}
+        assert [name for name, sources in policy.items() if "unsafe" in sources] == ["style-src"]
+
+
+def test_pages_from_a_server_keep_to_it(goto, served):
+    """What they ask for and say from a folder is seen above, on every page."""
+    for name in ("index.html", "book/setting.html", "book/explorer.html", "notebooks/03_threshold.html", "genindex.html"):
+        page = goto(served + name)
+        page.wait_for_load_state("networkidle")
+        assert page.messages == [] and page.requests and all(url.startswith((served, "data:")) for url in page.requests), name
+        assert name == "genindex.html" or page.locator("mjx-container").count() > 0
+        assert "book/index.html" in page.url or name != "index.html"
+
+
+def test_what_pages_do_is_allowed(goto, home):
+    page = goto(f"{home}notebooks/03_threshold.html")
+    page.get_by_role("button", name="Show all code").click()
+    assert page.locator("details.hide pre").first.is_visible()
+    copy = page.locator("button.copybtn").first
+    copy.click(force=True)
+    assert copy.get_attribute("data-tooltip") == "Copied!"
+    page.locator("button.theme-switch-button:visible").first.click()
+    page.locator("button.btn-fullscreen-button:visible").click()
+    page.wait_for_function("document.fullscreenElement")
+    page.keyboard.press("Escape")
+    page.evaluate("document.exitFullscreen().catch(() => {})")
+    word = page.locator("article .word").first
+    word.locator("> a").focus()
+    assert word.locator(".tip").is_visible()
+    with page.expect_download() as download:
+        page.locator("#fig-threshold a.figure-data").click()
+    assert download.value.suggested_filename == "fig-threshold.csv"
+    with page.expect_download() as download:
+        page.get_by_text("Download .ipynb").click()
+    assert download.value.suggested_filename == "03_threshold.ipynb"
+    page.locator("button.search-button__button:visible, button.search-button:visible").first.click()
+    field = page.locator("input[name=q]:visible").first
+    field.fill("bisection")
+    field.press("Enter")  # which form-action is about
+    page.wait_for_selector("#search-results li")
+    assert "search.html?q=bisection" in page.url and page.messages == []
+
+    page = goto(f"{home}book/explorer.html#lz=0.004")
+    page.wait_for_function("document.querySelector('#ex-name').textContent")
+    assert page.locator("#ex-lz").input_value() == "0.004" and page.messages == []
+
+
+def test_formulas_can_be_read_aloud(goto, served):
+    """From a server: their words are asked for, which connect-src is about, and a page that was opened as a file may not read files."""
+    page = goto(f"{served}book/setting.html")
+    page.locator("article mjx-container").first.click(button="right")
+    page.get_by_role("menuitem", name="Accessibility").hover()
+    page.get_by_role("menuitemcheckbox", name="Activate").click()
+    page.wait_for_function("localStorage.getItem('MathJax-Menu-Settings')?.includes('explorer')")
+    page.reload()
+    page.wait_for_selector("article mjx-container[tabindex='0'] [data-semantic-id]", state="attached")
+    assert any(url.endswith("sre/mathmaps/en.json") for url in page.requests)
+
+
+# What an attacker might get into a page, and the directive that is to stop it.
+PLANTED = {
+    "<script>window.harm = true</script>": "script-src-elem",
+    "<img src='data:,' onerror='window.harm = true'>": "script-src-attr",
+    "<svg onload='window.harm = true'></svg>": "script-src-attr",
+    "<script src='data:text/javascript,window.harm = true'></script>": "script-src-elem",
+    "<script src='http://127.0.0.1:9/harm.js'></script>": "script-src-elem",
+    "<iframe srcdoc='<script>parent.harm = true</script>'></iframe>": "script-src-elem",
+    "<iframe src='data:text/html,harm'></iframe>": "frame-src",
+    "<object data='data:text/html,harm'></object>": "object-src",
+    "<img src='http://127.0.0.1:9/what-was-read.png'>": "img-src",
+    "<link rel='stylesheet' href='http://127.0.0.1:9/harm.css'>": "style-src-elem",
+    "<base href='http://127.0.0.1:9/'>": "base-uri",
+}
+
+
+def test_what_is_planted_in_a_page_does_nothing(site, goto, home):
+    name = "book/index.html"
+    html = (site / name).read_text()
+    listener = "window.stopped = []; document.addEventListener('securitypolicyviolation', (event) => stopped.push(event.effectiveDirective));"
+    for planted, directive in PLANTED.items():
+        page = goto("about:blank")
+        page.add_init_script(listener)
+        page.route(home + name, lambda route, planted=planted: route.fulfill(
+            body=html.replace("</article>", f"{planted}</article>", 1), content_type="text/html"))
+        load(page, home + name)
+        page.wait_for_function("stopped.length")
+        assert set(page.evaluate("stopped")) == {directive}, planted
+        assert page.evaluate("window.harm") is None
+        assert not [url for url in page.requests if "127.0.0.1:9/" in url and f"failed: {url}" not in page.messages], planted
+        page.close()
+
+
+def test_without_the_policy_it_would_do_harm(site, goto, home):
+    name = "book/index.html"
+    html = re.sub(r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", (site / name).read_text())
+    for planted in list(PLANTED)[:4]:
+        page = goto("about:blank")
+        page.route(home + name, lambda route, planted=planted: route.fulfill(
+            body=html.replace("</article>", f"{planted}</article>", 1), content_type="text/html"))
+        load(page, home + name)
+        page.wait_for_function("window.harm")
+
+
+SCRIPTS = ['"><img src=x onerror="window.harm=1">', "<svg onload=window.harm=1>", "javascript:window.harm=1", "{{harm}}</script><script>window.harm=1//"]
+
+
+def test_nothing_of_an_address_becomes_part_of_a_page(goto, home):
+    page = goto(f"{home}book/explorer.html")
+    page.wait_for_function("document.querySelector('#ex-name').textContent")
+    tags = page.locator("#explorer *").count()
+    for field in ("ka", "kb", "na", "nb", "lz", "lb", "other"):
+        for script in SCRIPTS:
+            page.evaluate("(text) => { location.hash = text; }", f"lz=0.004&{field}={script}")
+            page.evaluate("(text) => { location.hash = new URLSearchParams(text).toString(); }", {"lz": "0.004", field: script})
+            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            assert page.locator("#explorer :is(img, script, iframe, [onload], [onerror])").count() == 0
+    assert page.locator("#explorer *").count() < 2 * tags and page.messages == []
+    for script in SCRIPTS:
+        for query in ("q", "highlight"):
+            page = goto(f"{home}search.html?" + urlencode({"q": "bisection", query: script}))
+            page.wait_for_function("document.querySelector('#search-results p')?.textContent")
+            assert page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0 and page.messages == []
+            assert page.evaluate("window.harm") is None

@@ -250,11 +250,11 @@ def test_the_dual_bound_holds_where_all_probabilities_are_0_or_1(scale, features
 
 
 def dual_matrix(found):
-    """G = (I − P) D^{1/2}/N at a solution, written out."""
+    """G = (I − P) diag(w) D^{1/2}/N at a solution, written out."""
     scores = found.logits + found.bias[:, None]
     P = np.exp(scores - scores.max(axis=0))
     P /= P.sum(axis=0)
-    return (np.eye(len(P)) - P) * np.sqrt(found.ufm.sizes) / found.ufm.num_samples
+    return (np.eye(len(P)) - P) * found.ufm.weights * np.sqrt(found.ufm.sizes) / found.ufm.num_samples
 
 
 KKT = [*PEERS.values(), PAPER[2], PAPER[13], PAPER[48], THREE[0], TAILS[1], TAILS[7], *FEW[2:6]]

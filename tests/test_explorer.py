@@ -153,7 +153,8 @@ def test_the_tables_show_the_solution(visit):
     page = visit((3, 7, 500, 100, 0.0041, 0.02))
     exact = solve_two_groups(3, 7, 500, 100, 0.0041, 0.02)
     cosines = [float(exact.cosines(of)[group]) for of in KINDS for group in ("A", "B", "AB")]
-    groups = [exact.a_a, exact.a_b, exact.own_a, exact.own_b, exact.other_a, exact.other_b, exact.cross_a, exact.cross_b, exact.bias_a, exact.bias_b]
+    groups = [exact.a_a, exact.a_b, exact.own_a, exact.own_b, exact.other_a, exact.other_b, exact.cross_a, exact.cross_b,
+              exact.bias_a, exact.bias_b]
     lines = [10.0, theory.vanishing_threshold(3, 7, 500, 100, 0.02), math.sqrt(500)]
     cells = numbers(page)
     assert cells[19] == "distinct"
@@ -397,7 +398,8 @@ def test_axe_finds_nothing_serious(visit, scheme, viewport):
 def test_marks_stand_out_from_the_page(visit, scheme):
     """Contrast of at least 3 of all graphics in A's, B's and across' colours, 4.5 of the letters."""
     page = visit(START, color_scheme=scheme)
-    pairs = page.evaluate("""() => [...document.querySelectorAll('.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')].map(e => {
+    pairs = page.evaluate("""() => [...document.querySelectorAll(
+      '.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')].map(e => {
         const style = getComputedStyle(e), ground = getComputedStyle(document.body).backgroundColor;
         return [e.tagName, style.fill === 'none' ? style.stroke : style.fill, ground]; })""")
 
@@ -415,7 +417,8 @@ def test_marks_stand_out_from_the_page(visit, scheme):
 def test_both_themes_draw(visit, scheme):
     page = visit(START, color_scheme=scheme)
     assert all(len(drawing) > 1000 for drawing in pictures(page))
-    assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == {"light": "rgb(0, 114, 178)", "dark": "rgb(108, 188, 240)"}[scheme]
+    blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(108, 188, 240)"}[scheme]
+    assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == blue
 
 
 @pytest.mark.parametrize("setting", [START, (1, 1, 1000000, 1, 1e-7, 1e-4), (50, 50, 999999, 123456, 1.2345678901e-5, INF)])
@@ -424,7 +427,8 @@ def test_a_phone_never_scrolls_sideways(visit, setting):
     type_into(page, "na", "0.123456789012345678901234567890")
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     inside = page.evaluate("""[...document.querySelectorAll('#explorer :is(input, select, button, table, svg text, p)')]
-        .filter(e => !e.closest('[hidden]') && e.id !== 'ex-live' && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)""")
+        .filter(e => !e.closest('[hidden]') && e.id !== 'ex-live' && e.getBoundingClientRect().right > innerWidth + 1)
+        .map(e => e.outerHTML)""")
     assert inside == []
 
 
@@ -447,7 +451,8 @@ def test_nothing_is_inline(site):
     [explorer] = page.select("#explorer")
     tags = explorer.find_all(True)
     assert len(tags) > 80
-    assert [tag for tag in tags if tag.name in ("script", "style") or any(name == "style" or name.startswith("on") for name in tag.attrs)] == []
+    inline = lambda tag: any(name == "style" or name.startswith("on") for name in tag.attrs)
+    assert [tag for tag in tags if tag.name in ("script", "style") or inline(tag)] == []
     assert [tag["src"] for tag in page.select("script[src*=explorer]")] == ["../_static/explorer.js"]
     assert [tag["href"] for tag in page.select("link[href*='explorer.css']")] == ["../_static/explorer.css"]
 
@@ -466,5 +471,6 @@ def test_redrawing_is_measured(page, k, name):
         }
         return times;
       }""", k)
-    print(f"{name}: redraw and layout in {np.median(times):.2f} ms (median), {np.quantile(times, 0.95):.2f} ms (95 %), {len(times)} redraws")
+    print(f"{name}: redraw and layout in {np.median(times):.2f} ms (median), {np.quantile(times, 0.95):.2f} ms (95 %), "
+          f"{len(times)} redraws")
     assert len(times) == 300

@@ -174,7 +174,8 @@ def test_directions_show_the_angles_of_the_optimum(ax, n):
     shown = [text.get_text() for text in ax.texts if text.get_text().endswith("°")]
     if n == 30:  # both minority means are one, opposite to the majority's
         assert shown == ["180°", "0°"] and "classes 2 and 3\n30 images each" in [text.get_text() for text in ax.texts]
-        assert ends["s"] == pytest.approx([0, -np.linalg.norm(solution.class_means(3)[:, 1]) / np.linalg.norm(solution.class_means(3)[:, 0])])
+        majority, minority, _ = np.linalg.norm(solution.class_means(3), axis=0)
+        assert ends["s"] == pytest.approx([0, -minority / majority])
     else:
         assert sorted(shown) == sorted(f"{angle:.0f}°" for angle in (degrees[0, 1], degrees[0, 1], degrees[1, 2]))
         assert f"class 3\n{n} images" in [text.get_text() for text in ax.texts]

@@ -197,7 +197,7 @@ HOSTILE += [
     list, dict, object, Raises, Pretends, NoArray, endless, lambda: [[]], lambda: [1], lambda: [3, 2], lambda: [3.0, 2.0],
     lambda: [[1, 2], [3]], lambda: [[[1.0]]], lambda: [[[[[[[[1]]]]]]]], lambda: [None, None], lambda: ["3", "2"], lambda: [NAN, 1.0],
     lambda: [INF, INF], lambda: [10**400, 2], lambda: [10**308] * 3, lambda: [b"3", b"2"], lambda: [3, "2"], lambda: [True, True],
-    lambda: [np.ma.masked, 2.0], lambda: {3: 1, 2: 1}, lambda: {3, 2}, lambda: (n for n in (3, 2)), lambda: range(2, 4),
+    lambda: {3: 1, 2: 1}, lambda: {3, 2}, lambda: (n for n in (3, 2)), lambda: range(2, 4),
     lambda: map(int, "32"), lambda: bytearray(b"55"), lambda: memoryview(b"55"), lambda: np.array(3), lambda: np.array(2.5),
     lambda: np.array("3"), lambda: np.array(None, dtype=object), lambda: np.array(True), lambda: np.array(2 + 0j), lambda: np.array([3.0]),
     lambda: np.array([[3.0]]), lambda: np.array([]), lambda: np.zeros((0, 3)), lambda: np.zeros((3, 0)), lambda: np.array([3, 2]),
@@ -370,3 +370,329 @@ def test_whatever_is_given(name, folder):
 
     run()
     os.chdir(folder)
+
+
+# What is allowed, the extremes included: the right answer ---------------------------------------------
+
+COUNTS = st.integers(1, 4) | st.integers(5, 30) | st.sampled_from([100])  # classes of a group
+SIZES = st.integers(0, 9).flatmap(lambda power: st.integers(10**power, 10 ** min(power + 1, 9)))
+LAM_B = st.just(INF) | st.sampled_from([1e-10, 0.02, 1.0, 1e12]) | st.floats(-9, 9).map(lambda power: 10.0**power)
+LEVELS = st.floats(0.01, 1.3) | st.floats(-12, 0).map(lambda power: 10.0**power) | st.sampled_from([1.0, 10.0, 1e100])  # λ_Z N/max w sqrt(n)
+BALANCES = st.sampled_from([1.0, 1e-200, 1e-6, 1e6, 1e200])
+
+
+@st.composite
+def problems(draw, most=5, counts=COUNTS, sizes=SIZES):
+    groups = draw(st.lists(st.tuples(counts, sizes, st.sampled_from([1.0, 1.0, 1e-3, 0.1, 3.0, 1e3])), min_size=1, max_size=most))
+    n = [size for count, size, _ in groups for _ in range(count)]
+    w = [weight for count, _, weight in groups for _ in range(count)] if draw(st.booleans()) else [1.0] * len(n)
+    if len(n) < 2:
+        n, w = 2 * n, 2 * w
+    order = draw(st.permutations(range(len(n)))) if len(n) < 30 else range(len(n))
+    steepest = max(weight * math.sqrt(size) for weight, size in zip(w, n))
+    return UFM.from_lam_z([n[k] for k in order], draw(LEVELS) * steepest / sum(n), draw(LAM_B), draw(BALANCES), [w[k] for k in order])
+
+
+def lengths(columns):
+    return np.linalg.norm(columns / max(np.abs(columns).max(), 1e-300), axis=0)
+
+
+@inputs(400)
+@given(problems(), st.sampled_from(["linear", "linear", "relu"]))
+def test_the_solver(folder, ufm, features):
+    with watched("the solver", folder):
+        found = solve(ufm, features)
+        Z, b, K = found.logits, found.bias, ufm.num_classes
+        size = 1 + np.abs(Z).max()
+        assert np.isfinite(Z).all() and np.isfinite(b).all() and found.objective > 0 and 0 <= found.gap < INF
+        assert np.abs(Z.sum(axis=0)).max() <= 1e-9 * size and abs(b.sum()) <= 1e-9 * (1 + np.abs(b).max())
+        assert found.certified or features == "relu"
+        assert convex.objective(ufm, Z, b, features) == pytest.approx(found.objective, rel=1e-9)
+        assert dual_bound(ufm, Z, b, found.rank, features) <= found.objective * (1 + 1e-12)
+        assert metrics.block_range(Z, [list(ufm.groups).index(kind) for kind in kinds(ufm)]) <= 1e-9 * size
+        W, means = found.classifier(K + 1), found.class_means(K + 1)
+        assert W @ means == pytest.approx(Z, abs=1e-8 * size)
+        assert features == "linear" or (means >= 0).all()
+        for of, columns in (("logits", Z), ("features", means), ("classifier", W.T)):
+            cosines, zero = found.cosines(of), lengths(columns) < 1e-10
+            clear = zero | (lengths(columns) > 1e-8)
+            assert np.isnan(cosines.diagonal())[clear].tolist() == zero[clear].tolist()
+            assert np.nanmax(np.abs(cosines), initial=0) <= 1 + 1e-9
+        if features == "linear" and far_from_lines(ufm):
+            told, seen = theory.phase(ufm), found.phase
+            assert told == seen if isinstance(told, Phase) else told.collapsed == seen.collapsed and told.rank[0] <= seen.rank[0] <= told.rank[1]
+
+
+def kinds(ufm):
+    return ufm.class_sizes if ufm.class_weights is None else list(zip(ufm.class_sizes, ufm.class_weights))
+
+
+def far_from_lines(ufm):
+    """Whether λ_Z N is further than 1e-5 from every threshold that is known."""
+    level = ufm.lam_z * ufm.num_samples
+    lines = list(ufm.weights * np.sqrt(ufm.sizes))
+    if len(ufm.groups) == 2 and ufm.class_weights is None:
+        (n_a, A), (n_b, B) = ufm.groups.items()
+        lines += [line(len(A), len(B), n_a, n_b, ufm.lam_b) for line in (theory.vanishing_threshold, theory.trivial_threshold)]
+    return all(abs(level / line - 1) > 1e-5 for line in lines)
+
+
+@inputs(120)
+@given(problems(4, st.integers(1, 6)), st.sampled_from([2, 3, 1000]), st.randoms(use_true_random=False))
+def test_scaling_and_permutation(folder, ufm, times, random):
+    with watched("scaling and permutation", folder):
+        order = list(range(ufm.num_classes))
+        random.shuffle(order)
+        n, w = np.array(ufm.class_sizes, dtype=object)[order], ufm.weights[order]
+        one, other = solve(ufm), solve(UFM.from_lam_z(times * n, ufm.lam_z / math.sqrt(times), ufm.lam_b, class_weights=w))
+        assert other.objective == pytest.approx(one.objective, rel=1e-9)
+        close = 1e-4 * (1 + np.abs(one.logits).max())  # the gap is of second order
+        assert other.logits == pytest.approx(one.logits[np.ix_(order, order)], abs=close)
+        assert other.bias == pytest.approx(one.bias[order], abs=close)
+
+
+@inputs(250)
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 9), st.floats(0, 9), LEVELS, LAM_B)
+def test_two_groups(folder, k_a, k_b, low, high, level, lam_b):
+    n_b, n_a = sorted(round(10**power) for power in (low, high))
+    with watched("two groups", folder):
+        lam_z = level * math.sqrt(n_a) / (k_a * n_a + k_b * n_b)
+        found = solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b)
+        exact = solve(UFM.from_lam_z([n_a] * k_a + [n_b] * k_b, lam_z, lam_b))
+        assert found.objective == pytest.approx(exact.objective, rel=1e-9)
+        Z = found.logits()
+        assert exact.logits == pytest.approx(Z, abs=1e-4 * (1 + np.abs(Z).max()))
+        assert np.isnan(found.a_a) == (k_a == 1) and np.isnan(found.a_b) == (k_b == 1)
+        for of in ("logits", "features", "classifier"):
+            assert all(not abs(value) > 1 + 1e-9 for value in found.cosines(of).values())
+
+
+@inputs(250)
+@given(st.integers(1, 10**12), st.integers(1, 10**12), st.floats(0, 1e9) | st.floats(0, 50), st.floats(-1e9, 1e9) | st.floats(-60, 30),
+       st.floats(-16, 100).map(lambda power: 10.0**power) | st.just(INF))
+def test_two_groups_in_logarithms(folder, k_a, k_b, log_ratio, log_tau, lam_b):
+    with watched("two groups in logarithms", folder):
+        found = solve_two_groups_log(k_a, k_b, log_ratio, log_tau, max(lam_b, 1e-16))
+        values = [value for name, value in vars(found).items() if not (name == "a_a" and k_a == 1) and not (name == "a_b" and k_b == 1)]
+        assert not np.isnan(values).any() and (found.a_a == 0) == (k_a > 1 and log_tau - log_ratio / 2 >= -1e-12)
+        assert abs(found.relative_gap) <= 1e-10 + 1e-15 * abs(log_tau)
+
+
+@inputs(400)
+@given(st.integers(1, 300), st.integers(1, 300), st.floats(-300, 300), st.floats(0, 12) | st.just(0.0), LAM_B | st.floats(-320, 308).map(
+    lambda power: max(10.0**power, 5e-324)))
+def test_thresholds_are_in_order(folder, k_a, k_b, power, ratio, lam_b):
+    n_a, n_b = 10.0 ** max(power, ratio - 300), 10.0 ** (max(power, ratio - 300) - ratio)
+    with watched("thresholds", folder):
+        v, last = theory.vanishing_threshold(k_a, k_b, n_a, n_b, lam_b), theory.trivial_threshold(k_a, k_b, n_a, n_b, lam_b)
+        assert theory.minority_threshold(n_b) <= v * (1 + 1e-9) and v <= last * (1 + 1e-9) and last <= math.sqrt(n_a) * (1 + 1e-9)
+        assert theory.vanishing_threshold(k_a, k_b, 4 * n_a, 4 * n_b, lam_b) == pytest.approx(2 * v, rel=1e-9)
+        if k_a > 1:  # minority means stay 0 above v, and are not below
+            sizes = (k_a, k_b, math.log(n_a) - math.log(n_b))
+            tau = math.log(v) - math.log(n_b) / 2 + np.log([1 - 1e-6, 1 + 1e-6])
+            if 1e-16 <= lam_b <= 1e100 or lam_b == INF:
+                phases = solve_two_groups_log(*sizes, tau, lam_b).phase
+                assert phases[1] >= 2 and (phases[0] < 2 or n_a == n_b or last / v < 1 + 2e-6)
+
+
+@inputs(500)
+@given(st.integers(2, 60), st.integers(1, 60), st.floats(1, 1e9), st.floats(-300, 300), st.floats(-1e9, 1e9), st.lists(SIZES, min_size=2, max_size=20))
+def test_closed_forms(folder, k_a, k_b, ratio, power, log_n, sizes):
+    c = 10.0**power
+    with watched("closed forms", folder):
+        Z, K = theory.limit_logits_log(k_a, k_b, math.log(ratio), log_n, c), k_a + k_b
+        q = math.log(c) - math.log(K * (k_b * ratio + k_a)) / 2
+        assert Z[0, 0] - Z[-1, 0] == pytest.approx(log_n / 2 - q, rel=1e-9, abs=1e-9) and Z.sum(axis=0) == pytest.approx(0, abs=1e-9 * (K + np.abs(Z).max() * K))
+        constants = theory.deviation_constants(k_a, k_b, ratio, c)
+        assert np.isfinite(constants["AB"]) and np.isfinite(constants["A"]) and math.isnan(constants["B"]) == (k_b == 1)
+        etf = theory.simplex_etf(K)
+        assert etf.sum(axis=0) == pytest.approx(0, abs=1e-12) and (etf.diagonal() == 1).all()
+        for cosines in theory.seli(sizes):
+            assert np.abs(cosines).max() <= 1 + 1e-12 and cosines.diagonal() == pytest.approx(1, abs=1e-12)
+        Z = theory.relu_logits(sizes, c)
+        gone = [c * sum(sizes) >= theory.relu_vanishing_threshold(n, len(sizes)) * (1 + 1e-12) for n in sizes]
+        assert np.isfinite(Z).all() and (Z.diagonal() >= 0).all() and not Z[:, gone].any()
+
+
+@inputs(700)
+@given(st.integers(1, 9), st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 10**6), st.sampled_from([-1074, -700, -10, 0, 20, 490]),
+       st.sampled_from([0.0, 1e-8, 1.0]), st.sampled_from(["f8", "f4", "i8", "f2"]), st.integers(0, 2**62))
+def test_metrics(folder, d, sizes, seed, power, noise, dtype, first):
+    rng, K = np.random.default_rng(seed), len(sizes)
+    labels = rng.permutation(np.repeat(np.arange(K), sizes))
+    means, turn = rng.integers(-3, 4, (d, K)), rng.permutation(K)
+    features = (means[:, labels] + noise * rng.standard_normal((d, len(labels)))).astype(dtype)
+    tiny = np.ldexp(np.round(np.float64(features), 6 if power > -1000 else 0), power)  # a whole multiple of 2^power at the least
+    with watched("metrics", folder):
+        found = metrics.nc1(features, labels), metrics.trace_ratio(features, labels)
+        assert math.isnan(found[0]) == math.isnan(found[1]) and not min(found) < 0 and (K > 1 or math.isnan(found[0]))
+        others = metrics.nc1(features, turn[labels] + first), metrics.trace_ratio(features, turn[labels] + first)
+        assert others == pytest.approx(found, rel=1e-6, abs=1e-20, nan_ok=True)
+        for k in range(K):
+            assert metrics.class_means(features, labels)[:, k] == pytest.approx(np.float64(features)[:, labels == k].mean(axis=1), abs=1e-12)
+        size = 2.0**-power if power > -1000 else 2.0**1000
+        usual = tiny * size * (1 if power > -1000 else 2.0**74)  # in two steps, as 2^1074 is no float
+        assert metrics.nc1(tiny, labels) == pytest.approx(metrics.nc1(usual, labels), rel=1e-9, abs=1e-25, nan_ok=True)
+        assert metrics.trace_ratio(tiny, labels) == pytest.approx(metrics.trace_ratio(usual, labels), rel=1e-9, abs=1e-25, nan_ok=True)
+        for matrix in (tiny, means):
+            cosines, zero = metrics.cosines(matrix), ~matrix.any(axis=0)
+            assert np.nanmax(np.abs(cosines), initial=0) <= 1 + 1e-12 and np.isnan(cosines[zero]).all()
+            assert not np.isnan(cosines[np.ix_(~zero, ~zero)]).any() or noise == 1e-8
+
+
+@inputs(500)
+@given(st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.0, 1e-150, 1.0, 1e149]), st.data())
+def test_metrics_of_logits(folder, K, seed, scale, data):
+    rng = np.random.default_rng(seed)
+    Z, cosines = scale * rng.integers(-9, 10, (K, K)), np.where(rng.random((K, K)) < 0.2, NAN, rng.random((K, K)))
+    minority = data.draw(st.lists(st.integers(0, K - 1), min_size=2, max_size=K, unique=True))
+    sizes, k_a = data.draw(st.lists(SIZES, min_size=K, max_size=K)), data.draw(st.integers(1, K - 1))
+    W, H = rng.standard_normal((K, 3)), rng.standard_normal((3, K))
+    with watched("metrics of logits", folder):
+        own = [Z[k, k] for k in minority]
+        other = [Z[k, l] for k in minority for l in minority if k != l]
+        assert metrics.minority_gap(Z, minority) == pytest.approx(math.fsum(own) / len(own) - math.fsum(other) / len(other), rel=1e-12, abs=1e-12 * scale)
+        spread = metrics.minority_spread(Z, minority)
+        assert math.isnan(spread) == (not Z.any()) and not spread < 0 and not spread > 2 * K + 1e-9
+        assert 0 <= metrics.block_range(Z, sizes) <= 18 * scale and metrics.block_range(np.eye(K), sizes) == 0
+        found = metrics.group_means(cosines, k_a)
+        assert [group for group, value in found.items() if math.isnan(value)] == [
+            group for group, block in (("A", cosines[:k_a, :k_a]), ("B", cosines[k_a:, k_a:]), ("AB", cosines[:k_a, k_a:]))
+            if (group == "AB" and np.isnan(block).any())
+            or (group != "AB" and (len(block) == 1 or np.isnan(block[~np.eye(len(block), dtype=bool)]).any()))]
+        ufm = UFM.from_lam_z(sizes, data.draw(st.sampled_from([1e-300, 1e-3, 1e100])), balance=data.draw(BALANCES))
+        assert metrics.balance_residual(0 * W, H, ufm) == 0
+        up = 1e-100 * W, 1e-100 * H
+        assert metrics.balance_residual(*up, ufm) == pytest.approx(metrics.balance_residual(W, H, ufm), rel=1e-9)
+
+
+NUMBERS = st.floats() | st.integers(-(10**9), 10**9) | st.fractions().filter(lambda value: abs(value) < 10**300)
+
+
+@inputs(500)
+@given(st.text("abz_0 .-é", min_size=1, max_size=60), NUMBERS, NUMBERS, st.floats(0, 1e308), st.floats(0, 1e3), st.text(max_size=20),
+       st.sampled_from(["exact", "trained", "network"]))
+def test_the_ledger(folder, name, measured, predicted, atol, rtol, what, evidence):
+    with watched("the ledger", folder / "ledgers"):
+        ledger = Ledger(name, folder / "ledgers")
+        ledger.check(what, measured, predicted, atol, rtol, evidence)
+        ledger.check_at_most(what, measured, predicted, evidence)
+        ledger.check_at_least(what, measured, predicted, evidence)
+        a, b = float(measured), float(predicted)
+        finite = math.isfinite(a) and math.isfinite(b)
+        assert ledger.rows[0]["passed"] == (finite and abs(a - b) <= atol + rtol * abs(b)) or not finite and not ledger.rows[0]["passed"] or a == b
+        assert [row["passed"] for row in ledger.rows[1:]] == [a <= b, a >= b]
+        assert len(repr(ledger).split("\n")) >= 5 and "<table" in ledger._repr_html_()
+        ledger.save()
+    assert len(json.loads((folder / "ledgers" / f"{name}.json").read_text(encoding="utf-8"))["rows"]) == 3
+
+
+WORDS = st.sampled_from([
+    "check", "paper", "threshold", "collapse", "angles", "diminishing", "relu", "all", "list", "fig5", "fig1", "--class-sizes", "--lam-z", "--lam-b",
+    "--lam-w", "--lam-h", "--class-weights", "--seed", "--json", "--help", "-h", "--", "--ka", "--only", "--seeds", "--epochs", "--lr", "--data",
+    "--network", "--features", "--pool", "--device", "--dry-run", "--out", "--recipe", "--batch-size", "--with-test-images", "30x2,10x2", "3,2,1",
+    "20x3", "500x5,100x5", "5x", "x5", "1e400", "nan", "inf", "-1", "0", "3", "0.01", "1e-3", "", "digits", "mnist5k", "cifar10", "cpu", "cuda", "meta",
+    "mlp", "fast", "linear", "../x", "\ud800", "a\0b", "5", "1x99999999999", "1x5,4x5", "\N{SUPERSCRIPT TWO}", "1_0", "0x10"]) | st.text(max_size=5)
+CHECK = st.tuples(
+    st.just("check"), st.sampled_from(["threshold", "angles", "diminishing", "relu", "all", "none"]), st.just("--class-sizes"),
+    st.sampled_from(["30x2,10x2", "3,2,1", "20x3", "50x5,10x5", "7,7", "5", "2x3,x"]), st.sampled_from(["--lam-z", "--lam-w"]),
+    st.sampled_from(["0.01", "0.3", "1e-3", "0", "x"]))
+
+
+@inputs(300)
+@given(st.lists(WORDS, max_size=7) | st.tuples(CHECK, st.lists(WORDS, max_size=4)).map(lambda parts: [*parts[0], *parts[1]]))
+def test_the_command_line(folder, words):
+    said, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, watched("the command line", folder):
+        nothing = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no images are here"))
+        patch.setattr("ncutils.experiments.available", nothing)  # what `paper` begins with: it would download or train
+        patch.setattr("ncutils.__main__.run", nothing)
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+            try:
+                status = main(words)
+            except SystemExit as end:
+                status = end.code
+    assert status in (0, 1, 2) and "Traceback" not in errors.getvalue()
+    assert status != 2 or errors.getvalue().strip() and not (said.getvalue() and "--dry-run" not in words)
+    assert status == 2 or said.getvalue()
+
+
+@inputs(300)
+@given(st.from_regex("[0-9]{2}_[a-z][a-z0-9_]{0,6}", fullmatch=True) | st.text("0123456789_ab./\\ é", max_size=9), st.none() | st.text(max_size=5) | st.just("03_threshold"))
+def test_names_of_pages(folder, name, start):
+    existing = ["03_threshold", "05_a"]
+    with watched("names of pages", folder):
+        why = new_claim.refusal(name, start, existing)
+    right = (len(name) > 3 and name[:2].isdecimal() and name.isascii() and name[2] == "_" and name[3].isalpha() and name == name.lower()
+             and all(letter.isalnum() or letter == "_" for letter in name[3:]))
+    taken = name[3:] in ("threshold", "a")
+    assert (why is None) == (right and not taken and start in (None, *existing))
+    assert why is None or "NAME = " in why or "FROM = " in why
+
+
+@inputs(200)
+@given(st.sampled_from(["digits"] * 9 + ["mnist5k"]), st.lists(st.integers(1, 190) | st.integers(1, 9), min_size=2, max_size=11), st.integers(0, 2**70),
+       st.sampled_from([1, 1, 2, 4, 3]), st.sampled_from(["float32", "uint8"]))
+def test_images(folder, name, sizes, seed, pool, dtype):
+    side, held = (8, 174) if name == "digits" else (28, 500)
+    with watched("images", folder):
+        try:
+            images, labels = load_images(name, sizes, seed, pool, dtype=dtype)
+        except ValueError:
+            assert len(sizes) > 10 or side % pool or (dtype == "uint8" and pool > 1) or max(sizes) > held
+            return
+        assert images.shape == (sum(sizes), 1, side // pool, side // pool) and images.dtype == dtype
+        assert np.bincount(labels).tolist() == sizes and 0 <= images.min() and images.max() <= (1 if dtype == "float32" else 255)
+
+
+@inputs(40)
+@given(st.lists(problems(3, st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=3), st.integers(0, 5), st.integers(0, 2**70),
+       st.sampled_from(["linear", "relu"]))
+def test_trained_models(folder, ufms, more, seed, features):
+    ufms = [ufm for ufm in ufms if ufm.num_classes == ufms[0].num_classes]
+    with watched("trained models", folder):
+        try:
+            trained = train_ufm(ufms, ufms[0].num_classes + more, seed, iterations=15, device="cpu", features=features)
+        except FloatingPointError as error:
+            assert "penalties are too large" in str(error) and max(ufm.lam_z for ufm in ufms) > 1e20
+            return
+        for e, (ufm, exact) in enumerate(zip(ufms, trained.exact)):
+            H = trained.features[e]
+            assert np.isfinite(H).all() and (features == "linear" or (H >= 0).all())
+            value = ufm_objective(ufm, trained.classifiers[e], H, trained.biases[e], ufm.labels)
+            assert value >= (exact.objective - exact.gap) * (1 - 1e-9) and value == trained.objectives[e]
+
+
+@inputs(20)
+@given(problems(2, st.integers(1, 2), st.integers(1, 4)), st.integers(1, 3), st.integers(1, 30), st.sampled_from([1e-3, 0.1, 1e3]),
+       st.sampled_from(["fast", "authors"]), st.integers(0, 2**63))
+def test_trained_networks(folder, ufm, epochs, batch_size, lr, recipe, seed):
+    images = np.random.default_rng(seed).random((ufm.num_samples, 1, 2, 2))
+    with watched("trained networks", folder):
+        try:
+            trained = train_network(
+                MLP((1, 2, 2), (5,), 6), images, ufm.labels, ufm, epochs, batch_size, lr, seed=seed, recipe=recipe, device="cpu", progress=False)
+        except FloatingPointError as error:
+            assert "training diverged" in str(error)
+            return
+        assert trained.gaps[0] >= -trained.exact[0].relative_gap - 1e-9 and [row["epoch"] for row in trained.history][-1] == epochs
+
+
+@inputs(60)
+@given(problems(3, st.integers(1, 6), st.integers(1, 300)), st.sampled_from(["collapse", "angles", "threshold", "diminishing", "relu", "all"]))
+def test_checks(folder, ufm, claim):
+    with watched("checks", folder):
+        try:
+            report = check(claim, ufm)
+        except ValueError as error:
+            assert claim == "diminishing" and "two" in str(error) or "lam_" in str(error)
+            return
+        assert report.passed or claim == "relu" or "certified" in report.verdict, report
+        assert json.loads(json.dumps(report.record(), allow_nan=False))["rows"]
+
+
+def test_there_were_ten_thousand_inputs(request):
+    if request.config.getoption("keyword") or any("::" in word for word in request.config.args):
+        pytest.skip("not all tests ran")
+    print(f"\n{sum(COUNT.values())} inputs, " + ", ".join(f"{count} of {test}" for test, count in COUNT.items()))
+    assert sum(COUNT.values()) >= 10_000 * TIMES

@@ -75,8 +75,9 @@ def test_what_is_no_fact_is_refused(fact):
         Ledger("test").check_true("something", fact)
 
 
-@pytest.mark.parametrize("add", [lambda l: l.check("x", 1, 1, evidence="proof"), lambda l: l.check_true("x", True, evidence=None),
-                                 lambda l: l.check_at_most("x", 1, 1, evidence=""), lambda l: l.check_at_least("x", 1, 1, evidence="Exact")])
+@pytest.mark.parametrize("add", [
+    lambda l: l.check("x", 1, 1, evidence="proof"), lambda l: l.check_true("x", True, evidence=None),
+    lambda l: l.check_at_most("x", 1, 1, evidence=""), lambda l: l.check_at_least("x", 1, 1, evidence="Exact")])
 def test_evidence_is_one_of_three(add):
     ledger = Ledger("test")
     with pytest.raises(ValueError, match="evidence = .*: must be one of 'exact', 'trained', 'network'"):

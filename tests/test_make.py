@@ -63,7 +63,7 @@ def log(folder):
 
 def test_without_a_target_the_targets_are_listed(checkout):
     shown = make(checkout).stdout
-    for target in ("book", "site", "test", "notebooks", "clean"):
+    for target in ("book", "site", "lint", "test", "notebooks", "reproduce", "clean"):
         assert f"make {target} " in shown
     assert not (checkout / ".venv").exists()
 
@@ -166,6 +166,12 @@ def test_a_claim_is_begun_from_the_template_or_another(checkout):
     assert make(checkout, "claim").returncode == 0  # the script says what NAME must be
     script = "notebooks/new_claim.py"
     assert log(checkout) == FIRST + [f"{script} 08_my_claim", f"{script} 08_my_claim --from 03_threshold", f"{script} "]
+
+
+def test_notebooks_are_compared_all_or_one(checkout):
+    assert make(checkout, "reproduce").returncode == 0
+    assert make(checkout, "reproduce", "ONLY=03_threshold").returncode == 0
+    assert log(checkout) == FIRST + ["notebooks/reproduce.py", "notebooks/reproduce.py 03_threshold"]
 
 
 def test_one_notebook_is_run_alone(checkout):

@@ -309,9 +309,9 @@ def test_build_has_all_and_the_widths_of_the_mlp():
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (dict(features="tanh"), "features = 'tanh': must be one of 'linear', 'relu'"), (dict(dim=0), "width = 0"),
+    (dict(features="tanh"), "features = 'tanh': must be one of 'linear', 'relu'"), (dict(dim=0), "dim = 0"),
     (dict(widths=(5, -1)), "width = -1: must be a whole number >= 1"), (dict(widths=(2.5,)), "width = 2.5"),
-    (dict(image_shape=(1, 0, 2)), "width = 0")])
+    (dict(image_shape=(1, 0, 2)), r"image_shape\[1\] = 0")])
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         MLP(**{"image_shape": (1, 2, 2), **arguments})

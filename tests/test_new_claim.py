@@ -39,26 +39,31 @@ def files(folder):
 
 def test_begun_run_edited_and_built(checkout):
     before = files(checkout)
-    result = python(checkout, "notebooks/new_claim.py", "08_my_claim")
+    result = python(checkout, "notebooks/new_claim.py", "98_sample_claim")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "notebooks/08_my_claim.md is yours to edit" in result.stdout
+    assert "notebooks/98_sample_claim.md is yours to edit" in result.stdout
     changed = {path.as_posix() for path, content in files(checkout).items() if before.get(path) != content}
-    assert changed == {"_toc.yml", "notebooks/08_my_claim.md", "notebooks/08_my_claim.ipynb", "notebooks/ledgers/my_claim.json"}
-    assert run.difference(checkout / "notebooks/08_my_claim.md", checkout / "notebooks/08_my_claim.ipynb") is None
+    assert changed == {"_toc.yml", "notebooks/98_sample_claim.md", "notebooks/98_sample_claim.ipynb", "notebooks/ledgers/sample_claim.json",
+                       "notebooks/data/98_sample_claim/fig-sample-claim.csv"}
+    assert run.difference(checkout / "notebooks/98_sample_claim.md", checkout / "notebooks/98_sample_claim.ipynb") is None
 
-    source = checkout / "notebooks" / "08_my_claim.md"
-    source.write_text(source.read_text().replace("# My claim", "# My own claim").replace("[100] * 3", "[64] * 3"))
-    assert python(checkout, "notebooks/run.py", "08_my_claim").returncode == 0
-    result = python(checkout, "book/build_site.py", "--notebooks", checkout / "_build/notebooks", "--only", "08_my_claim",
+    source = checkout / "notebooks" / "98_sample_claim.md"
+    source.write_text(source.read_text().replace("# Sample claim", "# My own claim").replace("[100] * 3", "[64] * 3"))
+    assert python(checkout, "notebooks/run.py", "98_sample_claim").returncode == 0
+    result = python(checkout, "book/build_site.py", "--notebooks", checkout / "_build/notebooks", "--only", "98_sample_claim",
                     "--output", checkout)
     assert result.returncode == 0, result.stdout + result.stderr
     html = checkout / "_build" / "html"
-    page = BeautifulSoup((html / "notebooks" / "08_my_claim.html").read_text(), "html.parser")
-    assert page.h1.get_text().startswith("My own claim") and page.find(id="fig-my-claim")
+    page = BeautifulSoup((html / "notebooks" / "98_sample_claim.html").read_text(), "html.parser")
+    assert page.h1.get_text().startswith("My own claim") and page.find(id="fig-sample-claim")
     checks = BeautifulSoup((html / "book" / "checks.html").read_text(), "html.parser").select("table.ledger tbody th")
     assert "classes of 64: one vector from √64 on, at every level" in [cell.get_text() for cell in checks]
     assert all((html / "notebooks" / f"{name}.html").exists() for name in EXISTING)
-    assert files(checkout / "notebooks")[Path("ledgers/my_claim.json")] != (checkout / "_build/notebooks/ledgers/my_claim.json").read_bytes()
+    stored, latest = (checkout / folder / "ledgers/sample_claim.json" for folder in ("notebooks", "_build/notebooks"))
+    assert stored.read_bytes() != latest.read_bytes()
+    data = "notebooks/data/98_sample_claim/fig-sample-claim.csv"
+    stored, latest, shown = ((folder / data).read_text() for folder in (checkout, checkout / "_build", html))
+    assert stored != latest == shown and page.find("a", href=data.removeprefix("notebooks/"))
 
 
 @pytest.mark.parametrize("name, start, complaint", [
@@ -78,14 +83,14 @@ def test_other_names_are_refused_before_anything_is_written(checkout, name, star
 @pytest.mark.parametrize("start", [*EXISTING, None])
 def test_a_copy_takes_no_name_that_exists(start):
     source = ROOT / "notebooks" / (f"{start}.md" if start else "template.md")
-    text = new_claim.adapt(source.read_text(), "08_my_claim")
+    text = new_claim.adapt(source.read_text(), "98_sample_claim")
     taken = [figure for path in run.sources() for figure in FIGURE.findall(path.read_text())]
     mine = FIGURE.findall(text)
     assert mine and len(set(mine)) == len(mine) and not set(mine) & set(taken)
-    assert all(figure.startswith("fig-my-claim") for figure in mine)
-    assert re.findall(r'Ledger\("(\w+)"\)', text) == ["my_claim"]
+    assert all(figure.startswith("fig-sample-claim") for figure in mine)
+    assert re.findall(r'Ledger\("(\w+)"\)', text) == ["sample_claim"]
     assert "readme" not in text and "SLUG" not in text and "LEDGER" not in text
-    assert new_claim.refusal("08_my_claim", start, EXISTING) is None
+    assert new_claim.refusal("98_sample_claim", start, EXISTING) is None
 
 
 @pytest.mark.parametrize("name", ["00_a", "04_z", "06_claim", "10_last", "99_z"])

@@ -245,7 +245,7 @@ class TestWorkflow:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         commands = "\n".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
         asked = re.findall(r"\bmake ([a-z]+)", commands)
-        assert {"test", "book", "links"} <= set(asked) <= set(targets)
+        assert {"lint", "test", "book", "links"} <= set(asked) <= set(targets)
 
     def test_only_the_tested_default_branch_is_published(self, workflow):
         deploy = workflow["jobs"]["deploy"]
@@ -285,13 +285,17 @@ class TestWorkflow:
 
 
 class TestContinuousIntegration:
-    def run(self, folder, apt, *commands, user=0):
-        """Run .ci/run where there are only these commands, an apt-get that does `apt`, and a `make` that takes notes."""
+    ALL = ["make lint", "make test", "make book"]
+
+    def run(self, folder, apt, *commands, user=0, broken=None):
+        """Run .ci/run where there are only these commands, an apt-get that does `apt`, and a `make` that takes notes and
+        fails for the target `broken`."""
         bin = folder / "bin"
         bin.mkdir()
         (folder / ".ci").mkdir()
         shutil.copy(ROOT / ".ci" / "run", folder / ".ci")
-        scripts = {"make": 'echo "make $*" >> log', "apt-get": f'echo "apt-get $*" >> log; {apt}', "id": f"echo {user}",
+        scripts = {"make": f'echo "make $*" >> log; [ "$*" != "{broken}" ]',
+                   "apt-get": f'echo "apt-get $*" >> log; {apt}', "id": f"echo {user}",
                    "sudo": 'echo sudo >> log; [ "$1" = -n ] && shift && exec "$@"', "timeout": 'shift; exec "$@"'}
         for name, text in scripts.items() | {(name, "") for name in commands}:
             (bin / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -299,23 +303,27 @@ class TestContinuousIntegration:
         for name in ("bash", "cp", "dirname", "env"):
             (bin / name).symlink_to(shutil.which(name))
         result = subprocess.run(["bash", ".ci/run"], cwd=folder, env={"PATH": str(bin)}, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == (1 if broken else 0), result.stderr
         return result.stdout + result.stderr, (folder / "log").read_text().splitlines()
 
     def test_a_browser_is_used(self, tmp_path):
-        assert self.run(tmp_path, "", "google-chrome") == ("", ["make test", "make book"])
+        assert self.run(tmp_path, "", "google-chrome") == ("", self.ALL)
+
+    @pytest.mark.parametrize("target", ["lint", "test", "book"])
+    def test_a_failure_is_one_and_the_rest_goes_on(self, tmp_path, target):
+        assert self.run(tmp_path, "", "google-chrome", broken=target) == ("", self.ALL)
 
     @pytest.mark.parametrize("user, before", [(0, []), (1000, ["sudo"])])
     def test_a_missing_browser_is_installed(self, tmp_path, user, before):
         said, done = self.run(tmp_path, 'case "$*" in *chromium) cp bin/make bin/chromium; echo done ;; esac', user=user)
         assert said == ""
         assert done == [*before, "apt-get -qqy update", *before, "apt-get -qqy install --no-install-recommends chromium",
-                        "make test", "make book"]
+                        *self.ALL]
 
     def test_without_a_browser_the_rest_goes_on(self, tmp_path):
         said, done = self.run(tmp_path, "echo no network >&2; exit 100")
         assert said == "There is no Chromium: the browser tests will be skipped.\n"
-        assert done[-2:] == ["make test", "make book"]
+        assert done[-3:] == self.ALL
 
 
 # Hosts that a reader, a download or a test is sent to on purpose. Where packages come from is everybody's own setting.
@@ -329,7 +337,7 @@ HOSTS = {
 }
 RESERVED = ".example"  # belongs to nobody, by RFC 2606
 ADDRESS = re.compile(r"(?:[a-z][a-z0-9+.-]*://(?:[^\s/@\"'{]*@)?|(?<![\w./])git@)([a-z0-9](?:[a-z0-9-]|\\?\.)*)", re.IGNORECASE)
-HOMES = re.compile(r"(?<![\w.~/-])/(?:%s)/" % "|".join(["work", "root", "home", "Users"]))
+HOMES = re.compile(rf"(?<![\w.~/-])/(?:{'|'.join(['work', 'root', 'home', 'Users'])})/")
 
 
 def texts():

@@ -5,7 +5,7 @@ import math
 import re
 import shutil
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import claims
 import pytest

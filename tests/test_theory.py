@@ -44,7 +44,7 @@ GROUPS = [(5, 5, 500, 100), (3, 7, 500, 100), (1, 4, 300, 50), (4, 1, 300, 50), 
 
 def lines(groups, lam_b):
     """The thresholds of two groups, in ascending order, those that apply."""
-    k_a, k_b, n_a, n_b = groups
+    k_a, k_b, _, n_b = groups
     found = [theory.vanishing_threshold(*groups, lam_b)]
     if k_b > 1:
         found.append(theory.minority_threshold(n_b))
@@ -56,7 +56,7 @@ def lines(groups, lam_b):
 @pytest.mark.parametrize("lam_b", [INF, 1.0, 0.02, 1e-3])
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
-    k_a, k_b, n_a, n_b = groups
+    k_a, k_b, _, _ = groups
     sizes, edges = two(*groups), lines(groups, lam_b)
     phases = []
     for edge in edges:
@@ -85,7 +85,7 @@ def test_minority_means_vanish_at_the_threshold_also_where_groups_are_nearly_of_
 @pytest.mark.parametrize("lam_b", [INF, 0.02])
 @pytest.mark.parametrize("groups", [(5, 5, 500, 100), (3, 7, 500, 100), (2, 2, 7, 2)], ids=str)
 def test_minority_means_are_one_vector_then_none(groups, lam_b):
-    k_a, k_b, n_a, n_b = groups
+    k_a, k_b, _, n_b = groups
     minority = range(k_a, k_a + k_b)
     collapse, vanish = theory.minority_threshold(n_b), theory.vanishing_threshold(*groups, lam_b)
     before, merged = (exact_at(two(*groups), collapse * f, lam_b) for f in (0.99, 1.001))

@@ -125,7 +125,8 @@ def weighted_optimum(ufm):
         def value():
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy((W @ M).T + b, torch.arange(K), reduction="none")
-            total = (w * n * loss).sum() / n.sum() + (ufm.lam_w * (W**2).sum() + ufm.lam_h * (n * M**2).sum() + ufm.lam_b * (b**2).sum()) / 2
+            penalty = ufm.lam_w * (W**2).sum() + ufm.lam_h * (n * M**2).sum() + ufm.lam_b * (b**2).sum()
+            total = (w * n * loss).sum() / n.sum() + penalty / 2
             total.backward()
             return total
 

@@ -116,7 +116,8 @@ def predicted(row):
 
 def as_html(parts):
     """Inline nodes of a table cell as HTML."""
-    return "".join(f"<sup>{escape(part.astext())}</sup>" if isinstance(part, nodes.superscript) else escape(part.astext()) for part in parts)
+    texts = ((escape(part.astext()), isinstance(part, nodes.superscript)) for part in parts)
+    return "".join(f"<sup>{text}</sup>" if raised else text for text, raised in texts)
 
 
 class Claims(SphinxDirective):

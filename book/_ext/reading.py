@@ -1,8 +1,9 @@
 """What a page offers its reader besides its text.
 
-Code is folded away until asked for. Below its title every page has its downloads, and a notebook says how to run it and
-what its last run took. Words of the glossary show their definition where the pointer or the keyboard is. Ledgers show
-what was measured. Pictures and tables that are wider than a phone scroll in a box of their own. The whole site lies beside its pages as site.zip.
+Code is folded away until asked for. Below its title every page has its downloads, below its caption a figure has its data,
+and a notebook says how to run it and what its last run took. Words of the glossary show their definition where the pointer
+or the keyboard is. Ledgers show what was measured. Pictures and tables that are wider than a phone scroll in a box of their
+own. The whole site lies beside its pages as site.zip.
 """
 
 import json
@@ -69,7 +70,8 @@ def run_box(app, name, run):
     return ('<details class="run-box"><summary>Run this page yourself</summary>'
             + where + f"<pre>{escape(chr(10).join(lines))}</pre>" + colab
             + "<p>This needs Python 3.11 or later and <code>make</code>. "
-            + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}), beside others.</p></details>")
+            + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}), "
+            + "beside others.</p></details>")
 
 
 # Words -------------------------------------------------------------------------------------------------
@@ -160,6 +162,15 @@ def fill_ledger(claim, page):
             cell.append(BeautifulSoup(as_html(measured(row)), "html.parser"))
 
 
+def offer_data(app, pagename, page):
+    """Put a link to its data below each figure of a notebook that has some."""
+    data = Path(app.srcdir) / DOWNLOADS / "notebooks" / "data" / Path(pagename).name
+    for figure in page.select("figure[id]:has(figcaption)") if pagename.startswith("notebooks/") else []:
+        if (data / f"{figure['id']}.csv").exists():
+            link = f'<a class="figure-data" href="data/{data.name}/{figure["id"]}.csv" download>Data (CSV)</a>'
+            figure.figcaption.append(BeautifulSoup(link, "html.parser"))
+
+
 def mend_roles(page):
     """docutils marks a bibliography as a list, whose children are then no list items."""
     for part in page.select("[role=list].citation-list, [role=doc-biblioentry]"):
@@ -176,6 +187,7 @@ def finish_body(app, pagename, templatename, context, doctree):
     claim = next((claim for claim in all_claims(app.env) if claim.page == pagename), None)
     if claim:
         fill_ledger(claim, page)
+    offer_data(app, pagename, page)
     mend_roles(page)
     if title := page.find("h1"):
         title.insert_after(BeautifulSoup(tools(app, pagename, claim), "html.parser"))

@@ -16,6 +16,9 @@ document.addEventListener("DOMContentLoaded", () => {
     button.addEventListener("click", () => window.print());
   }
 
+  // The theme would call this from within the HTML, which the page's policy forbids.
+  for (const button of document.querySelectorAll(".btn-fullscreen-button")) button.addEventListener("click", () => toggleFullScreen());
+
   // A box that scrolls can be reached by the tab key, one that does not is no stop on the way.
   const boxes = [...document.querySelectorAll(".picture, .pst-scrollable-table-container, .cell_output .text_html, div.math, .run-box pre")];
   const stops = () => boxes.forEach((box) => {
