@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site claim links lint test mutants notebooks reproduce bench clean venv
+.PHONY: help book site claim links audit lint test mutants notebooks reproduce bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -28,6 +28,17 @@ claim: venv  ## begin a page of your own: NAME=08_my_claim, as a copy of another
 
 links: venv  ## check that the pages' links to other hosts lead somewhere (needs the network)
 	@$(VENV) book/build_site.py --check-links
+
+# pip-audit has an environment of its own, so that nothing it needs is among what is audited. A package that the service does
+# not know has not been audited (--strict), and a service that does not answer is no good news either.
+audit: venv  ## compare the pinned packages with known vulnerabilities (needs the network)
+	@$(VENV) -m venv --clear _build/audit
+	@_build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@_build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r constraints.txt \
+	  > _build/audit/report 2>&1; status=$$?; \
+	if [ $$status = 0 ] || grep -q '^Found ' _build/audit/report; then grep -v '^WARNING' _build/audit/report; \
+	else echo "Not audited: the service that knows of vulnerabilities did not answer for every package."; \
+	  echo "The last line of _build/audit/report: `tail -n 1 _build/audit/report`"; fi; exit $$status
 
 # The commands of .pre-commit-config.yaml. Each of them, also after one that found something.
 lint: venv  ## look for faults, misspelt words, and notebooks that are not what their .md says (seconds)

@@ -417,7 +417,8 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     if features == "relu":
         norm = _nonnegative_norm(blocks, found.probabilities)
         dual = blocks.dual_value(min(1.0, blocks.lam / norm) * found.probabilities)
+    bias = found.bias - blocks.counts @ found.bias / blocks.K  # which no loss sees; a tiny lam_b hardly does
     gap = max(found.primal - dual, 0.0)
     return Solution(
         ufm, features, mean * found.primal, mean * gap, bool(gap <= tol * found.primal), found.iterations, found.rank,
-        blocks, found.point, found.bias)
+        blocks, found.point, bias)

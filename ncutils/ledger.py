@@ -103,7 +103,7 @@ class Ledger:
             "headline": bool(headline)})
 
     def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact", headline=False):
-        """Check that |measured − predicted| ≤ atol + rtol |predicted|; NaN fails.
+        """Check that |measured − predicted| ≤ atol + rtol |predicted|; NaN and infinity fail.
 
         `what` is a name for the row; `evidence` and `headline` as in `Ledger`. Raises ValueError unless `measured` and
         `predicted` are numbers and the tolerances `atol` and `rtol` are finite and ≥ 0.
@@ -119,7 +119,7 @@ class Ledger:
                 raise ValueError(f"{name} = {number}: must be a finite number >= 0")
         measured, predicted = _number("measured", measured), _number("predicted", predicted)
         tolerance = float(atol) + float(rtol) * abs(predicted)
-        passed = abs(measured - predicted) <= tolerance
+        passed = abs(measured - predicted) <= tolerance < math.inf  # infinity is near nothing
         self._add(what, evidence, "=", measured, predicted, tolerance, passed, headline)
 
     def check_at_most(self, what, measured, bound, evidence="exact", headline=False):

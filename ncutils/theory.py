@@ -35,6 +35,8 @@ class Phase(Enum):
 class GroupPhases:
     """Phases of any number of groups of equal class size.
 
+    Attributes
+    ----------
     collapsed : {class size n: whether its classes, two at least, are one vector}; the keys are those of `UFM.groups`.
     rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not collapsed
         contributes K_g − 1; the group means at most one less than the number of groups.

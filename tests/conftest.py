@@ -27,6 +27,15 @@ def build_site(output, notebooks=ROOT / "notebooks", *more):
     return subprocess.run(command, capture_output=True, text=True)
 
 
+def until(page, condition):
+    """Wait until a condition in JavaScript holds. Playwright's wait_for_function evaluates text, which the pages' policy forbids."""
+    page.evaluate("""new Promise((done, fail) => {
+        const end = Date.now() + 20000;
+        const look = () => (CONDITION) ? done() : Date.now() > end ? fail(new Error("never: CONDITION")) : setTimeout(look, 20);
+        look();
+    })""".replace("(CONDITION)", f"({condition})").replace("CONDITION", condition.replace('"', "'")))
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
     """The folder of the pages, built from the stored outputs."""

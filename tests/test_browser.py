@@ -11,6 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
+from conftest import until
 
 THEMES = ["light", "dark"]
 # Without "preload": else axe asks for style sheets again, which a page that was opened as a file may not.
@@ -303,12 +304,14 @@ def test_every_page_has_its_policy_ahead_of_all_that_it_is_about(site):
 
 def test_pages_from_a_server_keep_to_it(goto, served):
     """What they ask for and say from a folder is seen above, on every page."""
-    for name in ("index.html", "book/setting.html", "book/explorer.html", "notebooks/03_threshold.html", "genindex.html"):
+    for name in ("book/setting.html", "book/explorer.html", "notebooks/03_threshold.html"):
         page = goto(served + name)
         page.wait_for_load_state("networkidle")
         assert page.messages == [] and page.requests and all(url.startswith((served, "data:")) for url in page.requests), name
-        assert name == "genindex.html" or page.locator("mjx-container").count() > 0
-        assert "book/index.html" in page.url or name != "index.html"
+        assert page.locator("mjx-container").count() > 0
+    page.goto(f"{served}index.html")
+    page.wait_for_url(f"{served}book/index.html")
+    assert page.messages == []
 
 
 def test_what_pages_do_is_allowed(goto, home):
@@ -320,18 +323,17 @@ def test_what_pages_do_is_allowed(goto, home):
     assert copy.get_attribute("data-tooltip") == "Copied!"
     page.locator("button.theme-switch-button:visible").first.click()
     page.locator("button.btn-fullscreen-button:visible").click()
-    page.wait_for_function("document.fullscreenElement")
+    until(page, "document.fullscreenElement")
     page.keyboard.press("Escape")
     page.evaluate("document.exitFullscreen().catch(() => {})")
     word = page.locator("article .word").first
     word.locator("> a").focus()
     assert word.locator(".tip").is_visible()
-    with page.expect_download() as download:
-        page.locator("#fig-threshold a.figure-data").click()
-    assert download.value.suggested_filename == "fig-threshold.csv"
-    with page.expect_download() as download:
-        page.get_by_text("Download .ipynb").click()
-    assert download.value.suggested_filename == "03_threshold.ipynb"
+    if home.startswith("http"):  # from a folder, a browser may show a file instead
+        for link, name in (("#fig-threshold a.figure-data", "fig-threshold.csv"), (".page-tools a[download]", "03_threshold.ipynb")):
+            with page.expect_download() as download:
+                page.locator(link).first.click()
+            assert download.value.suggested_filename == name
     page.locator("button.search-button__button:visible, button.search-button:visible").first.click()
     field = page.locator("input[name=q]:visible").first
     field.fill("bisection")
@@ -340,7 +342,7 @@ def test_what_pages_do_is_allowed(goto, home):
     assert "search.html?q=bisection" in page.url and page.messages == []
 
     page = goto(f"{home}book/explorer.html#lz=0.004")
-    page.wait_for_function("document.querySelector('#ex-name').textContent")
+    until(page, "document.querySelector('#ex-name').textContent")
     assert page.locator("#ex-lz").input_value() == "0.004" and page.messages == []
 
 
@@ -350,20 +352,21 @@ def test_formulas_can_be_read_aloud(goto, served):
     page.locator("article mjx-container").first.click(button="right")
     page.get_by_role("menuitem", name="Accessibility").hover()
     page.get_by_role("menuitemcheckbox", name="Activate").click()
-    page.wait_for_function("localStorage.getItem('MathJax-Menu-Settings')?.includes('explorer')")
+    until(page, "localStorage.getItem('MathJax-Menu-Settings')?.includes('explorer')")
     page.reload()
     page.wait_for_selector("article mjx-container[tabindex='0'] [data-semantic-id]", state="attached")
     assert any(url.endswith("sre/mathmaps/en.json") for url in page.requests)
 
 
-# What an attacker might get into a page, and the directive that is to stop it.
+# What an attacker might get into a page, and the directive that is to stop it; a page within the page has the same policy, and
+# tells nobody else. HARM stands for a script that could do harm.
 PLANTED = {
-    "<script>window.harm = true</script>": "script-src-elem",
-    "<img src='data:,' onerror='window.harm = true'>": "script-src-attr",
-    "<svg onload='window.harm = true'></svg>": "script-src-attr",
-    "<script src='data:text/javascript,window.harm = true'></script>": "script-src-elem",
+    "<script>HARM</script>": "script-src-elem",
+    "<img src='data:,' onerror='HARM'>": "script-src-attr",
+    "<svg onload='HARM'></svg>": "script-src-attr",
+    "<script src='data:text/javascript,HARM'></script>": "script-src-elem",
+    "<iframe srcdoc='<script>parent.HARM</script>'></iframe>": None,
     "<script src='http://127.0.0.1:9/harm.js'></script>": "script-src-elem",
-    "<iframe srcdoc='<script>parent.harm = true</script>'></iframe>": "script-src-elem",
     "<iframe src='data:text/html,harm'></iframe>": "frame-src",
     "<object data='data:text/html,harm'></object>": "object-src",
     "<img src='http://127.0.0.1:9/what-was-read.png'>": "img-src",
@@ -372,40 +375,33 @@ PLANTED = {
 }
 
 
-def test_what_is_planted_in_a_page_does_nothing(site, goto, home):
+@pytest.mark.parametrize("policy", [True, False])
+def test_what_is_planted_in_a_page_does_harm_only_without_the_policy(site, goto, home, policy):
     name = "book/index.html"
     html = (site / name).read_text()
-    listener = "window.stopped = []; document.addEventListener('securitypolicyviolation', (event) => stopped.push(event.effectiveDirective));"
-    for planted, directive in PLANTED.items():
-        page = goto("about:blank")
-        page.add_init_script(listener)
-        page.route(home + name, lambda route, planted=planted: route.fulfill(
-            body=html.replace("</article>", f"{planted}</article>", 1), content_type="text/html"))
-        load(page, home + name)
-        page.wait_for_function("stopped.length")
-        assert set(page.evaluate("stopped")) == {directive}, planted
-        assert page.evaluate("window.harm") is None
-        assert not [url for url in page.requests if "127.0.0.1:9/" in url and f"failed: {url}" not in page.messages], planted
-        page.close()
+    if not policy:
+        html = re.sub("<meta http-equiv=.Content-Security-Policy[^>]*>", "", html)
+    planted = "".join(text.replace("HARM", f"harm.push({number})") for number, text in enumerate(PLANTED))
+    content = html.replace("</article>", f"{planted}</article>", 1)
+    assert planted in content
+    page = goto("about:blank")
+    page.add_init_script("""window.harm = []; window.stopped = [];
+        document.addEventListener('securitypolicyviolation', (event) => stopped.push(event.effectiveDirective));""")
+    page.route(home + name, lambda route: route.fulfill(body=content, content_type="text/html"))
+    load(page, home + name)
+    expected = sorted(filter(None, PLANTED.values()))
+    until(page, f"stopped.length >= {len(expected)}" if policy else "harm.length >= 5")
+    assert sorted(page.evaluate("stopped")) == (expected if policy else [])
+    assert sorted(page.evaluate("harm")) == ([] if policy else [0, 1, 2, 3, 4])
 
 
-def test_without_the_policy_it_would_do_harm(site, goto, home):
-    name = "book/index.html"
-    html = re.sub(r"<meta http-equiv=.Content-Security-Policy[^>]*>", "", (site / name).read_text())
-    for planted in list(PLANTED)[:4]:
-        page = goto("about:blank")
-        page.route(home + name, lambda route, planted=planted: route.fulfill(
-            body=html.replace("</article>", f"{planted}</article>", 1), content_type="text/html"))
-        load(page, home + name)
-        page.wait_for_function("window.harm")
-
-
-SCRIPTS = ['"><img src=x onerror="window.harm=1">', "<svg onload=window.harm=1>", "javascript:window.harm=1", "{{harm}}</script><script>window.harm=1//"]
+SCRIPTS = ['"><img src=x onerror="window.harm=1">', "<svg onload=window.harm=1>", "javascript:window.harm=1",
+           "</script><script>window.harm=1//"]
 
 
 def test_nothing_of_an_address_becomes_part_of_a_page(goto, home):
     page = goto(f"{home}book/explorer.html")
-    page.wait_for_function("document.querySelector('#ex-name').textContent")
+    until(page, "document.querySelector('#ex-name').textContent")
     tags = page.locator("#explorer *").count()
     for field in ("ka", "kb", "na", "nb", "lz", "lb", "other"):
         for script in SCRIPTS:
@@ -413,10 +409,9 @@ def test_nothing_of_an_address_becomes_part_of_a_page(goto, home):
             page.evaluate("(text) => { location.hash = new URLSearchParams(text).toString(); }", {"lz": "0.004", field: script})
             page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             assert page.locator("#explorer :is(img, script, iframe, [onload], [onerror])").count() == 0
-    assert page.locator("#explorer *").count() < 2 * tags and page.messages == []
-    for script in SCRIPTS:
-        for query in ("q", "highlight"):
-            page = goto(f"{home}search.html?" + urlencode({"q": "bisection", query: script}))
-            page.wait_for_function("document.querySelector('#search-results p')?.textContent")
-            assert page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0 and page.messages == []
-            assert page.evaluate("window.harm") is None
+    assert page.locator("#explorer *").count() < 2 * tags and page.messages == [] and page.evaluate("window.harm") is None
+    for query in ("q", "highlight"):
+        page = goto(f"{home}search.html?" + urlencode({"q": "bisection", query: " ".join(SCRIPTS)}))
+        until(page, "document.querySelector('#search-results p')?.textContent")
+        assert page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0 and page.messages == []
+        assert page.evaluate("window.harm") is None

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from conftest import until
 
 from ncutils import UFM, solve_two_groups, theory
 from ncutils.theory import Phase
@@ -41,7 +42,7 @@ def visit(site, browser):
         page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url))
         page.goto(url or address(site, setting))
         if options.get("java_script_enabled", True):
-            page.wait_for_function("window.explorer && document.querySelector('#ex-name').textContent")
+            until(page, "window.explorer && document.querySelector('#ex-name').textContent")
         return page
 
     yield visit
@@ -228,7 +229,7 @@ def test_bad_input_says_what_is_allowed_and_keeps_the_picture(page, name, text, 
     assert page.get_attribute(f"#ex-{name}", "aria-invalid") == "true"
     assert page.is_visible("#ex-old")
     assert setting_of(page) == START and numbers(page) == before and pictures(page) == drawn
-    page.wait_for_function("document.querySelector('#ex-live').textContent.includes('last valid')")
+    until(page, "document.querySelector('#ex-live').textContent.includes('last valid')")
     type_into(page, name, str(START[FIELDS.index(name)]))
     assert page.get_attribute(f"#ex-{name}", "aria-invalid") == "false"
     assert not page.is_visible("#ex-old") and error_at(page, name) == ""
@@ -262,7 +263,7 @@ def test_a_shared_link_shows_the_same_numbers(visit, setting):
             page.keyboard.press("Space")
         else:
             type_into(page, name, str(value))
-    page.wait_for_function("location.hash.includes('lb=')")
+    until(page, "location.hash.includes('lb=')")
     page.wait_for_timeout(400)
     other = visit(url=page.url)
     assert setting_of(other) == setting_of(page) == setting
@@ -274,7 +275,7 @@ def test_copy_button_hands_out_the_link(page):
     type_into(page, "lz", "0.0044")
     page.focus("#ex-copy")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#ex-copied').textContent")
+    until(page, "document.querySelector('#ex-copied').textContent")
     assert "lz=0.0044" in page.url
     if page.is_visible("#ex-link"):  # the browser does not let the page write to the clipboard
         assert page.input_value("#ex-link") == page.url
@@ -356,9 +357,9 @@ def test_links_to_try_show_what_they_say(page):
 
 def test_the_live_region_tells_the_phase_and_the_numbers(page):
     said = "document.querySelector('#ex-live').textContent"
-    page.wait_for_function(f"{said}.startsWith('Distinct')")
+    until(page, f"{said}.startsWith('Distinct')")
     type_into(page, "lz", "0.0039")
-    page.wait_for_function(f"{said}.startsWith('Minority collapse')")
+    until(page, f"{said}.startsWith('Minority collapse')")
     text = page.evaluate(said)
     assert re.search(r"within B 1, .*Minority gap: 0\.", text), text
     assert page.get_attribute("#ex-live", "aria-live") == "polite"

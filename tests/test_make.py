@@ -177,3 +177,21 @@ def test_notebooks_are_compared_all_or_one(checkout):
 def test_one_notebook_is_run_alone(checkout):
     assert make(checkout, "book", "ONLY=08_my_claim").returncode == 0
     assert log(checkout) == FIRST + ["notebooks/run.py 08_my_claim", f"{BUILD} --notebooks _build/notebooks --only 08_my_claim"]
+
+
+@pytest.mark.parametrize("status, said, shown", [
+    (0, "No known vulnerabilities found", "No known vulnerabilities found\n"),
+    (1, "Found 1 known vulnerability in 1 package\nsome 1.0 CVE-1", "Found 1 known vulnerability in 1 package\nsome 1.0 CVE-1\n"),
+    (1, "Traceback\nConnectionError: nobody there", "Not audited: the service that knows of vulnerabilities did not answer for every "
+        "package.\nThe last line of _build/audit/report: ConnectionError: nobody there\n")])
+def test_an_audit_that_did_not_happen_is_no_good_news(checkout, status, said, shown):
+    assert make(checkout, "venv").returncode == 0
+    commands = checkout / "_build" / "audit" / "bin"
+    commands.mkdir(parents=True)
+    interpreter(commands / "python", "3.11.7")
+    (commands / "pip-audit").write_text(f"#!/bin/sh\necho \"$*\" >> log\necho 'WARNING: hashes'\nprintf '{said}\\n'\nexit {status}\n")
+    (commands / "pip-audit").chmod(0o755)
+    result = make(checkout, "audit")
+    assert (result.returncode == 0) == (status == 0) and result.stdout == shown
+    assert log(checkout)[2:] == ["-m venv --clear _build/audit", "install 3.11.7",
+                                 "--strict --no-deps --disable-pip --progress-spinner off -r constraints.txt"]

@@ -245,7 +245,7 @@ class TestWorkflow:
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         commands = "\n".join(step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"])
         asked = re.findall(r"\bmake ([a-z]+)", commands)
-        assert {"lint", "test", "book", "links"} <= set(asked) <= set(targets)
+        assert {"lint", "test", "book", "links", "audit"} <= set(asked) <= set(targets)
 
     def test_only_the_tested_default_branch_is_published(self, workflow):
         deploy = workflow["jobs"]["deploy"]

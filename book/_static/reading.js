@@ -33,7 +33,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // The definition of a word goes away on Escape, also where the pointer still is.
   addEventListener("keydown", (event) => {
-    if (event.key === "Escape") document.querySelectorAll(".word").forEach((word) => word.classList.add("closed"));
+    if (event.key === "Escape") document.querySelectorAll(".word:is(:hover, :focus-within)").forEach((word) => word.classList.add("closed"));
   });
   for (const word of document.querySelectorAll(".word")) {
     for (const event of ["mouseleave", "focusout"]) word.addEventListener(event, () => word.classList.remove("closed"));
