@@ -400,8 +400,9 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
             f"class_sizes with N = {N:.3g} and lam_z = {lam:.3g}: N must be at most {LARGEST:.0e} and lam_z at least "
             f"sqrt(max n_k)/N/{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
     if lam_b < SMALLEST_LAM_B or LARGEST < lam_b < math.inf:
+        over = f" over the mean class weight, {mean:.3g}" if ufm.class_weights else ""
         raise ValueError(
-            f"lam_b = {ufm.lam_b!r}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias, and at "
+            f"lam_b = {ufm.lam_b!r}{over}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias, and at "
             f"most {LARGEST:.0e}, or math.inf for no bias")
     lam = min(lam, 2 * math.sqrt(weights**2 @ (ufm.sizes / N) / N))  # above ‖G‖ for any bias: Z = 0, and the penalty is 0
     first = [members[0] for members in ufm.groups.values()]

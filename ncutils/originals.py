@@ -17,7 +17,8 @@ from .files import remove_leftovers
 
 # The parts of each set in the order in which images are taken from them, the test images last. A part is
 # {file: md5 of its unpacked bytes}, as published with the data: for Fashion-MNIST of the files in its repository, for
-# CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009) of the "python version".
+# CIFAR-10 (A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009) of the "python version". Two files with
+# one md5 can be made together, but nobody knows how to make one for an md5 that was published before.
 ORIGINALS = {
     "fashion-mnist": (
         {"train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",

@@ -374,9 +374,9 @@ def test_whatever_is_given(name, folder):
 
 # What is allowed, the extremes included: the right answer ---------------------------------------------
 
-COUNTS = st.integers(1, 4) | st.integers(5, 30) | st.sampled_from([100])  # classes of a group
+COUNTS = st.integers(1, 4) | st.integers(1, 12) | st.integers(1, 4) | st.just(60)  # classes of a group
 SIZES = st.integers(0, 9).flatmap(lambda power: st.integers(10**power, 10 ** min(power + 1, 9)))
-LAM_B = st.just(INF) | st.sampled_from([1e-10, 0.02, 1.0, 1e12]) | st.floats(-9, 9).map(lambda power: 10.0**power)
+LAM_B = st.just(INF) | st.sampled_from([1e-8, 0.02, 1.0, 1e12]) | st.floats(-8, 9).map(lambda power: 10.0**power)
 LEVELS = st.floats(0.01, 1.3) | st.floats(-12, 0).map(lambda power: 10.0**power) | st.sampled_from([1.0, 10.0, 1e100])  # λ_Z N/max w sqrt(n)
 BALANCES = st.sampled_from([1.0, 1e-200, 1e-6, 1e6, 1e200])
 
@@ -397,7 +397,7 @@ def lengths(columns):
     return np.linalg.norm(columns / max(np.abs(columns).max(), 1e-300), axis=0)
 
 
-@inputs(400)
+@inputs(250)
 @given(problems(), st.sampled_from(["linear", "linear", "relu"]))
 def test_the_solver(folder, ufm, features):
     with watched("the solver", folder) as warned:
@@ -564,7 +564,7 @@ def test_metrics_of_logits(folder, K, seed, scale, data):
             group for group, block in (("A", cosines[:k_a, :k_a]), ("B", cosines[k_a:, k_a:]), ("AB", cosines[:k_a, k_a:]))
             if (group == "AB" and np.isnan(block).any())
             or (group != "AB" and (len(block) == 1 or np.isnan(block[~np.eye(len(block), dtype=bool)]).any()))]
-        ufm = UFM.from_lam_z(sizes, data.draw(st.sampled_from([1e-90, 1e-3, 1e100])), balance=data.draw(BALANCES))
+        ufm = UFM.from_lam_z(sizes, data.draw(st.sampled_from([1e-90, 1e-3, 1e100])), balance=data.draw(st.sampled_from([1e-60, 1.0, 1e60])))
         assert metrics.balance_residual(0 * W, H, ufm) == 0
         up = 1e-100 * W, 1e-100 * H
         assert metrics.balance_residual(*up, ufm) == pytest.approx(metrics.balance_residual(W, H, ufm), rel=1e-9)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import jinja2
 import publishing
 import pytest
 import yaml
@@ -255,7 +256,7 @@ class TestWorkflow:
         def published(event_name, ref, default_branch="main"):
             event = SimpleNamespace(repository=SimpleNamespace(default_branch=default_branch))
             github = SimpleNamespace(event_name=event_name, ref=ref, event=event)
-            return eval(condition, {"github": github, "format": str.format})
+            return jinja2.Environment().compile_expression(condition)(github=github, format=str.format)
 
         assert published("push", "refs/heads/main") and published("push", "refs/heads/trunk", "trunk")
         assert published("workflow_dispatch", "refs/heads/main")
