@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import run
 from bs4 import BeautifulSoup
+
 from ncutils import UFM, figures, metrics, solve, theory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +42,7 @@ def curve(frame, series, panel=None):
 def ax():
     with matplotlib.rc_context():
         figures.use_theme()
-        fig, ax = figures.panels()
+        _, ax = figures.panels()
         yield ax
         plt.close("all")
 
@@ -255,7 +256,7 @@ def test_the_curves_of_the_threshold_are_those_of_the_solver(k_a):
         solution = solve(UFM.from_lam_z(sizes, value, lam_b=0.02))
         assert gap == pytest.approx(metrics.minority_gap(solution.logits, B), rel=3e-6, abs=1e-7)
         between = metrics.group_means(solution.cosines(), k_a)["B"]
-        assert np.isnan(between) and np.isnan(cosine) or cosine == pytest.approx(between, rel=1e-6)
+        assert (np.isnan(between) and np.isnan(cosine)) or cosine == pytest.approx(between, rel=1e-6)
     [theorem], _ = curve(frame, f"K_A = {k_a}, theorem", "1")
     assert theorem == pytest.approx(theory.minority_threshold(100) / sum(sizes), rel=1e-7)
 
