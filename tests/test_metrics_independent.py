@@ -1,7 +1,7 @@
 """Metrics against their definitions in exact arithmetic: fractions, sample by sample, nothing shared with `ncutils`.
 
-Every definition is that of THEORY 6, written out: no linear algebra of NumPy's, no square root but the last. Data are small fractions,
-which floats hold exactly, so that a metric and its definition see the same numbers.
+Every definition is written out: no linear algebra of NumPy's, no square root but the last. Data are small fractions, which
+floats hold exactly, so that a metric and its definition see the same numbers.
 """
 
 import math
@@ -105,7 +105,7 @@ def scatter_of(features, labels):
 
 
 def sample(sizes, d, seed, rank=None):
-    """Features (d, N), whole eighths, and labels (N,) in any order; with `rank`, class means are whole and span so many dimensions."""
+    """Features (d, N), whole eighths, and labels (N,) in any order; with `rank`, class means span so many dimensions."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     if rank is None:
@@ -163,7 +163,8 @@ def test_labels_with_gaps_and_float32(sizes):
     gaps = np.array([70, 3, 11], dtype=np.uint8)[labels]
     agree(features, gaps)
     agree(features.astype(np.float32), gaps)  # eighths: the same numbers
-    off = (features + 1e-3 * np.random.default_rng(0).standard_normal(features.shape)).astype(np.float32)  # not eighths, yet exact as fractions
+    noise = 1e-3 * np.random.default_rng(0).standard_normal(features.shape)
+    off = (features + noise).astype(np.float32)  # no eighths, yet fractions
     agree(off, labels)
     assert metrics.class_means(off, gaps) == pytest.approx(
         np.array(means_of(transposed(exact(off)), gaps.tolist())[0], dtype=float).T, rel=1e-14, abs=1e-15)

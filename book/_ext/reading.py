@@ -163,12 +163,13 @@ def fill_ledger(claim, page):
 
 
 def offer_data(app, pagename, page):
-    """Put a link to its data below each figure of a notebook that has some."""
+    """Put a link to its data behind the caption of each figure of a notebook that has some."""
     data = Path(app.srcdir) / DOWNLOADS / "notebooks" / "data" / Path(pagename).name
-    for figure in page.select("figure[id]:has(figcaption)") if pagename.startswith("notebooks/") else []:
+    for caption in page.select("figure[id] > figcaption > p") if pagename.startswith("notebooks/") else []:
+        figure = caption.find_parent("figure")
         if (data / f"{figure['id']}.csv").exists():
-            link = f'<a class="figure-data" href="data/{data.name}/{figure["id"]}.csv" download>Data (CSV)</a>'
-            figure.figcaption.append(BeautifulSoup(link, "html.parser"))
+            link = f' <a class="figure-data" href="data/{data.name}/{figure["id"]}.csv" download>Data (CSV)</a>'
+            caption.append(BeautifulSoup(link, "html.parser"))
 
 
 def mend_roles(page):
