@@ -123,10 +123,10 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     checkpoint_seconds = 0.0 if real_number(checkpoint_seconds) == 0 else positive("checkpoint_seconds", checkpoint_seconds)
     choice("warm_start", warm_start, (False, True)), choice("progress", progress, (None, False, True))
     choice("compiled", compiled, (False, True)), choice("amp", amp, (None, False, True))
-    if record is None:
-        record = geometric_grid(epochs)
-    elif not hasattr(record, "__iter__"):
-        raise ValueError(f"record = {shown(record)}: must be a list of epochs, or None")
+    try:
+        record = geometric_grid(epochs) if record is None else list(record)
+    except Exception:  # what iterates may raise anything
+        raise ValueError(f"record = {shown(record)}: must be a list of epochs, or None") from None
     grid = {whole("record", epoch, 1) for epoch in record} | {epochs}
     if not isinstance(checkpoint, (str, os.PathLike, type(None))):
         raise ValueError(f"checkpoint = {shown(checkpoint)}: must be a file, or None")

@@ -149,11 +149,11 @@ class TwoGroups:
                [-1.223,  1.894, -0.784],
                [-0.672, -0.672,  1.568]])
         """
-        try:
-            k_a, k_b = int(self.k_a[index]), int(self.k_b[index])
-        except (IndexError, TypeError, ValueError, OverflowError, RuntimeError):  # the last ones of large numbers and tensors
-            shape = np.shape(self.k_a)
-            raise ValueError(f"index = {shown(index)}: must be the place of one problem in arrays of shape {shape}") from None
+        shape, places = np.shape(self.k_a), index if isinstance(index, tuple) else (index,)
+        named = all(isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in places)
+        if not named or len(places) != len(shape) or any(not -n <= place < n for place, n in zip(places, shape)):
+            raise ValueError(f"index = {shown(index)}: must be the place of one problem in arrays of shape {shape}")
+        k_a, k_b = int(self.k_a[places]), int(self.k_b[places])
         room("index", shown(index), (k_a + k_b) ** 2)
         own, other, cross = self._columns()
         pick = lambda entry: np.repeat([entry[0][index], entry[1][index]], [k_a, k_b])  # one entry for each column

@@ -126,7 +126,7 @@ def _class_weights(values, count):
         return None
     try:
         weights = tuple(values)
-    except TypeError:
+    except Exception:  # what iterates may raise anything
         weights = ()
     if isinstance(values, (str, bytes, dict, set)) or len(weights) != count:
         raise ValueError(f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None")
@@ -181,7 +181,7 @@ class UFM:
     def __post_init__(self):
         try:
             sizes = tuple(self.class_sizes)
-        except TypeError:
+        except Exception:  # what iterates may raise anything
             sizes = ()
         if len(sizes) < 2 or isinstance(self.class_sizes, (str, bytes, dict, set)):
             raise ValueError(f"class_sizes = {shown(self.class_sizes)}: must be at least 2 whole numbers")

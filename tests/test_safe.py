@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import run
+import selfcontained
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = sorted(path for folder in ("ncutils", "notebooks", "book", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -115,3 +116,13 @@ def test_every_dependency_has_a_reason():
     for name in names:
         lines = [line for line in text.splitlines() if f'"{name}"' in line]
         assert all("#" in line or name.startswith("pytest>") for line in lines), name
+
+
+@pytest.mark.parametrize("planted", [
+    '<p onclick="go()">', '<img src="https://elsewhere.example/picture.png">', '<script src="//elsewhere.example/script.js"></script>',
+    '<a href="javascript:go()">go</a>', '<svg onload="go()"></svg>'])
+def test_a_page_that_its_policy_would_break_is_not_built(planted):
+    page = '<html><head><meta charset="utf-8" /></head><body>{}<a href="https://elsewhere.example/">link</a></body></html>'
+    assert "default-src 'none'" in selfcontained.secure(page.format("<script>go()</script>"), "page.html")
+    with pytest.raises(selfcontained.PolicyError, match=r"page\.html: <(p|img|script|a|svg) "):
+        selfcontained.secure(page.format(planted), "page.html")
