@@ -16,6 +16,15 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
 
+# The head of a notebook's .md source, for small ones that tests write.
+NOTEBOOK_HEAD = """---
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+"""
+
 # Chromium asks its maker's hosts for updates and the like unless told not to.
 QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
          "--disable-sync", "--no-sandbox"]
@@ -34,6 +43,20 @@ def until(page, condition):
         const look = () => (CONDITION) ? done() : Date.now() > end ? fail(new Error("never: CONDITION")) : setTimeout(look, 20);
         look();
     })""".replace("(CONDITION)", f"({condition})").replace("CONDITION", condition.replace('"', "'")))
+
+
+@pytest.fixture
+def ax():
+    """An axes in the companion's theme."""
+    import matplotlib
+
+    from ncutils import figures
+
+    with matplotlib.rc_context():
+        figures.use_theme()
+        _, ax = figures.panels()
+        yield ax
+        figures.plt.close("all")
 
 
 @pytest.fixture(scope="session")

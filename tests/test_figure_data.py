@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import run
 from bs4 import BeautifulSoup
+from conftest import NOTEBOOK_HEAD
 
 from ncutils import UFM, figures, metrics, solve, theory
 
@@ -36,15 +37,6 @@ def curve(frame, series, panel=None):
     """x and y (n,) of a series, whose panel's title begins with `panel`."""
     found = frame[(frame.series == series) & frame.panel.astype(str).str.startswith(panel or "")]
     return found.x.to_numpy(), found.y.to_numpy()
-
-
-@pytest.fixture
-def ax():
-    with matplotlib.rc_context():
-        figures.use_theme()
-        _, ax = figures.panels()
-        yield ax
-        plt.close("all")
 
 
 # What is in a file -------------------------------------------------------------------------------------
@@ -176,13 +168,7 @@ def test_a_figure_is_not_changed():
 
 # What a run writes -------------------------------------------------------------------------------------
 
-SMALL = """---
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
+SMALL = NOTEBOOK_HEAD + """
 # Small
 
 ```{code-cell} ipython3

@@ -16,15 +16,6 @@ from matplotlib.colors import to_hex
 from ncutils import UFM, figures, solve
 
 
-@pytest.fixture
-def ax():
-    with matplotlib.rc_context():
-        figures.use_theme()
-        fig, ax = figures.panels()
-        yield ax
-        plt.close(fig)
-
-
 def test_groups_differ_in_colour_marker_and_line():
     for key in ("color", "marker", "linestyle", "label"):
         assert len({figures.STYLES[group][key] for group in ("A", "B", "AB")}) == 3

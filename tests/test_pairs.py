@@ -12,18 +12,13 @@ import nbformat
 import pytest
 import run
 import yaml
+from conftest import NOTEBOOK_HEAD
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 STORED = sorted(NOTEBOOKS.glob("*.ipynb"))
 
-SMALL = """---
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
+SMALL = NOTEBOOK_HEAD + """
 # A small notebook
 
 ```{code-cell} ipython3

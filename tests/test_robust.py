@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import run
 import torch
+from conftest import NOTEBOOK_HEAD
 
 from ncutils import UFM, Ledger, data, experiments, files, load_images, originals, paper_figures, train_network
 from ncutils.__main__ import main
@@ -28,13 +29,7 @@ from ncutils.networks import MLP
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPER = "paper fig7 --data mnist5k --network mlp --recipe fast --pool 14 --epochs 1 --device cpu --only 100 200".split()
-NOTEBOOK = """---
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
+NOTEBOOK = NOTEBOOK_HEAD + """
 ```{code-cell} ipython3
 print("a line")
 ```

@@ -97,8 +97,8 @@ def test_class_weights_multiply_the_losses_of_their_classes():
     sum of the weights, and its gradient, say so."""
     weighted = UFM.from_lam_z([8, 8, 3, 3], 0.04, 0.02, balance=4, class_weights=[1, 1, 3, 3])
     trained = train_ufm([SMALL, weighted], dim=5, iterations=300, device="cpu")
-    assert trained.gaps.max() < 1e-9 and trained.gaps.min() > -1e-13
-    assert np.abs(trained.logits(1) - weighted_optimum(weighted)).max() < 1e-3  # measured 1e-5
+    assert np.abs(trained.gaps).max() < 2e-15
+    assert np.abs(trained.logits(1) - weighted_optimum(weighted)).max() < 1e-7  # measured 1.5e-8
     point = trained.classifiers[1], trained.features[1], trained.biases[1]
     W, H, b = (torch.tensor(array, requires_grad=True) for array in point)
     w, labels = torch.tensor([1.0, 1, 3, 3], dtype=torch.float64), torch.as_tensor(trained.labels[1])
@@ -108,8 +108,8 @@ def test_class_weights_multiply_the_losses_of_their_classes():
     value.backward()
     assert value.item() == pytest.approx(trained.objectives[1], rel=1e-13)
     for part in (W, H, b):
-        assert part.grad.abs().max() < 1e-6
-    assert metrics.nc1(trained.features[1], trained.labels[1]) < 1e-7
+        assert part.grad.abs().max() < 3e-11  # measured 3e-12
+    assert metrics.nc1(trained.features[1], trained.labels[1]) < 1e-28  # rounding, as at any collapse
 
 
 def weighted_optimum(ufm):
