@@ -1,10 +1,9 @@
 """The pages as a reader's browser shows them, opened as files, and from a server where that makes a difference."""
 
-import functools
 import re
-import threading
+import subprocess
+import sys
 import zipfile
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
@@ -60,17 +59,11 @@ def visit(browser, site):
 @pytest.fixture(scope="module")
 def served(site):
     """The address of the site on a server, which like static hosts sends no policy of its own."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=site)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    # In a process of its own: of two threads that start at once under coverage one may die, and its request is never answered.
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", site]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
+        server.terminate()
 
 
 @pytest.fixture(params=["file", "http"])
