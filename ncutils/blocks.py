@@ -15,9 +15,11 @@ import math
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg.lapack import dgesv  # half of NumPy's time on a few numbers
 from scipy.special import xlog1py, xlogy
 
 SMALL = 12  # groups up to which the loss is handled by matrices over the unknowns: fewer operations, each larger
+MARGIN = 5e-15  # relatively, between the norm of a dual point and λ_Z
 LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
 
@@ -29,6 +31,12 @@ def diagonal(A):
 def stack(y, M):
     """The array C of first row y (G,) and further rows M (G, G)."""
     return np.concatenate([y[None], M])
+
+
+def complement(v):
+    """Orthonormal rows (G − 1, G) that are orthogonal to the unit vector v (G,) with v_0 ≥ 0: of Householder's reflection."""
+    u = v + np.eye(len(v))[0]
+    return (np.eye(len(v)) - np.outer(u, u) / u[0])[1:]
 
 
 class Blocks:
@@ -56,6 +64,8 @@ class Blocks:
         self.norm_weight = np.concatenate([self.y_weight, np.ones(self.G)])  # of |y| and the singular values of M
         self.slope = self.more / counts
         self.outside = counts[:, None] * self.across  # classes of the other groups
+        self.unit = np.sqrt(counts / self.K)
+        self.balanced = complement(self.unit)  # columns of Z sum to zero: M = balancedᵀ balanced M
         self.stiffness = lam_b * counts if self.biased else np.ones(self.G)  # of the bias; 1 keeps it at 0
         self.least_spread = min(0.01 * lam / math.sqrt(sizes.max()), 0.25 / self.per.min())
         self.margin_matrix = None
@@ -93,13 +103,13 @@ class Blocks:
         odds = np.vecdot(self.others, ratio, axis=0)
         return np.log1p(odds) + excess, ratio / (1 + odds)
 
-    def pull_back(self, T, rest):
-        """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; rest_g = Σ_h others_hg T_hg."""
+    def pull_back(self, T):
+        """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; where T ≥ 0, nothing cancels."""
         if self.margin_matrix is not None:
             return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(self.G + 1, self.G)
-        same, unit = T.diagonal(), np.sqrt(self.sizes) / self.per
-        C = stack(-(rest + same) * self.y_weight * unit, T * (self.root / self.per))
-        diagonal(C[1:])[:] = (self.more * same - rest) * unit
+        unit, across = np.sqrt(self.sizes) / self.per, (self.outside * T).sum(0)
+        C = stack(-(self.counts * T.diagonal() + across) * self.y_weight * unit, T * (self.root / self.per))
+        diagonal(C[1:])[:] = -across * unit
         return C
 
     def pull_back_bias(self, T):
@@ -119,30 +129,30 @@ class Blocks:
         """Loss and bias penalty."""
         return self.weights @ loss + (b @ (self.stiffness * b) / 2 if self.biased else 0.0)
 
-    def best_bias(self, E, b, most=100):
+    def best_bias(self, E, b, accuracy=1e-16, most=100):
         """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from b; loss and p there.
 
-        At most `most` steps are taken."""
+        No step follows one that was worth less than `accuracy` of the value, nor after `most` steps."""
+        loss, p = self.softmax(E + self.shift(b) if self.biased else E)
         if not self.biased:
-            return b, *self.softmax(E)
-        loss, p = self.softmax(E + self.shift(b))
+            return b, loss, p
         value = self.value(loss, b)
         for _ in range(most):
             slope = self.pull_back_bias(p) + self.stiffness * b
-            if slope @ slope <= 1e-29 * value * self.stiffness.min():
-                break
-            step = np.linalg.solve(self.bias_hessian(p), slope)
+            _, _, step, failed = dgesv(self.bias_hessian(p), slope)
             decrease, fraction, before = slope @ step, 1.0, value
-            while True:
+            if failed or not decrease > 1e-32 * value:  # nor NaN
+                break
+            for _ in range(30):
                 new = b - fraction * step
                 loss, p = self.softmax(E + self.shift(new))
                 value = self.value(loss, new)
                 # near the optimum differences of the value are rounding, and the full step is right
-                if decrease < 1e-12 * before or value <= before - 0.25 * fraction * decrease or fraction < 1e-9:
+                if decrease < 1e-12 * before or value <= before - 0.25 * fraction * decrease:
                     break
                 fraction /= 2
             b = new
-            if decrease < 1e-16 * value:
+            if decrease < accuracy * value:
                 break
         return b, loss, p
 
@@ -153,11 +163,18 @@ class Blocks:
         diagonal(q)[:] = same * self.per * (self.more > 0)
         return q
 
+    def feasible(self, q, norm):
+        """q ≥ 0 (G, G), scaled down as far as a point of the dual needs: no sum of probabilities above 1, and the `norm` of
+        (I − Q) diag(w) D^{1/2}/N at most λ_Z.
+
+        The norm is that of the q returned, from which its matrix follows without cancellation: MARGIN is for rounding."""
+        q = q / max((self.others * q).sum(0).max(), 1.0)
+        size = norm(self, self.pull_back(q)) * (1 + MARGIN)
+        return q * (self.lam / size if size > self.lam else 1.0)
+
     def dual_value(self, q):
-        """Σ_g weights_g Ent(q_g) − ‖g‖²/(2 λ_b), with g the slope in the bias; −inf where q leaves the simplex."""
-        rest = (self.others * q).sum(0)
-        if q.min() < 0 or rest.max() > 1:
-            return -math.inf
+        """Σ_g weights_g Ent(q_g) − ‖g‖²/(2 λ_b), with g the slope in the bias, at a feasible q."""
+        rest = np.minimum((self.others * q).sum(0), 1.0)
         value = -np.vdot(self.weighted_others, xlogy(q, q)) - self.weights @ xlog1py(1 - rest, -rest)
         if self.biased:
             slope = self.pull_back_bias(q)  # that of a class is slope_g / K_g
@@ -181,13 +198,18 @@ class Blocks:
 class Smooth:
     """Loss and bias penalty at C, minimised over the bias: value, gradient (G + 1, G) and second derivative.
 
-    After `most` steps the bias is taken as it is: the value is then an upper bound, the gradient that at fixed bias."""
+    With less `accuracy`, or after `most` steps, the bias is taken as it is: the value is then an upper bound, the gradient that
+    at fixed bias, and `tilt` (G,) the slope in the bias."""
 
-    def __init__(self, blocks, C, bias, most=100):
+    def __init__(self, blocks, C, bias, accuracy=1e-16, most=100):
         self.blocks = blocks
-        self.bias, self.loss, self.p = blocks.best_bias(blocks.margins(C), bias, most)
+        self.bias, self.loss, self.p = blocks.best_bias(blocks.margins(C), bias, accuracy, most)
         self.value = blocks.value(self.loss, self.bias)
-        self.gradient = blocks.pull_back(self.p, -np.expm1(-self.loss))
+        self.gradient = blocks.pull_back(self.p)
+
+    @property
+    def tilt(self):
+        return self.blocks.biased * (self.blocks.pull_back_bias(self.p) + self.blocks.stiffness * self.bias)
 
     @property
     def lipschitz(self):
@@ -211,24 +233,23 @@ class Smooth:
         return np.linalg.inv(self.blocks.bias_hessian(self.p))
 
     def _change(self, E):
-        """What margins that change by E do to p, and to 1 − p_own over p_own."""
-        mean = (self.blocks.others * self.p * E).sum(0)
-        return self.p * (E - mean), mean
+        """What margins that change by E do to p."""
+        return self.p * (E - (self.blocks.others * self.p * E).sum(0))
 
     def bias_change(self, D):
         """How the bias (G,) follows a direction D (G + 1, G), to first order."""
         if not self.blocks.biased:
             return np.zeros(self.blocks.G)
-        T, _ = self._change(self.blocks.margins(D))
+        T = self._change(self.blocks.margins(D))
         return -self._bias_inverse @ self.blocks.pull_back_bias(T)
 
     def hessian(self, D):
         """The second derivative applied to a direction D (G + 1, G)."""
         blocks, E = self.blocks, self.blocks.margins(D)
-        T, mean = self._change(E)
+        T = self._change(E)
         if blocks.biased:  # the bias follows
-            T, mean = self._change(E - blocks.shift(self._bias_inverse @ blocks.pull_back_bias(T)))
-        return blocks.pull_back(T, mean * self.own)
+            T = self._change(E - blocks.shift(self._bias_inverse @ blocks.pull_back_bias(T)))
+        return blocks.pull_back(T)
 
     def shifted_inverse(self, alpha):
         """(second derivative at fixed bias + alpha)⁻¹, as a function of directions D (G + 1, G).
@@ -239,7 +260,8 @@ class Smooth:
         p = np.vstack([self.own, self.p])
         s = np.vstack([self.own, self.p * np.sqrt(b.others)])
         inverse = 1 / (p / b.per + alpha)
-        ratio = inverse * s / np.sqrt(b.per - (s**2 * inverse).sum(0))
+        multiplicity = np.vstack([np.ones(b.G), b.others])  # Σ multiplicity · p = 1, hence per − Σ s² inverse is this sum
+        ratio = inverse * s / np.sqrt(b.per * alpha * (multiplicity * p * inverse).sum(0))
         cosine, sine = np.sqrt(b.more / b.counts), np.sqrt(1 / b.counts)  # from (y_g, M_gg) to those coordinates
 
         def rotate(D, sine):

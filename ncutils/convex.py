@@ -28,13 +28,15 @@ import numpy as np
 from scipy.linalg import helmert
 from scipy.special import xlog1py, xlogy
 
-from .blocks import Blocks
+from .blocks import MARGIN, Blocks
 from .metrics import balance_residual
 from .newton import Columns, Nuclear, minimise
 from .theory import GroupPhases, Phase
 from .ufm import UFM, choice, cosines_from_gram, positive, problem, real_array, room, whole
 
 FEATURES = ("linear", "relu")
+EVALUATION = 2e-15  # of the objective: rounding in the values of objective and dual is less (measured at 50 digits: 7e-16)
+CONTRADICTION = 1e-13  # of the objective: a lower bound that far above it is no rounding
 LARGEST = 1e100  # ratios of numbers beyond it may overflow
 SMALLEST_LAM_B = 1e-12
 
@@ -50,7 +52,8 @@ class Solution:
     logits : Z (K, K), in nats; column k holds the mean logits of class k, without the bias.
     bias : b (K,), in nats.
     objective : value of the program at (Z, b), in nats.
-    gap : objective minus the dual bound: no (W, H, b), with H ≥ 0 for "relu", has a UFM objective below objective − gap.
+    gap : objective minus the dual bound, with what rounding can add to either (2e-15 of the objective): no (W, H, b), with H ≥ 0 for "relu", has a UFM objective below objective − gap.
+        A dual point with this bound is `dual_point`: whoever doubts the solver may check it alone.
     certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of (CVX+):
         the objective is then an upper bound of the UFM's optimum.
     iterations : Newton steps taken.
@@ -82,6 +85,7 @@ class Solution:
     _blocks: Blocks = field(compare=False)
     _point: np.ndarray = field(compare=False)
     _group_bias: np.ndarray = field(compare=False)
+    _probabilities: np.ndarray = field(compare=False)
 
     @property
     def relative_gap(self):
@@ -108,6 +112,7 @@ class Solution:
     def _expand(self, within, between):
         """The (K, K) matrix Σ_g within_g (I_g − u_g u_gᵀ) + Σ_hg between_hg u_h u_gᵀ."""
         counts = self._blocks.counts
+        room("num_classes", self.ufm.num_classes, self.ufm.num_classes**2)
         blocks = (between - np.diag(within)) / np.sqrt(counts[:, None] * counts)
         matrix = blocks[np.ix_(self._group, self._group)]
         matrix[np.diag_indices_from(matrix)] += within[self._group]
@@ -123,6 +128,15 @@ class Solution:
         x, M = self._split
         root = np.sqrt(self._blocks.sizes)
         return self._expand(x / root, M / root)
+
+    @cached_property
+    def dual_point(self):
+        """Q (K, K), the point of the dual that `gap` belongs to: columns in the simplex, ‖(I − Q) diag(w) D^{1/2}/N‖ ≤ λ_Z."""
+        room("num_classes", self.ufm.num_classes, self.ufm.num_classes**2)
+        Q = self._probabilities[np.ix_(self._group, self._group)]
+        np.fill_diagonal(Q, 0.0)
+        np.fill_diagonal(Q, 1 - Q.sum(axis=0))
+        return Q
 
     @cached_property
     def bias(self):
@@ -275,14 +289,26 @@ def _bias_penalty(ufm, bias):
     return 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * bias @ bias
 
 
-def _dual(ufm, G):
-    """Dual value at the Q with (I − Q) diag(w) D^{1/2}/N = G (K, K), −inf where Q leaves the simplex."""
+def _matrix(ufm, Q):
+    """G = (I − Q) diag(w) D^{1/2}/N (K, K), without cancellation; the diagonal of Q (K, K) is not read."""
+    G = np.where(np.eye(len(Q), dtype=bool), 0.0, -Q)
+    np.fill_diagonal(G, -G.sum(axis=0))
+    return G * (ufm.weights * np.sqrt(ufm.sizes) / ufm.num_samples)
+
+
+def _norm(G, features):
+    """max ‖G h‖/‖h‖ over all h; for "relu" over h ≥ 0, or more: root of the largest eigenvalue of max(GᵀG, 0)."""
+    return np.linalg.norm(G, 2) if features == "linear" else math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
+
+
+def _dual(ufm, Q, features):
+    """Value of the dual at Q ≥ 0 (K, K), scaled down off its diagonal as far as a point of the dual needs."""
     N, n = ufm.num_samples, ufm.sizes * ufm.weights
-    Q = -N * G * np.sqrt(ufm.sizes) / n  # off the diagonal; the diagonal is 1 − the rest of its column
-    np.fill_diagonal(Q, 0.0)
-    rest = Q.sum(axis=0)
-    if (Q < 0).any() or (rest > 1).any():
-        return -math.inf
+    Q = np.where(np.eye(len(Q), dtype=bool), 0.0, Q)
+    Q = Q / max(Q.sum(axis=0).max(), 1.0)
+    norm = _norm(_matrix(ufm, Q), features) * (1 + MARGIN)  # of this Q, whatever it was made from
+    Q = Q * (ufm.lam_z / norm if norm > ufm.lam_z else 1.0)
+    rest = np.minimum(Q.sum(axis=0), 1.0)
     entropy = -xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest)
     value = n @ entropy / N
     if not math.isinf(ufm.lam_b):
@@ -294,11 +320,11 @@ def _dual(ufm, G):
 def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     """A lower bound of the optimal value of the UFM, with H ≥ 0 for features "relu", from any Z (K, K) and b (K,).
 
-    G = (I − P) diag(w) D^{1/2}/N is scaled to ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root of the
-    largest eigenvalue of GᵀG with negative entries set to 0. For "linear" a second bound has the `rank` largest singular
-    values set to λ_Z exactly and the others cut at λ_Z, moved towards the first as far as keeps Q ≥ 0; it is exact to
-    second order in the error of Z, the first to first order. The better one is returned;
-    "relu" has the first only.
+    P off the diagonal, the probabilities of the other classes, is scaled down until G = (I − Q) diag(w) D^{1/2}/N has ‖G‖ ≤ λ_Z,
+    the norm being the spectral one or, for "relu", the square root of the largest eigenvalue of GᵀG with negative entries
+    set to 0. For "linear" a second bound, the same with another Q, comes from (I − P) diag(w) D^{1/2}/N with its `rank` largest
+    singular values set to λ_Z and the others cut at λ_Z; where such a Q is negative it has the entry of P. It is exact to second
+    order in the error of Z, the first to first order. The better one is returned; "relu" has the first only.
 
     Parameters
     ----------
@@ -321,34 +347,20 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     rank = whole("rank", rank, at_least=0)
     choice("features", features, FEATURES)
     _, gradient = cross_entropy(logits + bias[:, None])
-    if features == "linear":
-        return _dual_bound(ufm, gradient, rank)
-    G = -gradient * (ufm.weights * np.sqrt(ufm.sizes)) / ufm.num_samples
-    norm = math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
-    return _dual(ufm, (ufm.lam_z / norm if norm > ufm.lam_z else 1.0) * (1 - 1e-15) * G)
-
-
-def _dual_bound(ufm, gradient, rank):
-    G = -gradient * (ufm.weights * np.sqrt(ufm.sizes)) / ufm.num_samples
-    U, s, Vt = np.linalg.svd(G)
-    shrink = ufm.lam_z / s[0] if s[0] > ufm.lam_z else 1.0
-    scaled = shrink * (1 - 1e-15) * G
+    bound = _dual(ufm, gradient, features)
+    if features == "relu" or rank == 0:
+        return bound
+    U, s, Vt = np.linalg.svd(_matrix(ufm, gradient))
     s = np.minimum(s, ufm.lam_z)
     s[:rank] = ufm.lam_z
-    sharp = (U * (s * (1 - 1e-15))) @ Vt
+    sharp = (U * s) @ Vt
     sharp -= sharp.mean(axis=0)  # columns of I − Q sum to zero; those of a rank beyond that of G need not
-    # the largest step from `scaled` to `sharp` that keeps every −G_lk (l ≠ k), that is Q, ≥ 0
-    here, move = -scaled, scaled - sharp
-    np.fill_diagonal(move, 0.0)
-    falling = move < 0
-    step = (here[falling] / -move[falling] * (1 - 1e-9)).min(initial=1.0) if rank else 0.0
-    mixed = scaled + step * (sharp - scaled)
-    return max(_dual(ufm, scaled), _dual(ufm, mixed))
+    Q = -sharp * ufm.num_samples / (ufm.weights * np.sqrt(ufm.sizes))
+    return max(bound, _dual(ufm, np.where(Q > 0, Q, gradient), features))
 
 
-def _nonnegative_norm(blocks, q):
-    """max ‖G h‖/‖h‖ over h ≥ 0, or more, for G = (I − Q) diag(w) D^{1/2}/N: root of the largest eigenvalue of max(GᵀG, 0)."""
-    dual = blocks.pull_back(q, (blocks.others * q).sum(0))
+def _nonnegative_norm(blocks, dual):
+    """`_norm` of the matrix with coordinates dual (G + 1, G), for "relu"."""
     M = dual[1:].T @ dual[1:]  # Gram matrix of G on vectors constant on groups
     within = (dual[0] / np.maximum(blocks.y_weight, 1)) ** 2
     same = (np.diag(M) - within) / blocks.counts  # product of two columns of G of one group
@@ -414,12 +426,16 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
         warnings.warn(
             f"solve stopped after {found.iterations} iterations at relative gap {1 - found.dual / found.primal:.1e}, above "
             f"tol = {tol:.1e}: raise {what}", RuntimeWarning, stacklevel=2)
-    dual = found.dual
+    dual, probabilities = found.dual, found.probabilities
     if features == "relu":
-        norm = _nonnegative_norm(blocks, found.probabilities)
-        dual = blocks.dual_value(min(1.0, blocks.lam / norm) * found.probabilities)
+        probabilities = blocks.feasible(probabilities, _nonnegative_norm)
+        dual = blocks.dual_value(probabilities)
     bias = found.bias - blocks.counts @ found.bias / blocks.K  # which no loss sees; a tiny lam_b hardly does
-    gap = max(found.primal - dual, 0.0)
+    gap = found.primal - dual + EVALUATION * found.primal
+    if not gap >= -CONTRADICTION * found.primal:  # nor NaN
+        raise ArithmeticError(
+            f"objective {mean * found.primal!r} is below its lower bound {mean * dual!r}: a fault of the solver. "
+            f"Please report it with the problem: {ufm}")
     return Solution(
         ufm, features, mean * found.primal, mean * gap, bool(gap <= tol * found.primal), found.iterations, found.rank,
-        blocks, found.point, bias)
+        blocks, found.point, bias, probabilities)

@@ -229,7 +229,7 @@ def plane_of_means(ax, features, labels, classes, title):
     groups = [features[:, labels == k] for k in classes]
     means = np.stack([group.mean(axis=1) for group in groups], axis=1)
     center = means.mean(axis=1, keepdims=True)
-    plane = np.linalg.svd(means - center)[0][:, :2]
+    plane = np.linalg.svd(means - center, full_matrices=False)[0][:, :2]  # no matrix (d, d)
     plane = plane * np.sign(plane.sum(axis=0))  # the sign of a singular vector is arbitrary
     for k, group, mean, (color, marker) in zip(classes, groups, means.T, OTHERS):
         x, y = plane.T @ (group - center)

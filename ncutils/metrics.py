@@ -27,9 +27,9 @@ def class_means(features, labels):
     array([[2., 5.]])
     """
     features, labels = _features_and_labels(features, labels)
-    classes, index = np.unique(labels, return_inverse=True)
-    one_hot = np.eye(len(classes))[index]  # (N, K)
-    return features @ one_hot / one_hot.sum(axis=0)
+    order = np.argsort(labels, kind="stable")
+    _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    return np.stack([np.add.reduceat(row[order], first) for row in features]) / sizes  # no copy (d, N), no array (N, K)
 
 
 def scatter(features, labels):
@@ -118,6 +118,7 @@ def cosines(matrix):
            [0.7071, 1.    ]])
     """
     matrix = scaled(real_array("matrix", matrix, 2))
+    room("matrix", f"an array of shape {matrix.shape}", matrix.shape[1] ** 2)
     return cosines_from_gram(matrix.T @ matrix)
 
 
@@ -155,11 +156,13 @@ def block_range(logits, class_sizes):
     logits, sizes = _square("logits", logits), array_of(class_sizes, "iuf")
     if sizes is None or sizes.shape != logits.shape[:1]:
         raise ValueError(f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, as logits is {logits.shape}")
-    same = np.eye(len(sizes), dtype=bool)
-    kinds = {}
-    for k, l in np.ndindex(logits.shape):
-        kinds.setdefault((sizes[k], sizes[l], same[k, l]), []).append(logits[k, l])
-    return float(max(np.ptp(entries) for entries in kinds.values()))
+    _, group = np.unique(sizes, return_inverse=True)
+    same = np.eye(len(sizes), dtype=int)
+    kind = 2 * (len(sizes) * group[:, None] + group) + same  # which sizes, and whether it is one class
+    order = np.argsort(kind, axis=None)
+    _, first = np.unique(kind.flat[order], return_index=True)
+    entries = logits.flat[order]
+    return float((np.maximum.reduceat(entries, first) - np.minimum.reduceat(entries, first)).max())
 
 
 def _square(name, matrix):
@@ -208,9 +211,17 @@ def minority_spread(logits, minority):
     logits, index = _block("minority", logits, minority)
     logits = scaled(logits)
     columns = logits[:, index]
-    distances = np.linalg.norm(columns[:, :, None] - columns[:, None, :], axis=0)
     mean = np.linalg.norm(logits, axis=0).mean()
-    return float(distances.max() / mean) if mean > 0 else float("nan")
+    return float(_largest_distance(columns) / mean) if mean > 0 else float("nan")
+
+
+def _largest_distance(columns):
+    """max ‖x_k − x_l‖ over the columns of an array (d, K)."""
+    moved = scaled(columns - columns[:, :1])  # none is longer than the largest distance, so that nothing cancels in it
+    gram = moved.T @ moved
+    squares = np.diag(gram)
+    k, l = divmod((squares[:, None] + squares - 2 * gram).argmax(), len(squares))
+    return np.linalg.norm(columns[:, k] - columns[:, l])
 
 
 def balance_residual(classifier, class_means, ufm):
@@ -230,6 +241,7 @@ def balance_residual(classifier, class_means, ufm):
     if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (ufm.num_classes, ufm.num_samples):
         raise ValueError(
             f"classifier {W.shape} and class_means {H.shape}: must be (K, d) and (d, K) or (d, N)")
+    room("class_means", f"an array of shape {H.shape}", len(H) ** 2)
     weights = ufm.sizes if H.shape[1] == ufm.num_classes else np.ones(ufm.num_samples)
     W, H = np.sqrt(ufm.lam_w) * W, np.sqrt(ufm.lam_h) * H
     unit = np.frexp(np.abs(W).max())[1]

@@ -11,12 +11,26 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg.lapack import dgesdd, dgesv  # half of NumPy's time on a few numbers
 
 from .blocks import Smooth, diagonal, stack
 
-COARSE = 16  # groups from which on the start is the solution with groups merged
+COARSE = 64  # groups of equal weight from which on the start is the solution with neighbouring sizes merged
 ROUNDING = 1e-14
+TWO_DECADES = 2 * math.log(10)
+STRONG, WEAK, TIMES, TRIES = 0.5, 0.01, 8.0, 12  # the damping of Newton's step: first, last, its changes, their number
+SHORTER = 1.0, 0.25, 0.0625  # an undamped step is shortened before it is damped
+CLEAR = 1e-2  # an active set is taken for that of the optimum if no length is nearer, relatively, to a change
+SMALL_CHANGE = 1e-5  # of a margin in Newton's last step, in nats: after a larger one the next may be seen in Z
 STILL = 5  # iterations without a fall of the objective that end the method
+
+
+def svd(M):
+    """U, s, Vᵀ of a matrix M (m, n); with m = 0, too."""
+    if not len(M):
+        return np.eye(0), np.zeros(0), np.eye(M.shape[1])
+    U, s, Vt, failed = dgesdd(M)
+    return np.linalg.svd(M) if failed else (U, s, Vt)
 
 
 class Nuclear:
@@ -27,9 +41,12 @@ class Nuclear:
     """
 
     def __init__(self, blocks, Y, t):
-        self.blocks, self.lam, self.Y = blocks, blocks.lam, Y
-        self.U, s, self.Vt = np.linalg.svd(Y[1:])
-        lengths, weight = np.concatenate([np.abs(Y[0]), s]), blocks.lam * blocks.norm_weight
+        self.blocks, self.lam, self.Y, self.t = blocks, blocks.lam, Y, t
+        U, s, self.Vt = svd(blocks.balanced @ Y[1:])
+        lengths, weight = np.zeros(2 * blocks.G), blocks.lam * blocks.norm_weight
+        lengths[:blocks.G], lengths[blocks.G:-1] = np.abs(Y[0]), s
+        self.U = np.empty((blocks.G, blocks.G))  # the last column has no part in a Z whose columns sum to zero, nor may rounding
+        self.U[:, :-1], self.U[:, -1] = blocks.balanced.T @ U, blocks.unit
         self.shrunk, self.pressure = np.maximum(lengths - t * weight, 0.0), np.minimum(lengths / t, weight)
         self.point = self._compose(self.shrunk)
         self.value = weight @ self.shrunk
@@ -43,6 +60,21 @@ class Nuclear:
     def dual(self):
         return self._compose(self.pressure)
 
+    @staticmethod
+    def dual_norm(blocks, D):
+        """The largest singular value of the matrix with coordinates D (G + 1, G)."""
+        within = np.abs(D[0]) / np.maximum(blocks.y_weight, 1)  # of K_g − 1 singular vectors each
+        return max(within.max(), np.linalg.norm(D[1:], 2))
+
+    @property
+    def clearance(self):
+        """How far the active set is from another one: the least relative distance of a length from where it becomes 0."""
+        weight = self.lam * self.blocks.norm_weight
+        exists = weight > 0
+        exists[-1] = False  # columns of Z sum to zero
+        active, slack = self.shrunk / self.t, weight - self.pressure
+        return (np.where(self.shrunk > 0, active, slack)[exists] / weight[exists]).min(initial=1.0)
+
     @property
     def rank(self):
         return round(self.blocks.norm_weight**2 @ (self.shrunk > 0))
@@ -50,15 +82,17 @@ class Nuclear:
     @cached_property
     def free(self):
         y, s = (self.shrunk > 0).reshape(2, -1)
-        return stack(y, s[:, None] | s)
+        M = s[:, None] | s
+        M[-1] = False  # columns of Z sum to zero
+        return stack(y, M)
 
     @cached_property
     def bend(self):
-        """Curvature in the basis: what multiplies C, and M transposed. Where the term is not smooth: λ, and 0."""
-        fixed, (_, s), (_, pressure) = ~self.free, self.shrunk.reshape(2, -1), self.pressure.reshape(2, -1)
-        total = s[:, None] + s + fixed[1:]
+        """Curvature in the basis: what multiplies M, and M transposed. Where the term is not smooth it is never asked for."""
+        (_, s), (_, pressure) = self.shrunk.reshape(2, -1), self.pressure.reshape(2, -1)
+        total = np.where(self.free[1:], s[:, None] + s, 1.0)
         turned = (self.lam - pressure[:, None] - pressure) / total * self.free[1:]
-        return stack(self.lam * fixed[0], self.lam / total), turned
+        return self.lam / total, turned
 
     def to_basis(self, D):
         return stack(D[0], self.U.T @ D[1:] @ self.Vt.T) * self.free
@@ -67,16 +101,16 @@ class Nuclear:
         return np.concatenate([D[..., :1, :], self.U @ D[..., 1:, :] @ self.Vt], axis=-2)
 
     def curvature(self, D):
-        """Second derivative of the term along D (…, G + 1, G), in the basis; nonsingular where D is not free."""
+        """Second derivative of the term along D (…, G + 1, G), in the basis."""
         straight, turned = self.bend
-        bent = straight * D
-        bent[..., 1:, :] += turned * D[..., 1:, :].swapaxes(-1, -2)
+        bent = np.zeros_like(D)
+        bent[..., 1:, :] = straight * D[..., 1:, :] + turned * D[..., 1:, :].swapaxes(-1, -2)
         return bent
 
     def inverse_root(self, D, alpha):
         """(curvature + alpha)^{-1/2} D."""
         M, T = D[1:], D[1:].T
-        straight, turned = self.bend[0][1:], self.bend[1]
+        straight, turned = self.bend
         bent = (M + T) / np.sqrt(straight + turned + alpha) + (M - T) / np.sqrt(straight - turned + alpha)
         return stack(D[0] / math.sqrt(alpha), bent / 2) * self.free
 
@@ -93,10 +127,16 @@ class Columns:
         self.dual = np.minimum(length / t, weight) * unit
         self.value = weight @ norms
         self.rank = int(min(blocks.counts @ (norms > 0), blocks.K - 1))
+        self.clearance = (np.where(norms > 0, norms / t, weight - length / t) / weight).min()
         exists = np.vstack([blocks.more > 0, np.ones((blocks.G, blocks.G), dtype=bool)])
         self.free = (norms > 0) & exists
         self.unit = unit * (norms > 0)
         self.bend = weight / np.where(norms > 0, norms, 1.0)
+
+    @staticmethod
+    def dual_norm(blocks, D):
+        """The length of the longest column of the matrix with coordinates D (G + 1, G)."""
+        return (np.linalg.norm(D, axis=0) / np.sqrt(blocks.counts)).max()
 
     def to_basis(self, D):
         return D * self.free
@@ -115,17 +155,18 @@ class Columns:
 class Iterate:
     """A point C, the proximal point of a gradient step from it, and a dual point.
 
-    `primal` is the objective at the proximal point, `envelope` ≥ primal its quadratic bound; `probabilities` are dual
-    feasible, and `dual` is their value.
+    `primal` is the objective at the proximal point, `envelope` ≥ primal its quadratic bound; `dual` is the value of the
+    dual at `probabilities`.
     """
 
     def __init__(self, blocks, Term, C, bias):
         at = Smooth(blocks, C, bias, most=1)  # more would not raise the order of convergence
+        accuracy = 1e-16 if blocks.margin_matrix is None else 1e-6  # Newton's step for many groups takes the bias for the best
         safe = 2 * blocks.per.min()  # 1 over the global Lipschitz constant
         t = max(1 / at.lipschitz, safe)
-        while True:
+        for _ in range(80):
             self.term = Term(blocks, C - t * at.gradient, t)
-            self.smooth = Smooth(blocks, self.term.point, at.bias)
+            self.smooth = Smooth(blocks, self.term.point, at.bias, accuracy)
             move = self.term.point - C
             self.primal = self.smooth.value + self.term.value
             model = np.vdot(at.gradient, move) + np.vdot(move, move) / (2 * t)
@@ -133,55 +174,69 @@ class Iterate:
             if t == safe or self.primal <= self.envelope + ROUNDING * self.primal:
                 break
             t = max(t / 4, safe)
-        self.blocks, self.p, self.move, self.t = blocks, at.p, move, t
+        self.blocks, self.p, self.move, self.t, self.damping, self.change = blocks, at.p, move, t, 0.0, 0.0
+
+    @cached_property
+    def probabilities(self):
+        """A point q (G, G) of the dual: that of the subgradient, and p in the places where that is negative.
+
+        It is feasible by construction, whatever the subgradient is worth: what counts is the norm of the matrix that belongs
+        to q, which is computed from q."""
+        q = self.blocks.probabilities(self.term.dual)
+        return self.blocks.feasible(np.where(q > 0, q, self.p), self.term.dual_norm)
 
     @cached_property
     def dual(self):
         return self.blocks.dual_value(self.probabilities)
 
-    @cached_property
-    def probabilities(self):
-        """Those of the subgradient; where one is negative, as far towards them from the scaled p as none is."""
-        blocks, p = self.blocks, self.p
-        q = blocks.probabilities((1 - ROUNDING / 2) * self.term.dual)
-        if q.min() >= 0:
-            return q
-        excess = self.move / self.t  # the gradient, which p belongs to, is the subgradient plus the excess
-        y = np.abs(excess[0]) / (blocks.lam * np.maximum(blocks.y_weight, 1))
-        p = p * (1 - ROUNDING / 2) / (1 + max(np.linalg.norm(excess[1:]) / blocks.lam, y.max()))
-        falling = q < p
-        return p + (q - p) * (1 - 1e-9) * (p[falling] / (p - q)[falling]).min(initial=1.0)
 
-
-def newton_step(smooth, term):
+def newton_step(smooth, term, damping=0.0):
     """Newton's step (G + 1, G) from the proximal point, over the directions in which the term is smooth there; and how
-    the bias (G,) follows, to first order."""
+    the bias (G,) follows, to first order.
+
+    With `damping` μ > 0 the curvature of the loss counts 1 + μ times: a step in which no margin changes by much more than
+    1/μ nats, whatever the class sizes are. Beyond a few nats the exponentials of the loss are not quadratic at all."""
     blocks, slope = smooth.blocks, smooth.gradient + term.dual
     if blocks.margin_matrix is None:
-        operator = lambda D: term.to_basis(smooth.hessian(term.from_basis(D))) + term.curvature(D)
-        step = term.from_basis(conjugate_gradients(operator, -term.to_basis(slope), preconditioner(smooth, term)))
+        operator = lambda D: term.to_basis((1 + damping) * smooth.hessian(term.from_basis(D))) + term.curvature(D)
+        step = term.from_basis(conjugate_gradients(
+            operator, -term.to_basis(slope), preconditioner(smooth, term, damping), accuracy=1e-2 if damping else 1e-4))
         return step, smooth.bias_change(step)
-    n = len(blocks.basis)
-    directions = term.from_basis(blocks.basis * term.free).reshape(n, n)
-    matrix = smooth.matrix(np.concatenate([directions @ blocks.margin_matrix, blocks.tilt]))
-    matrix[:n, :n] += term.curvature(blocks.basis).reshape(n, n)
-    diagonal(matrix[n:, n:])[:] += blocks.stiffness
-    step = np.linalg.solve(matrix, np.concatenate([directions @ -slope.reshape(n), np.zeros(blocks.G)]))
-    return (step[:n] @ directions).reshape(slope.shape), step[n:]
+    free = np.flatnonzero(term.free)
+    if not len(free) and not blocks.biased:
+        return np.zeros_like(slope), np.zeros(blocks.G)
+    basis = blocks.basis[free]
+    directions = term.from_basis(basis).reshape(len(free), slope.size)
+    margins, right = directions @ blocks.margin_matrix, directions @ slope.reshape(slope.size)
+    if blocks.biased:
+        margins, right = np.concatenate([margins, blocks.tilt]), np.concatenate([right, smooth.tilt])
+    matrix, n = smooth.matrix(margins), len(free)
+    matrix[:n, :n] *= 1 + damping
+    matrix[:n, :n] += term.curvature(basis).reshape(n, slope.size)[:, free]
+    if blocks.biased:
+        diagonal(matrix[n:, n:])[:] += blocks.stiffness
+    _, _, step, _ = dgesv(matrix, -right)
+    return (step[:n] @ directions).reshape(slope.shape), step[n:] if blocks.biased else np.zeros(blocks.G)
 
 
-def preconditioner(smooth, term):
-    """(C + α)^{-1/2} (H + α)⁻¹ (C + α)^{-1/2} ≈ (C + H)⁻¹, as a function of directions in the basis.
+def preconditioner(smooth, term, damping):
+    """Σ α (C + α)^{-1/2} (H + α)⁻¹ (C + α)^{-1/2} ≈ (C + H)⁻¹, as a function of directions in the basis.
 
-    C is the term's curvature and H the second derivative at fixed bias: each alone is inverted at once, C in the basis of
-    singular vectors, H column by column. α is of the size of most eigenvalues of H. Source: ours, a symmetric form of the
-    alternating-direction method of Peaceman and Rachford (1955)."""
-    alpha = math.exp(np.log(np.maximum(smooth.p, 1e-300) / smooth.blocks.per).mean())
-    inverse = smooth.shifted_inverse(alpha)
+    C is the term's curvature and H the second derivative at fixed bias, damping included: each alone is inverted at once, C
+    in the basis of singular vectors, H column by column. The shifts α, one in two decades, span the eigenvalues of H. If the two
+    had common eigenvectors with values c and h, the sum would be about ∫ dα/((c + α)(h + α)) = ln(h/c)/(h − c), which is
+    1/(c + h) up to a factor that grows with |ln(h/c)| only. Source: ours, after the alternating-direction method of Peaceman
+    and Rachford (1955)."""
+    low, high = np.quantile(np.log(np.maximum(smooth.p, 1e-300) / smooth.blocks.per), [0.05, 0.95])
+    shifts = np.exp(np.linspace(low, high, 1 + round((high - low) / TWO_DECADES)))
+    inverses = [smooth.shifted_inverse(alpha) for alpha in shifts]
 
     def apply(D):
-        D = inverse(term.from_basis(term.inverse_root(D, alpha)))
-        return term.inverse_root(term.to_basis(D), alpha)
+        total = np.zeros_like(D)
+        for alpha, inverse in zip((1 + damping) * shifts, inverses):
+            part = term.to_basis(inverse(term.from_basis(term.inverse_root(D, alpha))))
+            total += alpha * term.inverse_root(part, alpha)
+        return total
 
     return apply
 
@@ -220,11 +275,13 @@ def minimise(blocks, Term, tol, most):
     """Minimise loss, bias penalty and a norm until primal − dual ≤ tol · primal, in `most` iterations at most; sooner where
     rounding keeps the objective from falling further.
 
-    The gap is of second order in the error of the point, so one more Newton step follows, which leaves rounding there.
+    The gap is of second order in the error of the point, so one more Newton step follows, which leaves rounding there. More
+    follow where the active set, and with it rank and phase, might still change, and where the margins of some group do: those of
+    a few small classes are hardly seen in the objective.
     blocks : Blocks.   Term : Nuclear for (CVX), Columns for (CVX+).   Returns a `Minimum`.
     """
     start, bias = blocks.start(), np.zeros(blocks.G)
-    if blocks.G > COARSE:
+    if blocks.G > COARSE and np.ptp(blocks.per) == 0:  # neighbours of unlike weight are not alike
         coarse, part = blocks.merged(blocks.G // 4)
         found = minimise(coarse, Term, max(tol, 1e-4), most)
         start, bias = blocks.point(coarse.margins(found.point)[np.ix_(part, part)]), found.bias[part]
@@ -236,7 +293,8 @@ def minimise(blocks, Term, tol, most):
             best = max(best or now, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
             before, done = done, now.primal - best.dual <= tol * now.primal
             still = still + 1 if fall <= ROUNDING * now.primal else 0
-            if (done and before) or still == STILL or iteration == most:
+            settled = done and before and now.term.clearance > CLEAR and now.change < SMALL_CHANGE
+            if settled or still == STILL or iteration == most:
                 break
         trial = descend(blocks, Term, now)
         fall, now = now.primal - trial.primal, trial
@@ -245,12 +303,19 @@ def minimise(blocks, Term, tol, most):
 
 
 def descend(blocks, Term, now):
-    """The iterate after Newton's step from `now`, cut back until the envelope is not above the objective there."""
-    (step, follow), fraction, bias = newton_step(now.smooth, now.term), 1.0, now.smooth.bias
-    if follow @ follow > 1.0:  # a prediction to first order is worth something near by only
-        follow = np.zeros_like(bias)
-    while True:  # fraction 0, the proximal gradient step, never raises the envelope
-        trial = Iterate(blocks, Term, now.term.point + fraction * step, bias + fraction * follow)
-        if fraction == 0 or trial.envelope <= now.primal * (1 + ROUNDING):
-            return trial
-        fraction = fraction / 4 if fraction > 1e-10 else 0.0
+    """The iterate after Newton's step from `now`, shortened once, then damped until the envelope is not above the objective."""
+    damping, bias = now.damping, now.smooth.bias
+    for tried in range(TRIES):
+        step, follow = newton_step(now.smooth, now.term, damping)
+        if follow @ follow > 1.0:  # a prediction to first order is worth something near by only
+            follow = np.zeros_like(bias)
+        for fraction in SHORTER if damping == 0 else (1.0,):
+            trial = Iterate(blocks, Term, now.term.point + fraction * step, bias + fraction * follow)
+            if trial.envelope <= now.primal * (1 + ROUNDING):
+                easy = damping / TIMES if damping > WEAK else 0.0
+                trial.damping, trial.change = damping if tried > 1 else easy, np.abs(blocks.margins(step)).max()
+                return trial
+        damping = max(TIMES * damping, STRONG)
+    trial = Iterate(blocks, Term, now.term.point, bias)  # the proximal gradient step never raises the envelope
+    trial.damping = damping
+    return trial

@@ -79,7 +79,8 @@ class Report(Ledger):
         """The UFM; or, where rounding decides on which side of a line it is, the one a billionth further up, with a sentence."""
         level, known = self.ufm.lam_z * self.ufm.num_samples, list(lines(self.ufm).values())
         if isinstance(theory.phase(self.ufm), Phase):
-            known += two_lines(self.ufm)
+            vanishing, trivial = two_lines(self.ufm)
+            known += [*vanishing, trivial]
         if not any(line <= level * (1 + ROUNDING) and level <= line * (1 + ROUNDING) for line in known):
             return self.ufm
         self.said.append("on a line up to rounding, which counts as above it: exact optimum of a level a billionth higher")
@@ -139,10 +140,11 @@ def lines(ufm):
 
 
 def two_lines(ufm):
-    """For two groups: λ_Z N from which on the minority is zero, and everything is."""
+    """For two groups: the values of λ_Z N from which on the minority is zero, is not zero again, is zero, …; and λ_Z N from
+    which on everything is."""
     (n_a, A), (n_b, B) = ufm.groups.items()
     sizes = len(A), len(B), n_a, n_b, ufm.lam_b
-    return theory.vanishing_threshold(*sizes), theory.trivial_threshold(*sizes)
+    return theory.vanishing_thresholds(*sizes), theory.trivial_threshold(*sizes)
 
 
 def problem(ufm):
@@ -159,7 +161,9 @@ def prediction(ufm):
     """What the theory says happens at the UFM's λ_Z N, with features of either sign, in words."""
     phase, at = theory.phase(ufm), f"λ_Z N = {ufm.lam_z * ufm.num_samples:.6g}"
     if isinstance(phase, Phase):
-        levels = list(zip(("minority zero", "all zero"), two_lines(ufm)))
+        vanishing, trivial = two_lines(ufm)
+        passages = [("not zero again" if i % 2 else "zero" if i else "minority zero", v) for i, v in enumerate(vanishing)]
+        levels = [*passages, ("all zero", trivial)]
         if (minority := min(ufm.groups)) in lines(ufm):
             levels.insert(0, ("minority one vector", lines(ufm)[minority]))
         return f"{at}, predicted: {phase.value} ({', '.join(f'{what} from {line:.6g} on' for what, line in levels)})"

@@ -13,6 +13,8 @@ from scipy.optimize import brentq
 from .ufm import UFM, cosines_from_gram, positive, problem, real_number, room, scaled, shown, whole
 
 LARGEST_K, LARGEST_RATIO, LARGEST_LOG = 1e12, 1e20, 1e300  # beyond these, rounding shows or sums overflow
+ON_THE_LINE = 1e-12  # a level this close to a line, relatively, is on it
+WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
 
 
 class Phase(Enum):
@@ -84,66 +86,137 @@ def minority_threshold(n_b):
     return math.sqrt(positive("n_b", n_b))
 
 
-def _bias_difference(k_a, k_b, n_a, n_b, lam_b, a):
-    """b_A − b_B where minority columns of Z are 0 and majority ones a (e_k − 1/K_A) on A."""
-    if math.isinf(lam_b):
-        return 0.0
-    K, n = k_a + k_b, n_b / n_a
-    scale = lam_b * ((k_a + k_b * n) / K)  # λ_b N/(K n_A)
-
-    def residual(beta):  # λ_b b_A N/K_B − (n_A p_x − n_B p_y), over n_A, with b_A = K_B β/K; increasing in β
-        p_x, p_y, _ = _probabilities(k_a, k_b, a, beta)
-        return scale * beta - (p_x - n * p_y)
-
-    # p_x ≤ e^{−β}, and p_y ≥ 1/K for β ≥ 0; p_y ≤ e^β/K_B, and p_x ≥ 1/K once −β ≥ a (1 − 1/K_A)
-    low, high = max(a * (1 - 1 / k_a), math.log(K / k_b)) + 1, math.log(K) + math.log(n_a) - math.log(n_b) + 1
-    if scale > 0:
-        low, high = min(low, n / scale), min(high, 1 / scale)
-    return brentq(residual, -low, high, xtol=1e-15, rtol=1e-15)
+def _log(x):
+    return math.log(x) if x > 0 else -math.inf
 
 
-def _probabilities(k_a, k_b, a, beta):
-    """p_x, p_y of THEORY: probability a majority sample gives to one minority class, and a minority
-    sample to one majority class; and 1 − p_d + p_o of a majority sample."""
-    # logits relative to its own: other majority classes −a, minority −a (1 − 1/K_A) − β
-    logits = 0.0, -a, -a * (1 - 1 / k_a) - beta
-    own, other, minority = (math.exp(logit - max(logits)) for logit in logits)
-    total = own + (k_a - 1) * other + k_b * minority
-    p_y = math.exp(min(beta, 0.0)) / (k_a * math.exp(min(beta, 0.0)) + k_b * math.exp(-max(beta, 0.0)))
-    return minority / total, p_y, (k_a * other + k_b * minority) / total
+def _log_sum(a, b):
+    """ln(e^a + e^b)."""
+    low, high = sorted((a, b))
+    return high + math.log1p(math.exp(low - high)) if low > -math.inf else high
+
+
+def _zero(f, low, high):
+    """The zero of f, whose signs at low and high differ but for rounding; where rounding decides, the end nearer to it."""
+    ends = f(low), f(high)
+    if (ends[0] > 0) == (ends[1] > 0):
+        return low if abs(ends[0]) < abs(ends[1]) else high
+    return brentq(f, low, high, xtol=1e-15, rtol=1e-15)
+
+
+class _ZeroMinority:
+    """Two groups with minority columns 0 in Z, at ln x, where x = λ_Z N/sqrt(n_A) ≤ 1 is 1 − p_d + p_o in the majority.
+
+    A majority sample gives p_d to its own class, p_o to each other class of A and p_x to each of B; a minority sample, at
+    the logits b, p_y to each of A. With y = p_o/p_x and r = n_A/n_B, the S of `vanishing_thresholds` is
+    T_1 + T_2, T_1 = K K_B/(K_A y + K_B)², T_2 = K K_A p_y²/(r x²). As x grows, so do y and, with bias, p_y.
+    """
+
+    def __init__(self, k_a, k_b, n_a, n_b, lam_b):
+        self.k_a, self.share, r = k_a, k_a / k_b, n_a / n_b
+        self.log_k_a, self.log_k_b, self.log_k = math.log(k_a), math.log(k_b), math.log(k_a + k_b)
+        self.log_r = math.log(r) if r < math.inf else math.log(n_a) - math.log(n_b)
+        # κ = K n_A/(N λ_b), so that β = b_A − b_B = κ (p_x − p_y/r)
+        log_odds = self.log_k - math.log(k_a + k_b * (n_b / n_a))  # ln(K n_A/N)
+        self.log_kappa = log_odds - math.log(lam_b) if lam_b < math.inf else -math.inf
+        self.span = -self.log_r / 2, 0.0  # ln x from sqrt(n_B) to sqrt(n_A): S > 1 there, and S < 1
+
+    def unique(self):
+        """Whether one of the conditions holds under which S falls where it is 1."""
+        few, strong = self.log_k_b <= 2 + self.log_k_a, self.log_kappa <= _log_sum(1 + self.log_k_a, self.log_k_b)
+        return few or strong or self.log_r <= 1
+
+    def _logits(self, log_x, log_y):
+        """ln p_x, β and ln p_y at this ln y."""
+        log_p_x = log_x - _log_sum(self.log_k_a + log_y, self.log_k_b)
+        a = _log_sum(0.0, _log(-math.expm1(log_x)) - log_p_x - log_y)  # ln(p_d/p_o), p_d − p_o being 1 − x
+        beta = log_y + a / self.k_a
+        return log_p_x, beta, beta - _log_sum(self.log_k_a + beta, self.log_k_b)
+
+    def at(self, log_x):
+        """ln y and ln p_y."""
+        def too_small(log_y):  # ln of p_x + max(−β, 0)/κ over p_y/r + max(β, 0)/κ: falls as y grows, 0 at the optimal bias
+            log_p_x, beta, log_p_y = self._logits(log_x, log_y)
+            if self.log_kappa == -math.inf:
+                return -beta
+            back, forth = _log(max(-beta, 0.0)) - self.log_kappa, _log(max(beta, 0.0)) - self.log_kappa
+            return _log_sum(log_p_x, back) - _log_sum(log_p_y - self.log_r, forth)
+
+        # from so small a y on, β ≤ ln(K_B/K) and so p_x ≥ p_y/r; and β ≥ ln y, so that y > r is too large
+        log_y = _zero(too_small, -2 * (2 * self.log_k + 1 - log_x), self.log_r)
+        return log_y, self._logits(log_x, log_y)[2]
+
+    def excess(self, log_x, log_y, log_p_y):
+        """(S − 1) K_B/K_A, in which nothing cancels where K_B is much the larger; of an x, y and p_y each."""
+        y = math.exp(min(log_y, 300.0))  # beyond, T_1 is 0
+        within = (1 - 2 * y - self.share * y**2) / (1 + self.share * y) ** 2  # (T_1 − 1) K_B/K_A
+        return within + math.exp(self.log_k + self.log_k_b - self.log_r + 2 * (log_p_y - log_x))
+
+    def excess_at(self, log_x):
+        """`excess` at its y and p_y."""
+        return self.excess(log_x, *self.at(log_x))
+
+    def steps(self, low, high):
+        """[(ln x, S ≤ 1)] from low to high, so close that S = 1 nowhere between, or WIDTH apart."""
+        def split(low, high, at_low, at_high):
+            (y_low, p_low), (y_high, p_high) = at_low, at_high
+            never = self.excess(high, y_high, p_low) > 0 or self.excess(low, y_low, p_high) < 0  # bounds of S between them
+            if never or high - low <= WIDTH:
+                return [(high, self.excess(high, *at_high) <= 0)]
+            middle = (low + high) / 2
+            at_middle = self.at(middle)
+            return split(low, middle, at_low, at_middle) + split(middle, high, at_middle, at_high)
+
+        return [(low, False), *split(low, high, self.at(low), self.at(high))[:-1], (high, True)]
+
+
+def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
+    r"""The levels λ_Z N at which minority means become zero, cease to be, become zero …, ascending; mostly one.
+
+    .. math:: S = K (K_B n_A p_x^2 + K_A n_B p_y^2) / (\lambda_Z N)^2 = 1
+
+    The minority means are zero if and only if S ≤ 1. Here p_x is the probability that a majority sample gives to one
+    minority class and p_y that a minority sample gives to one majority class, where z_B = 0 and majority logits are
+    a (e_k − 1/K_A) on A; a ≥ 0 solves 1 − p_d + p_o = λ_Z N/sqrt(n_A), and the bias λ_b b_A = K_B (n_A p_x − n_B p_y)/N,
+    K_A b_A + K_B b_B = 0. Their number is odd.
+    There is one level without bias, and if K_B ≤ e² K_A, or λ_b ≥ K/((e K_A + K_B) (K_A + K_B n_B/n_A)), or n_A ≤ e n_B, or
+    K_A = 1. Else all are found that are further apart than a hundred-thousandth of themselves.
+    Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0. Source: ours, from the optimality conditions; the paper
+    leaves open how many there are.
+
+    >>> from ncutils import theory
+    >>> [round(v, 4) for v in theory.vanishing_thresholds(10, 10**4, 10**4, 1, lam_b=0.0016)]
+    [4.3485, 7.1932, 14.1463]
+    """
+    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    lam_b = positive("lam_b", lam_b, infinite=True)
+    if n_a == n_b:
+        return [math.sqrt(n_a)]
+    minority = _ZeroMinority(k_a, k_b, n_a, n_b, lam_b)
+    if k_a == 1:  # no a: p_x and p_y are at every level what they are at sqrt(n_A)
+        log_y, log_p_y = minority.at(0.0)
+        log_p_x = -_log_sum(log_y, minority.log_k_b)
+        log_sum = _log_sum(minority.log_k_b + 2 * log_p_x, 2 * log_p_y - minority.log_r)
+        return [math.sqrt(n_a) * math.exp((minority.log_k + log_sum) / 2)]
+    steps = list(zip(minority.span, (False, True))) if minority.unique() else minority.steps(*minority.span)
+    pairs = [(low, high) for (low, before), (high, after) in zip(steps, steps[1:]) if before != after]
+    places = [_zero(minority.excess_at, *pair) for pair in pairs]
+    return [min(max(math.sqrt(n_a) * math.exp(log_x), math.sqrt(n_b)), math.sqrt(n_a)) for log_x in places]
 
 
 def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
-    r"""The level v = λ_Z N from which on the minority means are zero.
+    r"""The level v = λ_Z N at which the minority means become zero: the first of `vanishing_thresholds`.
 
     .. math:: K (K_B n_A p_x^2 + K_A n_B p_y^2) = v^2
 
-    Here p_x is the probability that a majority sample gives to one minority class and p_y that a minority sample
-    gives to one majority class. There z_B = 0 and majority logits are a (e_k − 1/K_A) on A; a solves 1 − p_d + p_o = v/sqrt(n_A), and the
-    bias λ_b b_A = K_B (n_A p_x − n_B p_y)/N, K_A b_A + K_B b_B = 0. Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0.
-    Source: ours, from the optimality conditions.
+    From v on they are zero where there is no second one. `k_a`, `k_b`, `n_a`, `n_b`, `lam_b`, the ValueError and the source are
+    those of `vanishing_thresholds`.
 
     >>> from ncutils import theory
     >>> [round(theory.vanishing_threshold(5, 5, 500, 100, lam_b), 4) for lam_b in (0.02, 2)]
     [11.9498, 13.5504]
     """
-    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
-    lam_b = positive("lam_b", lam_b, infinite=True)
-    K = k_a + k_b
-
-    def across_and_within(a):  # v²/n_A as asked for across groups, and within the majority
-        beta = _bias_difference(k_a, k_b, n_a, n_b, lam_b, a)
-        p_x, p_y, margin = _probabilities(k_a, k_b, a, beta)
-        return K * (k_b * p_x**2 + k_a * (n_b / n_a) * p_y**2), margin**2
-
-    if k_a == 1 or n_a == n_b:
-        return math.sqrt(n_a) * math.sqrt(across_and_within(0.0)[0])
-    excess = lambda a: np.subtract(*across_and_within(a))
-    highest = 1.0
-    while excess(highest) < 0:
-        highest *= 2
-    a = brentq(excess, 0.0, highest, xtol=1e-14, rtol=1e-15)
-    return math.sqrt(n_a) * math.sqrt(across_and_within(a)[0])
+    return vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b)[0]
 
 
 def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
@@ -166,6 +239,15 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     return math.sqrt(n_a)
 
 
+def _vanishes(k_a, k_b, n_a, n_b, lam_b, level):
+    """Whether the minority means are zero at λ_Z N = level from sqrt(n_B) to sqrt(n_A), or up to rounding at that level."""
+    if k_a == 1:
+        return False  # zero together with the majority's
+    minority = _ZeroMinority(k_a, k_b, float(n_a), float(n_b), lam_b)
+    log_x = math.log(level) - math.log(n_a) / 2
+    return any(minority.excess_at(min(log_x + shift, 0.0)) <= 0 for shift in (0.0, -2 * ON_THE_LINE))
+
+
 def phase(ufm):
     """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number, or with class weights.
 
@@ -180,17 +262,17 @@ def phase(ufm):
     <Phase.MINORITY_COLLAPSE: 'minority collapse'>
     """
     problem(ufm)
-    level = ufm.lam_z * ufm.num_samples * (1 + 1e-12)  # on a line up to rounding is on it
+    level = ufm.lam_z * ufm.num_samples * (1 + ON_THE_LINE)
     if len(ufm.groups) == 2 and not ufm.class_weights:
         (n_a, in_a), (n_b, in_b) = ufm.groups.items()
         sizes = len(in_a), len(in_b), n_a, n_b
         if level >= trivial_threshold(*sizes, ufm.lam_b):
             return Phase.TRIVIAL
-        if level >= vanishing_threshold(*sizes, ufm.lam_b):
+        if level < minority_threshold(n_b):
+            return Phase.DISTINCT
+        if _vanishes(*sizes, ufm.lam_b, level):
             return Phase.MINORITY_VANISHES
-        if len(in_b) > 1 and level >= minority_threshold(n_b):
-            return Phase.MINORITY_COLLAPSE
-        return Phase.DISTINCT
+        return Phase.MINORITY_COLLAPSE if len(in_b) > 1 else Phase.DISTINCT
     collapsed = {
         kind: bool(level >= ufm.weights[members[0]] * minority_threshold(ufm.sizes[members[0]]))
         for kind, members in ufm.groups.items() if len(members) > 1}

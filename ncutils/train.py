@@ -195,13 +195,27 @@ def ufm_objective(ufm, W, H, b, labels):
         return _objective(ufm, W, H, b, labels)
 
 
+CHUNK = 2**18  # logits that are held at once: 2 MiB, which a cache holds
+LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
+
+
 def _objective(ufm, W, H, b, labels):
-    logits = W @ H + b[:, None]
-    peak = logits.max(axis=0)
-    loss = np.log(np.exp(logits - peak).sum(axis=0)) + peak - logits[labels, np.arange(len(labels))]
+    most = max(1, CHUNK // len(W))
+    parts = [slice(first, first + most) for first in range(0, len(labels), most)]
+    loss = np.concatenate([_losses(W @ H[:, part] + b[:, None], labels[part]) for part in parts])
     loss = ufm.weights[labels] * loss
     bias = 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * (b**2).sum()
     return float(loss.mean() + ufm.lam_w / 2 * (W**2).sum() + ufm.lam_h / 2 * (H**2).sum() + bias)
+
+
+def _losses(logits, labels):
+    """Cross-entropy (N,) of `logits` (K, N), which are overwritten. Nothing cancels when the loss is tiny."""
+    sample = np.arange(len(labels))
+    margins = np.subtract(logits, logits[labels, sample], out=logits)
+    margins[labels, sample] = -np.inf  # the other classes only
+    excess = np.maximum(margins.max(axis=0), LARGE) - LARGE  # where it is not 0, the own class is nothing in the sum
+    margins -= excess
+    return np.log1p(np.exp(margins, out=margins).sum(axis=0)) + excess
 
 
 def problems(ufms):
@@ -315,7 +329,9 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     before, momentum = x, torch.zeros_like(lam)
     step = 2 * column(sizes) / steepest
     history, grid = [], set(geometric_grid(iterations))
-    optimum, lowest = column([s.objective for s in exact]), column([s.objective - s.gap for s in exact])
+    optimum = np.array([s.objective for s in exact])
+    lowest = optimum - [s.gap for s in exact]
+    within_tol = lambda values: tol is not None and bool((values <= (1 + tol) * lowest).all())
     t = torch.ones_like(lam)
     for iteration in range(1, iterations + 1):
         y = tuple(a + momentum * (a - b) for a, b in zip(x, before))
@@ -335,13 +351,14 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
         t_new = torch.where(uphill, 1.0, (1 + (1 + 4 * t**2).sqrt()) / 2)
         momentum = torch.where(uphill, 0.0, (t - 1) / t_new)
         before, x, t, step = x, new, t_new, step * 1.1
-        gap = new_value / optimum - 1
-        done = tol is not None and bool((new_value <= (1 + tol) * lowest).all())
+        done = within_tol(new_value.flatten().cpu().numpy())
         if iteration in grid or done:
-            _, H, _ = finish(x)
+            W, H, b = finish(x)
+            values = np.array([_objective(*member) for member in zip(ufms, W, H, b, labels)])
+            done = done and within_tol(values)  # in which, unlike in `new_value`, tiny losses have all their digits
+        if iteration in grid or done:
             history.append({
-                "iteration": iteration, "objective": new_value.flatten().cpu().numpy(),
-                "gap": gap.flatten().cpu().numpy(), **_collapse(H, labels)})
+                "iteration": iteration, "objective": values, "gap": values / optimum - 1, **_collapse(H, labels)})
         if done:
             break
     W, H, b = finish(x)

@@ -60,6 +60,26 @@ def test_threshold_shows_gaps_and_lines():
     assert row(collapsed, "n = 100: gap a (nats)")["measured"] == 0 and row(collapsed, "phase: minority collapse", "true")
 
 
+@pytest.mark.parametrize("level, phase", [(4, "minority collapse"), (7, "minority collapse"), (10, "minority vanishes")])
+def test_every_passage_is_named(level, phase):
+    sizes = [16006] * 10 + [1] * 4007
+    said = report.prediction(UFM.from_lam_z(sizes, level / sum(sizes), 0.00124386830))
+    assert said == (f"λ_Z N = {level}, predicted: {phase} (minority one vector from 1 on, minority zero from 5.09366 on, "
+                    "not zero again from 6.57039 on, zero from 7.28344 on, all zero from 126.515 on)")
+
+
+def test_every_passage_is_located(monkeypatch):
+    monkeypatch.setattr(claims, "CLASSES", 5000)  # no case of fewer classes than `check` takes is known
+    sizes, lam_b = [16006] * 10 + [1] * 4007, 0.00124386830
+    rows = ["minority zero from λ_Z N = 5.09366 on", "minority not zero again from λ_Z N = 6.57039 on",
+            "minority zero from λ_Z N = 7.28344 on"]
+    right = check("threshold", UFM.from_lam_z(sizes, 7 / sum(sizes), lam_b))
+    assert right.passed and [row["what"].split(",")[0] for row in right.rows if " zero " in row["what"]][:3] == rows
+    monkeypatch.setattr(theory, "vanishing_thresholds", lambda *a: vanishing_thresholds(*a)[::2])
+    wrong = check("threshold", UFM.from_lam_z(sizes, 7 / sum(sizes), lam_b))
+    assert [what.split(" on,")[0] for what in failed(wrong)] == ["minority not zero again from λ_Z N = 7.28344"]
+
+
 def test_angles_of_a_balanced_problem_are_those_of_the_simplex():
     found = check("angles", UFM.from_lam_z([30] * 4, 0.01, lam_b=0.02))
     for kind in ("columns of Z", "class means", "classifiers"):
@@ -153,7 +173,7 @@ def test_any_class_sizes_pass(groups, level, lam_b, weighted, data):
 
 # Wrong theory, or a wrong solver, must be seen by the rows that rest on it.
 
-theory_constants = theory.deviation_constants
+theory_constants, vanishing_thresholds = theory.deviation_constants, theory.vanishing_thresholds
 
 
 def scaled(function, factor=1.02):
@@ -164,7 +184,7 @@ def scaled(function, factor=1.02):
     ("threshold", "minority_threshold", scaled(theory.minority_threshold), "one vector from"),
     ("threshold", "minority_threshold", scaled(theory.minority_threshold, 0.99995), "one vector from"),
     ("threshold", "minority_threshold", scaled(theory.minority_threshold, 0.5), "gap a"),
-    ("threshold", "vanishing_threshold", scaled(theory.vanishing_threshold, 1.0001), "minority zero"),
+    ("threshold", "vanishing_thresholds", lambda *a: [1.0001 * v for v in vanishing_thresholds(*a)], "minority zero"),
     ("threshold", "trivial_threshold", scaled(theory.trivial_threshold, 1.0001), "all zero"),
     ("threshold", "phase", lambda ufm: theory.Phase.MINORITY_COLLAPSE, "phase"),
     ("diminishing", "deviation_constants", lambda *a: {g: 1.001 * c for g, c in theory_constants(*a).items()}, r"→ C"),

@@ -144,10 +144,52 @@ def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
 def test_thresholds_agree_with_the_closed_forms(page):
     settings = random_settings(200, seed=7)
     shown = page.evaluate("""settings => settings.map(([kA, kB, nA, nB, , lamB]) => {
-        const t = explorer.thresholds({kA, kB, nA, nB, lamB}); return [t.collapse, t.vanish, t.trivial]; })""", settings)
-    expected = [(theory.minority_threshold(s[3]), theory.vanishing_threshold(*s[:4], s[5]), theory.trivial_threshold(*s[:4], s[5]))
+        const t = explorer.thresholds({kA, kB, nA, nB, lamB}); return [t.collapse, ...t.vanish, t.trivial]; })""", settings)
+    expected = [(theory.minority_threshold(s[3]), *theory.vanishing_thresholds(*s[:4], s[5]), theory.trivial_threshold(*s[:4], s[5]))
                 for s in settings]
     assert np.array(shown) == pytest.approx(np.array(expected), rel=1e-11)
+
+
+VANISH = "([kA, kB, nA, nB, lamB]) => explorer.thresholds({kA, kB, nA, nB, lamB}).vanish"
+THREE = [(10, 10**4, 10**4, 1, 0.0016), (20, 10**4, 10**4, 1, 0.00063), (10, 5000, 10**6, 1, 0.0002)]
+
+
+def test_all_crossings_are_found_where_there_are_three(page):
+    shown = page.evaluate(f"all => all.map({VANISH})", THREE)
+    expected = [theory.vanishing_thresholds(*case) for case in THREE]
+    assert [len(found) for found in shown] == [3, 3, 3]
+    assert np.array(shown) == pytest.approx(np.array(expected), rel=1e-11)
+    for (k_a, k_b, n_a, n_b, lam_b), found in zip(THREE, expected):
+        levels = np.outer(found, [1 - 1e-6, 1 + 1e-6]).ravel() / (k_a * n_a + k_b * n_b)
+        phases = page.evaluate(
+            "all => all.map(([kA, kB, nA, nB, lamB, lamZ]) => explorer.solve({kA, kB, nA, nB, lamB, lamZ}).phase)",
+            [(k_a, k_b, n_a, n_b, lam_b, level) for level in levels])
+        assert phases == [1, 2, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("level, name, where", [
+    (4.0, "Minority collapse", "from √n B = 1 to below v = 4.348"),
+    (5.5, "Minority vanishes", "from v = 4.348 to below v = 7.193"),
+    (10, "Minority collapse", "from v = 7.193 to below v = 14.15"),
+    (14.2, "Minority vanishes", "from v = 14.15 to below √n A = 100")])
+def test_texts_name_the_crossings_on_both_sides(page, level, name, where):
+    setting = dict(zip(("kA", "kB", "nA", "nB", "lamB", "lamZ"), (*THREE[0], level / 110000)))
+    page.evaluate("setting => explorer.show(setting)", setting)
+    assert phase_of(page) == Phase(name.lower())
+    until(page, f"document.querySelector('#ex-live').textContent.startsWith('{name}')")
+    assert where in page.inner_text("#ex-live").replace("\N{NO-BREAK SPACE}", " ")
+    assert "4.34846, 7.19322, 14.1463" in numbers(page)
+    drawn = page.text_content("#ex-axis")
+    assert "v = 4.348, 7.193, 14.15" in drawn and drawn.count("v =") == 1
+    assert "v 4.348, v 7.193, v 14.15" in page.get_attribute("#ex-axis", "aria-label")
+
+
+def test_one_crossing_is_found_in_every_setting_that_can_be_entered(page):
+    """The curve in the diagram has one branch; settings with K_B > e² K_A, where nothing is proved for all λ_b."""
+    rng = np.random.default_rng(3)
+    settings = [(k_a, int(rng.integers(math.ceil(7.4 * k_a), 51)), 10 ** rng.uniform(0.5, 6), 1, 10 ** rng.uniform(-4, 0))
+                for k_a in rng.integers(2, 7, 2000).tolist()]
+    assert {len(found) for found in page.evaluate(f"all => all.map({VANISH})", settings)} == {1}
 
 
 def test_the_tables_show_the_solution(visit):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tracemalloc
 import warnings
 
 import matplotlib
@@ -154,6 +155,15 @@ def test_the_plane_of_means_keeps_their_distances(ax):
         assert math.dist(drawn[i], drawn[j]) == pytest.approx(math.dist(means[i], means[j]), rel=1e-12)
     for cloud, point in zip(clouds, drawn):
         assert [np.mean(cloud.get_xdata()), np.mean(cloud.get_ydata())] == pytest.approx(point, abs=1e-12)
+
+
+def test_the_plane_of_means_of_many_features_asks_for_no_square_of_them(ax):
+    tracemalloc.start()
+    try:
+        figures.plane_of_means(ax, np.eye(3000, 6), np.arange(6) // 2, [0, 1, 2], "title")
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20  # a matrix (d, d) has 69 MiB
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("n", [500, 50, 30])

@@ -295,6 +295,7 @@ FUNCTIONS = {
     "TwoGroups.cosines": (PLACES.cosines, dict(of="features")),
     "TwoGroups.logits": (PLACES.logits, dict(index=1)),
     "theory.minority_threshold": (theory.minority_threshold, dict(n_b=3)),
+    "theory.vanishing_thresholds": (theory.vanishing_thresholds, GROUPS | dict(lam_b=0.02)),
     "theory.vanishing_threshold": (theory.vanishing_threshold, GROUPS | dict(lam_b=0.02)),
     "theory.trivial_threshold": (theory.trivial_threshold, GROUPS | dict(k_a=1, lam_b=0.02)),
     "theory.phase": (theory.phase, dict(ufm=PROBLEM)),
@@ -474,8 +475,8 @@ def far_from_lines(ufm):
     lines = list(ufm.weights * np.sqrt(ufm.sizes))
     if len(ufm.groups) == 2 and ufm.class_weights is None:
         (n_a, A), (n_b, B) = ufm.groups.items()
-        known = theory.vanishing_threshold, theory.trivial_threshold
-        lines += [line(len(A), len(B), n_a, n_b, ufm.lam_b) for line in known]
+        sizes = len(A), len(B), n_a, n_b, ufm.lam_b
+        lines += [*theory.vanishing_thresholds(*sizes), theory.trivial_threshold(*sizes)]
     return all(abs(level / line - 1) > 1e-5 for line in lines)
 
 

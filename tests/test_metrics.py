@@ -1,6 +1,7 @@
 """Metrics against their definitions, written out sample by sample."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -98,6 +99,33 @@ def test_class_means():
     features, labels = sample([6, 1, 5])
     for k in range(3):
         assert metrics.class_means(features, labels)[:, k] == pytest.approx(np.mean(features[:, labels == k], axis=1))
+
+
+def peak_mib(function, *arguments):
+    """Most memory that NumPy holds at once, in MiB."""
+    tracemalloc.start()
+    try:
+        function(*arguments)
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("metric", [metrics.class_means, metrics.nc1, metrics.trace_ratio])
+def test_memory_does_not_grow_with_samples_times_classes(metric):
+    rng = np.random.default_rng(0)
+    features, labels = rng.standard_normal((4, 60_000)), rng.permutation(np.arange(60_000) % 20_000)
+    assert peak_mib(metric, features, labels) < 30  # features are 2 MiB, a number for each sample and class 9 GiB
+
+
+def test_class_means_are_right_to_the_last_digits_whatever_the_order():
+    """The sum of each class is exact in integers; sample after sample, the error would be 1e-14."""
+    rng = np.random.default_rng(0)
+    whole, labels = rng.integers(2**40, 2**41, (3, 50_000)), rng.permutation(np.repeat([0, 1, 5], [20_000, 29_999, 1]))
+    found = metrics.class_means(whole / 3.0, labels)
+    for k, label in enumerate([0, 1, 5]):
+        exact = [math.fsum((row[labels == label] / 3.0).tolist()) / (labels == label).sum() for row in whole]
+        assert found[:, k] == pytest.approx(exact, rel=1e-15)
 
 
 @pytest.mark.parametrize("metric", [metrics.nc1, metrics.trace_ratio])
@@ -200,6 +228,28 @@ def test_minority_spread_of_collapse_is_zero_and_of_nothing_nan():
     assert math.isnan(metrics.minority_spread(np.zeros((3, 3)), [1, 2]))
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-12, 1e-140])
+def test_minority_spread_of_nearly_equal_columns_loses_no_digit(size):
+    rng = np.random.default_rng(0)
+    columns = rng.integers(1, 2**10, 40) / 2**10 * (size > 1e-100)  # to which multiples of 2^-40 are added without rounding
+    unit = 2.0 ** round(math.log2(size))
+    moves = rng.integers(-8, 8, (40, 12)) * unit
+    Z = np.zeros((40, 40))
+    Z[:, :12] = columns[:, None] + moves
+    Z[0, 20] = 3.0
+    largest = max(math.dist(moves[:, k], moves[:, l]) for k in range(12) for l in range(k))
+    mean = np.linalg.norm(Z, axis=0).mean()
+    assert metrics.minority_spread(Z, range(12)) == pytest.approx(largest / mean, rel=1e-14)
+
+
+def test_memory_of_many_classes_is_that_of_a_few_matrices():
+    Z, sizes = np.eye(1000), np.arange(1000) // 10 + 1  # 8 MiB
+    assert peak_mib(metrics.minority_spread, Z, range(999)) < 100
+    assert peak_mib(metrics.block_range, Z, sizes) < 100
+    assert metrics.minority_spread(Z, range(999)) == pytest.approx(math.sqrt(2), rel=1e-14)
+    assert metrics.block_range(Z, sizes) == 0
+
+
 def test_block_range_is_the_largest_difference_between_exchangeable_entries():
     sizes = [9, 9, 4, 4, 1]
     Z = np.zeros((5, 5))
@@ -287,6 +337,14 @@ def test_balance_residual_refuses_shapes_that_do_not_fit(W, H):
 def test_relative_gap_refuses_what_is_not_positive(objective, optimum, name):
     with pytest.raises(ValueError, match=f"{name} = .*must be positive"):
         metrics.relative_gap(objective, optimum)
+
+
+def test_what_no_memory_holds_is_refused_by_name():
+    wide = np.ones((1, 20_000))
+    with pytest.raises(ValueError, match="matrix = an array of shape .*: asks for an array of more than"):
+        metrics.cosines(wide)
+    with pytest.raises(ValueError, match="class_means = an array of shape .*: asks for an array of more than"):
+        metrics.balance_residual(wide.T.repeat(2, 1).T, wide.T.repeat(2, 1), UFM([3, 2], 1, 1))
 
 
 def test_relative_gap_of_arrays_is_elementwise():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq, minimize
 
-from ncutils import UFM, metrics, solve, theory
+from ncutils import UFM, metrics, solve, solve_two_groups, theory
 from ncutils.convex import objective
 from ncutils.theory import GroupPhases, Phase
 
@@ -143,6 +143,101 @@ def test_the_minority_gap_opens_linearly_below_the_threshold(lam_b, slope, limit
     assert measured(1e-4) == pytest.approx(limit, rel=1e-3)
     assert measured(1e-4) == pytest.approx(slope, abs=0.05)
     assert measured(1e-2) < measured(1e-3) < measured(1e-4)  # a concave start
+
+
+# The passage from collapse to vanishing -------------------------------------------------------------
+
+THREE = {(10, 10**4, 10**4, 1, 0.0016): (4.3484576456978, 7.1932224443634, 14.146264075404),
+         (20, 10**4, 10**4, 1, 0.00063): (2.6153506923624, 6.4023238973432, 7.9446555962126),
+         (10, 5000, 10**6, 1, 0.0002): (4.6370492957232, 8.9635716627779, 11.82898002072)}
+FIRST = next(iter(THREE))
+
+
+@pytest.mark.parametrize("case", THREE, ids=str)
+def test_the_passage_from_collapse_to_vanishing_is_not_unique(case):
+    found = theory.vanishing_thresholds(*case)
+    assert found == pytest.approx(THREE[case], rel=1e-13)
+    assert theory.vanishing_threshold(*case) == found[0]
+    levels = np.outer(found, [1 - 1e-6, 1 + 1e-6])
+    *groups, lam_b = case
+    exact = solve_two_groups(*groups, levels / (groups[0] * groups[2] + groups[1]), lam_b)
+    assert exact.worst_gap < 1e-12
+    assert exact.phase.tolist() == [[1, 2], [2, 1], [1, 2]]  # places in list(Phase): collapse, vanishes
+    sizes = two(*groups)
+    predicted = [[theory.phase(UFM.from_lam_z(sizes, level / sum(sizes), lam_b)) for level in pair] for pair in levels]
+    assert predicted == [[list(Phase)[i] for i in pair] for pair in exact.phase]
+
+
+@pytest.mark.parametrize("level, phase", [(4.0, Phase.MINORITY_COLLAPSE), (5.5, Phase.MINORITY_VANISHES),
+                                          (10.0, Phase.MINORITY_COLLAPSE), (14.2, Phase.MINORITY_VANISHES)])
+def test_the_minority_vanishes_comes_back_and_vanishes_again(level, phase):
+    *groups, lam_b = FIRST
+    exact = exact_at(two(*groups), level, lam_b, tol=1e-12)
+    assert exact.certified and exact.phase == theory.phase(exact.ufm) == phase
+
+
+def test_a_level_at_any_crossing_counts_as_vanished():
+    sizes = two(*FIRST[:4])
+    at = lambda level: theory.phase(UFM.from_lam_z(sizes, level / sum(sizes), FIRST[4]))
+    for place, level in enumerate(theory.vanishing_thresholds(*FIRST)):
+        assert {at(level * (1 + shift)) for shift in (-2e-13, 0, 2e-13)} == {Phase.MINORITY_VANISHES}
+        sides = [at(level * (1 + shift)) for shift in (-5e-12, 5e-12)]
+        assert sides[::-1 if place % 2 else 1] == [Phase.MINORITY_COLLAPSE, Phase.MINORITY_VANISHES]
+
+
+def one_passage(condition, number=1000):
+    """Random settings (K_A, K_B, n_A, n_B, λ_b) that meet a condition for one passage, by a millionth or by far."""
+    rng = np.random.default_rng(1)
+    for _ in range(number):
+        k_a, k_b, log_r = int(10 ** rng.uniform(0.31, 2)), int(10 ** rng.uniform(0, 5)), rng.uniform(0, 16)
+        lam_b, room = 10 ** rng.uniform(-8, 1), 1 + 10 ** rng.uniform(-6, 2)
+        if condition == "no bias":
+            lam_b = INF
+        elif condition == "K_B":
+            k_b = max(1, math.floor(math.e**2 * k_a / room))
+        elif condition == "λ_b":
+            lam_b = (k_a + k_b) / ((math.e * k_a + k_b) * (k_a + k_b * math.exp(-log_r))) * room
+        else:
+            log_r = 1 / room
+        yield k_a, k_b, math.exp(log_r), 1.0, lam_b
+
+
+@pytest.mark.parametrize("condition", ["no bias", "K_B", "λ_b", "r"])
+def test_the_passage_is_unique_under_each_condition(condition, monkeypatch):
+    """The search that makes no use of the conditions finds one crossing, and S is above 1 before and below 1 after it."""
+    settings = list(one_passage(condition))
+    at_once = [theory.vanishing_thresholds(*setting) for setting in settings]
+    monkeypatch.setattr(theory._ZeroMinority, "unique", lambda self: False)
+    for setting, found in zip(settings, at_once):
+        searched = theory.vanishing_thresholds(*setting)
+        assert len(searched) == 1 and searched == pytest.approx(found, rel=1e-11), setting
+        minority = theory._ZeroMinority(*setting)
+        log_v = math.log(searched[0] / math.sqrt(setting[2]))
+        before, after = np.linspace(minority.span[0], log_v, 4)[:-1], np.linspace(log_v, 0, 4)[1:]
+        assert all(minority.excess_at(x) > 0 for x in before) and all(minority.excess_at(x) < 0 for x in after), setting
+
+
+def test_phases_agree_with_the_scalar_equation_where_the_passage_may_not_be_unique():
+    rng = np.random.default_rng(4)
+    k_a, k_b = rng.integers(2, 40, 1000), (10 ** rng.uniform(3.3, 5, 1000)).astype(int)
+    r, lam_b = (10 ** rng.uniform(2.7, 7, 1000)).astype(int), 10 ** rng.uniform(-5, -2, 1000)
+    lam_z = np.exp(rng.uniform(0, 1, 1000) * np.log(r) / 2) / (k_a * r + k_b)
+    exact = solve_two_groups(k_a, k_b, r, 1, lam_z, lam_b)
+    assert min(np.bincount(exact.phase)[1:3]) > 100
+    for i, phase in enumerate(exact.phase):
+        ufm = UFM.from_lam_z([int(r[i]), 1], lam_z[i], lam_b[i])
+        groups = {int(r[i]): range(k_a[i]), 1: range(k_b[i])}  # as if made of all its classes, which takes long
+        vars(ufm).update(groups=groups, num_samples=int(k_a[i] * r[i] + k_b[i]))
+        assert theory.phase(ufm) == list(Phase)[phase]
+
+
+@pytest.mark.parametrize("lam_b", [1e-300, 5e-324, 1e-16, 1.0, 1e16, 1e300, INF])
+@pytest.mark.parametrize("k_a, k_b", [(1, 1), (1, 10**12), (2, 10**12), (10**12, 2), (10**12, 10**12), (10, 1000)])
+def test_thresholds_at_the_extremes(k_a, k_b, lam_b):
+    for n_a, n_b in [(1 + 1e-15, 1.0), (3.0, 1.0), (1e20, 1.0), (1e308, 1e-308), (1e-290, 1e-300)]:
+        found = theory.vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b)
+        assert len(found) % 2 == 1 and found == sorted(found)
+        assert math.sqrt(n_b) * (1 - 1e-12) <= found[0] and found[-1] <= math.sqrt(n_a) * (1 + 1e-12)
 
 
 # Phases -------------------------------------------------------------------------------------------
@@ -470,7 +565,7 @@ def test_relu_features_vanish_at_their_threshold_and_not_before():
 
 @pytest.mark.parametrize("bad", [0, 1.5, -1, math.nan, "2"])
 @pytest.mark.parametrize("position, name", [(0, "k_a"), (1, "k_b")])
-@pytest.mark.parametrize("function", [theory.vanishing_threshold, theory.trivial_threshold])
+@pytest.mark.parametrize("function", [theory.vanishing_thresholds, theory.vanishing_threshold, theory.trivial_threshold])
 def test_group_counts_must_be_positive_whole_numbers(function, position, name, bad):
     arguments = [2, 3, 10, 5]
     arguments[position] = bad

@@ -1,6 +1,7 @@
 """Training of UFMs: they reach the certified optimum."""
 
 import math
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncutils import UFM, metrics, solve, theory, train_ufm
+from ncutils import UFM, metrics, solve, theory, train, train_ufm
 from ncutils.device import pick_device
 from ncutils.train import geometric_grid, ufm_objective
 
@@ -133,6 +134,61 @@ def weighted_optimum(ufm):
         optimizer.step(value)
         best = min(best, (value().item(), (W @ M).detach().numpy()), key=lambda pair: pair[0])
     return best[1]
+
+
+@pytest.mark.parametrize("sizes, lam_z, lam_b, optimum", [
+    ([21] * 4, 1e-16, INF, 4.993050784667e-14), ([21] * 4, 1e-16, 0.02, 4.993050784667e-14), ([30, 30, 2], 1e-12, INF, None)])
+def test_the_objective_is_right_where_the_losses_are_tiny(sizes, lam_z, lam_b, optimum):
+    """1 − p of each sample is about 1e-15: as a difference from 1 it would have a digit at most."""
+    problem = UFM.from_lam_z(sizes, lam_z, lam_b)
+    exact = solve(problem)
+    dim = len(sizes)
+    point = exact.classifier(dim), exact.class_means(dim)[:, problem.labels], exact.bias
+    assert ufm_objective(problem, *point, problem.labels) == pytest.approx(optimum or exact.objective, rel=1e-12, abs=0)
+
+
+def test_the_objective_of_wrong_and_of_huge_logits_is_the_logit_difference():
+    """Loss z_l − z_k where class l wins by far, whatever the sizes of the logits."""
+    problem = UFM.from_lam_z([1, 1], 1e-30)
+    for far in (30.0, 700.0, 1e5, 1e120):
+        found = ufm_objective(problem, np.array([[far], [0.0]]), np.ones((1, 2)), np.zeros(2), problem.labels)
+        assert found == pytest.approx(far / 2 + 5e-31 * far**2 + math.log1p(math.exp(-far)), rel=1e-15, abs=0)
+    huge = ufm_objective(problem, np.full((2, 1), 1e150), np.full((1, 2), 1e150), np.zeros(2), problem.labels)
+    assert huge == pytest.approx(5e-31 * 4e300, rel=1e-12)  # finite
+
+
+def test_the_objective_does_not_depend_on_how_many_samples_are_taken_at_once(monkeypatch):
+    problem = UFM.from_lam_z([5, 9, 3], 0.01, 0.02, class_weights=[1, 2, 5])
+    rng = np.random.default_rng(0)
+    point = rng.standard_normal((3, 4)), rng.standard_normal((4, 17)), rng.standard_normal(3)
+    labels = rng.permutation(problem.labels)
+    whole = ufm_objective(problem, *point, labels)
+    for entries in (1, 12, 51):
+        monkeypatch.setattr(train, "CHUNK", entries)
+        assert ufm_objective(problem, *point, labels) == pytest.approx(whole, rel=1e-15)
+
+
+def test_memory_of_the_objective_is_that_of_the_features():
+    """60,000 samples of 2,000 classes: their logits are 1 GB."""
+    problem = UFM.from_lam_z([30] * 2000, 1e-3)
+    tracemalloc.start()
+    try:
+        value = ufm_objective(problem, np.zeros((2000, 2)), np.zeros((2, 60_000)), np.zeros(2000), problem.labels)
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+    assert value == pytest.approx(math.log(2000), rel=1e-14) and peak < 100
+
+
+def test_what_is_reported_of_a_training_is_right_where_the_losses_are_tiny():
+    """log(softmax) has no digit left there: training would seem done, below the optimum."""
+    problem = UFM.from_lam_z([21] * 4, 1e-16)
+    trained = train_ufm(problem, dim=5, iterations=300, tol=1e-6, device="cpu")
+    last = trained.history[-1]
+    assert last["objective"] == pytest.approx(trained.objectives, rel=1e-13, abs=0)
+    assert last["gap"] == pytest.approx(trained.gaps, abs=1e-13)
+    assert all((row["gap"] > -1e-12).all() for row in trained.history)
+    assert last["iteration"] == 300 or trained.gaps[0] <= 1e-6
 
 
 def test_a_repeated_problem_gets_another_start_and_the_same_end():

@@ -96,18 +96,34 @@ function untold(p) {
 const tension = (p, x) =>
   Math.sqrt(p.K * (p.k[1] * p.n[0] * x[0] ** 2 + p.k[0] * p.n[1] * x[1] ** 2)) / p.level;
 
-/** The values of λ_Z N from which on minority classes merge, minority means are zero, Z = 0. */
+/** The values of λ_Z N from which on minority classes merge; at which minority means become zero, cease to be, become zero …,
+    ascending; from which on Z = 0. As theory.vanishing_thresholds: S = tension² is T_1 + T_2, and zero means need S ≤ 1. */
 function thresholds({kA, kB, nA, nB, lamB}) {
-  const N = kA * nA + kB * nB, end = Math.log(nA) / 2;
-  let former = [NaN, NaN];
-  const log = root(log => { // slopes are the secant's
-    const p = problem({kA, kB, nA, nB, lamB, lamZ: Math.exp(log) / N}), value = -Math.log(tension(p, untold(p)));
-    const slope = (value - former[1]) / (log - former[0]);
-    former = [log, value];
-    return [value, slope];
-  }, Math.log(nB) / 2 - 7, kA === 1 ? end + 7 : end + 1e-12, end - 1e-3);
-  const vanish = Math.exp(log);
-  return {collapse: Math.sqrt(nB), vanish, trivial: kA === 1 ? vanish : Math.sqrt(nA)};
+  const K = kA + kB, N = kA * nA + kB * nB, share = kA / kB, low = Math.log(nB) / 2, high = Math.log(nA) / 2;
+  const untoldAt = log => { const p = problem({kA, kB, nA, nB, lamB, lamZ: Math.exp(log) / N}); return [p, untold(p)]; };
+  const found = vanish => ({collapse: Math.sqrt(nB), vanish, trivial: kA === 1 ? vanish[0] : Math.sqrt(nA)});
+  if (nA === nB) return found([Math.sqrt(nA)]);
+  if (kA === 1) { const [p, x] = untoldAt(high); return found([tension(p, x) * p.level]); } // x is the same at all levels
+  const at = log => { const [p, x] = untoldAt(log); return [ownGroup(p, 0, x[0])[0] / x[0], x[1]]; }; // p_o/p_x, p_y: both rise
+  const excess = (log, [y, pY]) => // (T_1 − 1 + T_2) K_B/K_A, in which nothing cancels
+    (1 - 2 * y - share * y * y) / (1 + share * y) ** 2 + K * kB * nB * (pY / Math.exp(log)) ** 2;
+  const steps = (low, high, atLow, atHigh) => { // [log, S ≤ 1], so close that S = 1 nowhere between, or 1e-5 apart
+    const never = excess(high, [atHigh[0], atLow[1]]) > 0 || excess(low, [atLow[0], atHigh[1]]) < 0;
+    if (never || high - low <= 1e-5) return [[high, excess(high, atHigh) <= 0]];
+    const middle = (low + high) / 2, atMiddle = at(middle);
+    return [...steps(low, middle, atLow, atMiddle), ...steps(middle, high, atMiddle, atHigh)];
+  };
+  const crossing = (low, high, sign) => {
+    let former = [NaN, NaN];
+    return Math.exp(root(log => { // slopes are the secant's
+      const value = sign * excess(log, at(log)), slope = (value - former[1]) / (log - former[0]);
+      former = [log, value];
+      return [value, slope];
+    }, low, high, (low + high) / 2));
+  };
+  const unique = lamB === Infinity || kB <= Math.E ** 2 * kA || K * nA / (N * lamB) <= Math.E * kA + kB || nA <= Math.E * nB;
+  const inner = unique ? [] : steps(low, high, at(low), at(high)).slice(0, -1), edges = [[low, false], ...inner, [high, true]];
+  return found(edges.slice(1).flatMap(([end, zero], i) => zero === edges[i][1] ? [] : [crossing(edges[i][0], end, zero ? -1 : 1)]));
 }
 
 /** The global optimum of (CVX), its certificate, and all that is shown. */
@@ -262,10 +278,11 @@ function drawCosines(result) {
     + result.cosines[of].map((c, g) => Number.isNaN(c) ? missing(result, g) : showCosine(c)).join(", ")).join("; ") + `. ETF: ${showCosine(frame)}.`);
 }
 
-/** The lines that apply: [name, λ_Z N, the phase that begins there]. */
+/** The lines that apply: [name, λ_Z N, the phase that begins there]; from every second v on the minority is not zero again. */
 function lines(setting, lined) {
-  const {kA, kB} = setting, all = [["√n_B", lined.collapse, 1], ["v", lined.vanish, 2], ["√n_A", lined.trivial, 3]];
-  return all.filter(([, , phase]) => !(phase === 1 && kB === 1) && !(phase === 3 && kA === 1))
+  const {kA, kB} = setting, passages = lined.vanish.map((v, i) => ["v", v, i % 2 ? 1 : 2]);
+  const all = [["√n_B", lined.collapse, 1], ...passages, ["√n_A", lined.trivial, 3]];
+  return all.filter(([name]) => !(name === "√n_B" && kB === 1) && !(name === "√n_A" && kA === 1))
     .map(([name, at, phase]) => [name, at, phase === 2 && kA === 1 ? 3 : phase]);
 }
 
@@ -275,9 +292,12 @@ function drawAxis(result, lined) {
   const scale = value => left + (Math.log(value) - low) / (high - low) * (right - left);
   const edges = [left, ...marks.map(m => scale(m[1])), right], late = edges[edges.length - 2] > 170, here = scale(result.level);
   let out = [0, ...marks.map(m => m[2])].map((phase, i) => box(edges[i], top, edges[i + 1] - edges[i], bottom - top, `ex-phase-${phase}`)).join("");
+  const names = [...new Set(marks.map(m => m[0]))];
   marks.forEach(([name, value], i) => { // the label's row: no leader crosses another label
-    const x = scale(value), y = 12 + 18 * (late ? marks.length - 1 - i : i), text = `${name} = ${show(value)}`, back = late ? x > 90 : x > 224;
-    out += line(x, y - 9, x, bottom, "ex-axis") + label(back ? x - 4 : x + 4, y, text, back ? "ex-end ex-halo" : "ex-halo");
+    const x = scale(value), row = names.indexOf(name), y = 12 + 18 * (late ? names.length - 1 - row : row);
+    const all = marks.filter(m => m[0] === name), text = value === all[0][1] ? `${name} = ${all.map(m => show(m[1])).join(", ")}` : "";
+    const back = x > (all.length > 1 ? 160 : late ? 90 : 224);
+    out += line(x, text ? y - 9 : top, x, bottom, "ex-axis") + (text && label(back ? x - 4 : x + 4, y, text, back ? "ex-end ex-halo" : "ex-halo"));
   });
   out += box(left, top, right - left, bottom - top, "ex-edge", "none") + `<path class="ex-here" d="M${here} ${top - 3}V${bottom + 4}l5 9h-10l5 -9"/>`
     + label(Math.min(Math.max(here, 54), 266), bottom + 28, `λ_Z N = ${show(result.level)}`, "ex-mid ex-bold");
@@ -297,12 +317,12 @@ function drawAxis(result, lined) {
     + `. Gap within A ${gapped(0)}, within B ${gapped(1)}.`);
 }
 
-let curve = {key: ""}; // v(r)/sqrt(n_B): changes with K_A, K_B and λ_b only
+let curve = {key: ""}; // v(r)/sqrt(n_B), one curve for all that can be entered; changes with K_A, K_B and λ_b only
 function vanishingCurve({kA, kB, lamB}, decades) {
   const key = [kA, kB, lamB, decades].join();
   if (curve.key !== key) {
     const points = Array.from({length: 41}, (_, i) => [10 ** (decades * i / 40), 0]);
-    points.forEach(point => { point[1] = thresholds({kA, kB, lamB, nA: point[0], nB: 1}).vanish; });
+    points.forEach(point => { [point[1]] = thresholds({kA, kB, lamB, nA: point[0], nB: 1}).vanish; });
     curve = {key, points};
   }
   return curve.points;
@@ -339,8 +359,8 @@ function drawDiagram(result) {
 
 /** Where λ_Z N lies, in words. */
 function where(result, lined) {
-  const marks = lines(result.setting, lined), shown = mark => `${mark[0]} = ${show(mark[1])}`;
-  const next = marks.findIndex(mark => mark[2] > result.phase), level = `λ_Z N = ${show(result.level)}`;
+  const marks = lines(result.setting, lined), shown = mark => `${mark[0]} = ${show(mark[1])}`, level = `λ_Z N = ${show(result.level)}`;
+  const next = marks.findIndex((mark, i) => (i ? marks[i - 1][2] : 0) === result.phase && result.level < mark[1] * (1 + 1e-9));
   if (next === 0) return `${level} is below ${shown(marks[0])}.`;
   if (next < 0) return `${level} is at or above ${shown(marks[marks.length - 1])}.`;
   return `${level} lies from ${shown(marks[next - 1])} to below ${shown(marks[next])}.`;
@@ -361,7 +381,7 @@ function drawText(result, lined) {
     + row("logit, other class of the group", [A, B].map(c => cell(c.other))) + row("logit, class of the other group", [A, B].map(c => cell(c.cross)))
     + row("bias", bias.map(b => setting.lamB === Infinity ? "none" : cell(b)));
   $("table-all").innerHTML = row("phase", [PHASES[result.phase]]) + row("N", [result.N]) + row("λ_Z N", [cell(result.level)])
-    + row("minority classes merge from √n_B", [setting.kB === 1 ? "none (one class)" : cell(lined.collapse)]) + row("minority means are zero from v", [cell(lined.vanish)])
+    + row("minority classes merge from √n_B", [setting.kB === 1 ? "none (one class)" : cell(lined.collapse)]) + row(`minority means are zero from v${lined.vanish.length > 1 ? ", not zero from the next v, …" : ""}`, [lined.vanish.map(v => cell(v)).join(", ")])
     + row("Z = 0 from " + (setting.kA === 1 ? "v" : "√n_A"), [cell(lined.trivial)]) + row("objective", [cell(result.objective)])
     + row("relative duality gap", [result.gap ? result.gap.toExponential(1) : "0"]);
   const cosine = (c, g) => `${["within A", "within B", "across"][g]} ${Number.isNaN(c) ? missing(result, g) : showCosine(c)}`;
