@@ -52,7 +52,8 @@ class Solution:
     logits : Z (K, K), in nats; column k holds the mean logits of class k, without the bias.
     bias : b (K,), in nats.
     objective : value of the program at (Z, b), in nats.
-    gap : objective minus the dual bound, with what rounding can add to either (2e-15 of the objective): no (W, H, b), with H ≥ 0 for "relu", has a UFM objective below objective − gap.
+    gap : objective minus the dual bound, with what rounding can add to either (2e-15 of the objective): no (W, H, b), with
+        H ≥ 0 for "relu", has a UFM objective below objective − gap.
         A dual point with this bound is `dual_point`: whoever doubts the solver may check it alone.
     certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of (CVX+):
         the objective is then an upper bound of the UFM's optimum.

@@ -18,7 +18,7 @@ from .blocks import Smooth, diagonal, stack
 COARSE = 64  # groups of equal weight from which on the start is the solution with neighbouring sizes merged
 ROUNDING = 1e-14
 TWO_DECADES = 2 * math.log(10)
-STRONG, WEAK, TIMES, TRIES = 0.5, 0.01, 8.0, 12  # the damping of Newton's step: first, last, its changes, their number
+STRONG, WEAK, TIMES, TRIES = 0.1, 0.01, 8.0, 12  # the damping of Newton's step: first, last, its changes, their number
 SHORTER = 1.0, 0.25, 0.0625  # an undamped step is shortened before it is damped
 CLEAR = 1e-2  # an active set is taken for that of the optimum if no length is nearer, relatively, to a change
 SMALL_CHANGE = 1e-5  # of a margin in Newton's last step, in nats: after a larger one the next may be seen in Z
@@ -64,7 +64,7 @@ class Nuclear:
     def dual_norm(blocks, D):
         """The largest singular value of the matrix with coordinates D (G + 1, G)."""
         within = np.abs(D[0]) / np.maximum(blocks.y_weight, 1)  # of K_g − 1 singular vectors each
-        return max(within.max(), np.linalg.norm(D[1:], 2))
+        return max(within.max(), dgesdd(D[1:], compute_uv=0)[1][0])
 
     @property
     def clearance(self):
@@ -94,25 +94,33 @@ class Nuclear:
         turned = (self.lam - pressure[:, None] - pressure) / total * self.free[1:]
         return self.lam / total, turned
 
+    @cached_property
+    def relative(self):
+        """λ over a length |y|, and 2 λ over the sum of two singular values."""
+        lengths = np.where(self.free[0], self.shrunk[: self.blocks.G], 1.0)
+        return stack(self.lam * self.blocks.y_weight / lengths, 2 * self.bend[0])
+
     def to_basis(self, D):
         return stack(D[0], self.U.T @ D[1:] @ self.Vt.T) * self.free
 
     def from_basis(self, D):
         return np.concatenate([D[..., :1, :], self.U @ D[..., 1:, :] @ self.Vt], axis=-2)
 
-    def curvature(self, D):
-        """Second derivative of the term along D (…, G + 1, G), in the basis."""
+    def curvature(self, D, damping=0.0):
+        """Second derivative of the term along D (…, G + 1, G), in the basis; and with `damping` μ > 0 the curvature μ/σ of a
+        length σ, which allows no change of more than about σ/μ, and of two singular values what is between them."""
         straight, turned = self.bend
-        bent = np.zeros_like(D)
-        bent[..., 1:, :] = straight * D[..., 1:, :] + turned * D[..., 1:, :].swapaxes(-1, -2)
+        bent = damping * self.relative * D if damping else np.zeros_like(D)
+        bent[..., 1:, :] += straight * D[..., 1:, :] + turned * D[..., 1:, :].swapaxes(-1, -2)
         return bent
 
-    def inverse_root(self, D, alpha):
+    def inverse_root(self, D, alpha, damping=0.0):
         """(curvature + alpha)^{-1/2} D."""
         M, T = D[1:], D[1:].T
         straight, turned = self.bend
-        bent = (M + T) / np.sqrt(straight + turned + alpha) + (M - T) / np.sqrt(straight - turned + alpha)
-        return stack(D[0] / math.sqrt(alpha), bent / 2) * self.free
+        alpha = alpha + damping * self.relative
+        bent = (M + T) / np.sqrt(straight + turned + alpha[1:]) + (M - T) / np.sqrt(straight - turned + alpha[1:])
+        return stack(D[0] / np.sqrt(alpha[0]), bent / 2) * self.free
 
 
 class Columns:
@@ -144,12 +152,12 @@ class Columns:
     def from_basis(self, D):
         return D
 
-    def curvature(self, D):
-        return self.bend * (D - self.unit * (self.unit * D).sum(-2)[..., None, :])
+    def curvature(self, D, damping=0.0):
+        return self.bend * ((1 + damping) * D - self.unit * (self.unit * D).sum(-2)[..., None, :])
 
-    def inverse_root(self, D, alpha):
-        along = self.unit * (self.unit * D).sum(0)
-        return ((D - along) / np.sqrt(self.bend + alpha) + along / math.sqrt(alpha)) * self.free
+    def inverse_root(self, D, alpha, damping=0.0):
+        along, alpha = self.unit * (self.unit * D).sum(0), alpha + damping * self.bend
+        return ((D - along) / np.sqrt(self.bend + alpha) + along / np.sqrt(alpha)) * self.free
 
 
 class Iterate:
@@ -194,11 +202,11 @@ def newton_step(smooth, term, damping=0.0):
     """Newton's step (G + 1, G) from the proximal point, over the directions in which the term is smooth there; and how
     the bias (G,) follows, to first order.
 
-    With `damping` μ > 0 the curvature of the loss counts 1 + μ times: a step in which no margin changes by much more than
-    1/μ nats, whatever the class sizes are. Beyond a few nats the exponentials of the loss are not quadratic at all."""
+    With `damping` μ > 0, curvature is added to the term so that no singular value changes by much more than 1/μ of itself: the
+    term's quadratic model, which has no curvature along a singular value, knows nothing of its being 0 further on."""
     blocks, slope = smooth.blocks, smooth.gradient + term.dual
     if blocks.margin_matrix is None:
-        operator = lambda D: term.to_basis((1 + damping) * smooth.hessian(term.from_basis(D))) + term.curvature(D)
+        operator = lambda D: term.to_basis(smooth.hessian(term.from_basis(D))) + term.curvature(D, damping)
         step = term.from_basis(conjugate_gradients(
             operator, -term.to_basis(slope), preconditioner(smooth, term, damping), accuracy=1e-2 if damping else 1e-4))
         return step, smooth.bias_change(step)
@@ -211,11 +219,12 @@ def newton_step(smooth, term, damping=0.0):
     if blocks.biased:
         margins, right = np.concatenate([margins, blocks.tilt]), np.concatenate([right, smooth.tilt])
     matrix, n = smooth.matrix(margins), len(free)
-    matrix[:n, :n] *= 1 + damping
-    matrix[:n, :n] += term.curvature(basis).reshape(n, slope.size)[:, free]
+    matrix[:n, :n] += term.curvature(basis, damping).reshape(n, slope.size)[:, free]
     if blocks.biased:
         diagonal(matrix[n:, n:])[:] += blocks.stiffness
-    _, _, step, _ = dgesv(matrix, -right)
+    _, _, step, failed = dgesv(matrix, -right)
+    if failed or not np.isfinite(step).all():  # no curvature at all in some direction: the proximal gradient step goes on
+        step = np.zeros_like(right)
     return (step[:n] @ directions).reshape(slope.shape), step[n:] if blocks.biased else np.zeros(blocks.G)
 
 
@@ -233,9 +242,9 @@ def preconditioner(smooth, term, damping):
 
     def apply(D):
         total = np.zeros_like(D)
-        for alpha, inverse in zip((1 + damping) * shifts, inverses):
-            part = term.to_basis(inverse(term.from_basis(term.inverse_root(D, alpha))))
-            total += alpha * term.inverse_root(part, alpha)
+        for alpha, inverse in zip(shifts, inverses):
+            part = term.to_basis(inverse(term.from_basis(term.inverse_root(D, alpha, damping))))
+            total += alpha * term.inverse_root(part, alpha, damping)
         return total
 
     return apply

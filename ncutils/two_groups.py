@@ -11,9 +11,14 @@ Optimality reads
     bias        β = b_A − b_B = K (n_A p_xA − n_B p_xB)/(N λ_b),   K_A b_A + K_B b_B = 0
 
 with T_g = 1 for K_g = 1. m_g is the mean logit of the own group minus the logit of the other, M_g/K_g the same without
-bias. All is explicit in ψ = ln(p_xB/p_xA): M_A increases with it, M_B decreases, so ψ + ln M_A − ln M_B has one zero or
-none. If none, Z does not tell the groups apart, and one equation in p_xA is left: never where τ_B < 1, always where
-τ_A ≥ 1. The gap compares these logits with the dual value at these probabilities (see convex.py).
+bias. With ψ = ln(p_xB/p_xA) M_A increases and M_B decreases, so ψ + ln M_A − ln M_B has one zero or none. If none, Z does
+not tell the groups apart, and one equation in p_xA is left: never where τ_B < 1, always where τ_A ≥ 1. The gap compares
+these logits with the dual value at these probabilities (see convex.py).
+
+The points of the ellipse K (…) = τ_A² are sqrt(K K_B) p_xA = τ_A cos θ, sqrt(K K_A) p_xB = τ_B sin θ. As p_xB < T_B/K_A,
+C sin θ < 1 with C = max(1, (τ_B/T_B) sqrt(K_A/K)). The unknown is the t with (C sin θ)² = σ(2t), σ being the logistic
+function, or where C = 1, what is the same but for a constant, ψ: then cos² θ, 1 − C² sin² θ and o_g = 1 − K_h p_x/T_g are
+sums of positive terms, right however small. So is o_B where the bias makes a sample of B all but certain to be taken for A.
 Source: ours, from the optimality conditions of the paper's program (Hong and Ling, arXiv:2309.09725).
 """
 
@@ -31,8 +36,9 @@ from .ufm import array_of, choice, room, shown
 
 ON_THE_LINE = 1e-12  # this close to a threshold is on it: relatively in λ_Z N, as in theory.phase; for v, in m_A + m_B
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
-GAP = 1e-10  # a larger one is warned about
-STEPS = 400  # Newton steps at most; bisection alone needs about 100 at the extremes
+FEW = 2**10  # so few problems take hardly longer than one
+GAP, CONTRADICTION = 1e-10, 1e-13  # a larger gap is warned about, one this far below 0 refused
+STEPS, PATIENCE = 400, 8  # steps at most, bisection alone needs about 100 at the extremes; Newton steps before it may help
 LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B, LARGEST_LAM_B = 1e12, 1e9, 1e-16, 1e100  # beyond these, rounding shows
 
 
@@ -53,7 +59,7 @@ class TwoGroups:
     phase : whole numbers, places in list(Phase); read off the zeros of a_a, a_b and m_b.
     log_objective : ln of the value of (CVX). By the scaling law that is a function of the five numbers above.
     relative_gap : (objective − dual bound)/objective, a bound of the relative error of the objective up to rounding,
-        which is about 1e-15, and 1e-16 |log_tau| where log_tau is very negative.
+        which is at most about 5e-15 + 2e-16 (|log_tau| + log_ratio).
     own_a, other_a, cross_a, own_b, other_b, cross_b : the columns of Z: logit of the own class, of another class of the
         group (NaN if it has none), of a class of the other group.
     norm_a, norm_b : the lengths of the columns of Z; exactly 0 where they vanish.
@@ -88,7 +94,7 @@ class TwoGroups:
     own_a, own_b = (property(lambda self, g=g: self._columns()[0][g]) for g in (0, 1))
     other_a, other_b = (property(lambda self, g=g: self._columns()[1][g]) for g in (0, 1))
     cross_a, cross_b = (property(lambda self, g=g: self._columns()[2][g]) for g in (0, 1))
-    norm_a, norm_b = (property(lambda self, g=g: np.sqrt(sum(self._parts("logits")))[g]) for g in (0, 1))
+    norm_a, norm_b = (property(lambda self, g=g: np.hypot(*self._parts("logits"))[g]) for g in (0, 1))
 
     @property
     def worst_gap(self):
@@ -105,24 +111,36 @@ class TwoGroups:
         mean = other * m / (k + other)  # over the own group; a column sums to zero
         return mean + a * (1 - 1 / k), np.where(k > 1, mean - a / k, np.nan), 0.0 - k * m / (k + other)
 
+    def _log_angle(self):
+        """ln cos θ and ln sin θ (2, …): between the groups Z D^{1/2} is a length times (cos θ, sin θ) times a unit vector
+        of fixed direction. NaN where Z does not tell the groups apart."""
+        k, _, a, m = self._groups()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            log_tan = np.log(m[1]) - np.log(m[0]) + np.log(k[1] / k[0]) / 2 - self.log_ratio / 2
+            # sqrt(K K_A) p_xB/τ_B, where m_A underflows
+            log_own = np.logaddexp(a[1] * (1 - 1 / k[1]), np.log(k[1] - 1) - a[1] / k[1]) + m[1] + self.bias_b - self.bias_a
+            log_sin = np.log(k[0] * k.sum(0)) / 2 - np.logaddexp(np.log(k[0]), log_own) - self.log_tau
+            log_sin = np.where(m[0] > 1e-290, -np.logaddexp(0.0, -2 * log_tan) / 2, np.minimum(log_sin, 0.0))
+            return np.stack([-np.logaddexp(0.0, 2 * log_tan) / 2, log_sin])
+
     def _parts(self, of):
-        """Squared lengths (2, …), within and between the groups, up to a factor for each group."""
+        """Lengths (2, …), within and between the groups, up to a factor for each group."""
         k, other, a, m = self._groups()
         share = other / (k + other)
         if of == "logits":
-            return a**2 * (1 - 1 / k), m**2 * k * share
-        root = np.stack([np.ones_like(self.log_ratio), np.exp(-self.log_ratio / 2)])  # sqrt(n_g/n_A)
-        s = m * k * np.sqrt(share)  # between the groups Z D^{1/2} is ± root · s times a unit vector of fixed direction
-        size = np.hypot(*(root * s))
-        if of == "features":
-            return a * (k - 1), s * root * s / np.where(size > 0, size, 1.0)
-        return root * a * (k - 1), size * share
+            return a * np.sqrt(1 - 1 / k), m * np.sqrt(k * share)
+        s = m * k * np.sqrt(share)  # sqrt(n_g/n_A) s is proportional to the cosine and sine of the angle
+        log_angle = np.where(s > 0, self._log_angle(), 0.0)
+        if of == "classifier":  # s over cosine or sine, m_A being the one that may underflow
+            s, log_angle = np.stack([s[1], s[1]]), np.stack([-log_angle[1] - self.log_ratio / 2, -log_angle[1]])
+            s = s * share
+        return np.sqrt(a * (k - 1)), np.sqrt(s) * np.exp(np.minimum(log_angle / 2, 300.0))  # far above the other one
 
     def cosines(self, of="logits"):
         """Cosines {"A": within A, "B": within B, "AB": across} of the columns of Z ("logits"), the class means
         ("features") or the rows of W ("classifier"). NaN where a vector is zero, and within a group of one class.
 
-        With f the share of a squared length that lies between the groups they are 1 − (1 − f) K_g/(K_g − 1) within g
+        With f the share of a squared length that lies between the groups they are f − (1 − f)/(K_g − 1) within g
         and −sqrt(f_A f_B) across. Features: D^{-1/2} V Σ Vᵀ D^{-1/2}, classifier: U Σ Uᵀ, for Z D^{1/2} = U Σ Vᵀ.
         Raises ValueError where `of` is another word. Source: ours.
 
@@ -133,10 +151,13 @@ class TwoGroups:
         """
         choice("of", of, ("logits", "features", "classifier"))
         within, between = self._parts(of)
-        k, _, a, m = self._groups()
-        rest = np.where(a > 0, within / np.where(a > 0, within + between, 1.0), np.where(m > 0, 0.0, np.nan))  # 1 − f
-        inside = np.where(k > 1, 1 - rest * k / np.maximum(k - 1, 1), np.nan)
-        return {"A": inside[0], "B": inside[1], "AB": -np.sqrt((1 - rest[0]) * (1 - rest[1]))}
+        k, _, a, _ = self._groups()
+        length = np.hypot(within, between)
+        some, alone = length > 0, np.where((a == 0) & (self.m_b > 0), 1.0, np.nan)  # m_A may underflow
+        root = np.where(some, between / np.where(some, length, 1.0), alone)  # sqrt(f): 1 − (1 − f) would cancel
+        rest = np.where(some, within / np.where(some, length, 1.0), 0.0) / np.sqrt(np.maximum(k - 1, 1))
+        inside = np.where(k > 1, (root - rest) * (root + rest), np.nan)
+        return {"A": inside[0], "B": inside[1], "AB": np.where(self.m_b > 0, -root[0] * root[1], np.nan)[()]}
 
     def logits(self, index=()):
         """Z (K, K) of one problem, in nats, `index` being its place in the arrays; the first K_A classes are A.
@@ -203,7 +224,8 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     log_tau : ln(λ_Z N/sqrt(n_B)), at most 1e9 in size. With λ_Z N = c fixed and n_B = n it is ln c − ½ ln n.
 
     Returns `TwoGroups` of the shape that the arguments broadcast to, with a RuntimeWarning should a relative gap be
-    above 1e-10 and more than rounding. ValueError and source as in `solve_two_groups`.
+    above 1e-10 and more than rounding. Raises ArithmeticError should one be below −1e-13 and more than rounding: a dual
+    bound above the objective is a contradiction. ValueError and source as in `solve_two_groups`.
 
     >>> import numpy as np
     >>> from ncutils import solve_two_groups_log
@@ -218,6 +240,7 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
         "log_tau": _numbers("log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"),
         "lam_b": _lam_b(lam_b)}
     shape, device = _common_shape(**arguments), pick_device(device)
+    names = *arguments, "relative_gap"
     arguments = [np.broadcast_to(argument, shape) for argument in arguments.values()]
     flat = [argument.ravel() for argument in arguments]
     out = np.empty((8, flat[0].size))
@@ -230,7 +253,11 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     phase = np.where(m_b > 0, np.where(a_b == 0, 1, 0), np.where((a_a == 0) | (arguments[0] == 1), 3, 2))
     fields = *arguments, a_a, a_b, m_a, m_b, bias_a, bias_b, phase, log_objective, gap
     solved = TwoGroups(*(field[()] for field in fields))  # numbers where all arguments are
-    if not (np.abs(solved.relative_gap) <= GAP + 1e-15 * np.abs(solved.log_tau)).all():  # the second part is rounding
+    rounding = 1e-15 * (np.abs(solved.log_tau) + solved.log_ratio)
+    for place in np.argwhere(solved.relative_gap < -CONTRADICTION - rounding)[:1]:
+        problem = ", ".join(f"{name} = {values[tuple(place)]}" for name, values in zip(names, (*arguments, gap)))
+        raise ArithmeticError(f"a dual bound above the objective, which is a fault of this solver, at {problem}")
+    if not (np.abs(solved.relative_gap) <= GAP + rounding).all():
         warnings.warn(f"the worst relative gap is {solved.worst_gap:.1e}, above {GAP:.0e}: see relative_gap for which",
                       RuntimeWarning, stacklevel=2)
     return solved
@@ -272,108 +299,178 @@ def _common_shape(**arrays):
         raise ValueError(f"shapes {shapes}: must broadcast to one") from None
 
 
+TAKEN = 17  # of the fields that follow
+
+
 class _Problems(NamedTuple):
     """Problems and what their equations need; (2, E): for the groups A, B; (E,): for both. A probability p of a sample
-    of group g is kept over c_g = min(τ_g, 1), whose logarithm is known: then none underflows."""
+    of group g is kept over c_g = min(τ_g, 1), whose logarithm is known: then none underflows. As p_x rises,
+    o_g = 1 − K_h p_x/T_g falls: p_o = T_g o_g/K_g, and p_d = 1 − T_g + p_o, or o_g in a group of one class."""
 
     k: torch.Tensor  # K_g (2, E)
-    other: torch.Tensor  # K_h (2, E)
-    log_root: torch.Tensor  # ln sqrt(n_g/n_A) (2, E)
-    log_tau: torch.Tensor  # ln τ_g (2, E)
+    log_k: torch.Tensor  # (2, E)
     log_c: torch.Tensor  # (2, E)
-    c: torch.Tensor  # (2, E)
-    share: torch.Tensor  # n_g c_g/(n_A c_A) (2, E)
+    log_most: torch.Tensor  # ln of the largest p_x/c_g at all, T_g/(K_h c_g) (2, E)
+    spare: torch.Tensor  # 1 − T_g (2, E)
+    unit: torch.Tensor  # p_d = spare + unit · o_g (2, E)
+    full: torch.Tensor  # 1 where T_g = 1, else 0 (2, E)
+    constant: torch.Tensor  # −((K_g − 1) ln K_g + ln c_g)/K_g, a part of m_g (2, E)
+    reach: torch.Tensor  # largest p_x/c_g on the ellipse, and its logarithm (2, E)
+    log_reach: torch.Tensor
+    top: torch.Tensor  # largest K_h p_x/T_g on the ellipse (2, E)
+    free: torch.Tensor  # 1 − top² (2, E)
     pull: torch.Tensor  # ± K n_g c_g/(N λ_b) (2, E): β is the sum of pull · p_x/c_g; 0 without bias
-    log_odds: torch.Tensor  # ln(K_A n_B/(K_B n_A)) (E,)
+    offset: torch.Tensor  # ln(tan θ) − ψ where C = 1, else 0 (E,)
+    over: torch.Tensor  # 1 where C > 1, else 0 (E,)
+    inverse: torch.Tensor  # 1/C² (E,)
+    beyond: torch.Tensor  # 1 − 1/C² (E,)
+    # what no equation needs is not taken along
+    other: torch.Tensor = None  # K_h (2, E)
+    log_root: torch.Tensor = None  # ln sqrt(n_g/n_A) (2, E)
+    log_tau: torch.Tensor = None  # ln τ_g (2, E)
+    c: torch.Tensor = None  # (2, E)
+    share: torch.Tensor = None  # n_g c_g/(n_A c_A) (2, E)
+    log_over: torch.Tensor = None  # ln C² (E,)
 
     def take(self, index):
-        return _Problems(*(field[..., index] for field in self))
+        pair = index.expand(2, -1)  # gather is faster than indexing
+        return _Problems(*(field.gather(1, pair) if field.dim() == 2 else field.gather(0, index) for field in self[:TAKEN]))
+
+    def group(self, g):
+        return _Problems(*(field[g] if field.dim() == 2 else field for field in self[:TAKEN]))
 
 
 def _problems(k, log_ratio, log_tau, lam_b):
+    K, other, log_k = k.sum(0), k.flip(0), k.log()
+    log_all = K.log()
     log_root = torch.stack([torch.zeros_like(log_ratio), -log_ratio / 2])
     log_tau = torch.stack([log_tau - log_ratio / 2, log_tau])
     log_c = log_tau.clamp(max=0)
     c, share = log_c.exp(), torch.exp(2 * log_root + log_c - log_c[0])
-    pull = share * k.sum(0) * c[0] / (k * torch.exp(2 * log_root)).sum(0) / lam_b
+    several, fewer = k > 1, torch.minimum(k[0], k[1]) / K
+    log_t = torch.where(several, log_c, 0.0)
+    log_cap = torch.where(k < other, torch.log1p(-fewer), log_k.flip(0) - log_all) + 2 * (log_tau - log_t)
+    log_over = log_cap[1].clamp(min=0)  # ln C²
+    log_cap = log_cap.clamp(max=0)
+    log_reach = log_tau - log_c - (log_all + log_k.flip(0)) / 2
+    log_reach[1] -= log_over / 2
+    reach = log_reach.exp()
+    pull = share * K * c[0] / (k * torch.exp(2 * log_root)).sum(0) / lam_b
     pull[1] *= -1
-    return _Problems(k, k.flip(0), log_root, log_tau, log_c, c, share, pull, (k[0] / k[1]).log() - log_ratio)
+    over = (log_over > 0).double()
+    return _Problems(
+        k, log_k, log_c, log_t - log_c - log_k.flip(0), -torch.expm1(log_t), torch.where(several, c / k, 1.0),
+        (log_t == 0).double(), -((k - 1) * log_k + log_c) / k, reach, log_reach, (log_cap / 2).exp(), -torch.expm1(log_cap),
+        pull, (1 - over) * ((log_k[0] - log_k[1]) / 2 + log_root[1]), over, torch.exp(-log_over), -torch.expm1(-log_over),
+        other, log_root, log_tau, c, share, log_over)
 
 
-def _own_group(p, x):
-    """p_o/c and (1 − p_d)/c from x = p_x/c. A group of one class has no p_o: any positive number will do."""
-    return torch.where(p.k > 1, 1 - p.other * x, 1.0) / p.k, ((p.k - 1) + p.other * x) / p.k
+class _Point(NamedTuple):
+    """The probabilities of the samples of both groups (2, E), and slopes in what they are explicit in: t or odds."""
+
+    log_x: torch.Tensor  # ln(p_x/c_g)
+    x: torch.Tensor
+    log_o: torch.Tensor  # ln o_g
+    o: torch.Tensor
+    log_d: torch.Tensor  # ln p_d
+    m: torch.Tensor
+    turn: torch.Tensor  # |d log_x|
+    rate: torch.Tensor  # |dm|
 
 
-def _contrast(p, log_x):
-    """m, −dm/d ln p_x and p_x/c from ln(p_x/c) (2, E); m = −∞ where p_x leaves the own group no probability."""
-    x = log_x.exp()
-    p_o, rest = _own_group(p, x)
-    p_d = 1 - p.c * rest
-    m = (p_d.log() + (p.k - 1) * p_o.log() - p.log_c) / p.k - log_x
-    slope = 1 + p.other * x * (p.c / p_d + (p.k - 1) / p_o) / (p.k * p.k)
-    return torch.where((p_d > 0) & (p_o > 0), m, -math.inf), slope, x
+def _point(p, log_x, x, log_o, o, turn, push):
+    """The `_Point`, `push` being |d log_o|: m grows as p_x falls and o rises."""
+    of_o, others = p.unit * o, p.k - 1
+    p_d = (p.spare + of_o).clamp(min=1e-300)
+    log_d = p_d.log().lerp(log_o - p.log_k, p.full)  # ln o is right where o underflows
+    m = (log_d + others * log_o) / p.k + p.constant - log_x
+    return _Point(log_x, x, log_o, o, log_d, m, turn, turn + push * (of_o / p_d + others) / p.k)
 
 
-def _crossing(p, psi):
-    """ln(p_x/c) where K (K_B p_xA² + K_A p_xB²/r) = τ_A² ≤ 1 and ln(p_xB/p_xA) = ψ; and |d/dψ| of it (2, E)."""
-    x = 2 * psi + p.log_odds  # ln tan² of the angle on that ellipse
-    e = torch.exp(-x.abs())
-    larger = 1 / (1 + e)
-    smaller, steep = e * larger, x > 0
-    log_a = -(p.k.sum(0) * p.other[0]).log() / 2 - (e.log1p() + x.clamp(min=0)) / 2
-    log_x = torch.stack([log_a, log_a + psi + (p.log_c[0] - p.log_c[1])])
-    return log_x, torch.stack([torch.where(steep, larger, smaller), torch.where(steep, smaller, larger)])
+def _crossing(p, t):
+    """The `_Point` at t on the ellipse K (K_B p_xA² + K_A p_xB²/r) = τ_A² ≤ 1, and ψ = ln(p_xB/p_xA)."""
+    u = 2 * (t + p.offset)  # where C = 1 the unknown is ψ
+    rise, fall = torch.sigmoid(torch.stack([u, -u])).clamp(min=1e-300)  # C² sin² θ and 1 − C² sin² θ
+    larger, left = torch.maximum(rise, fall), u.clamp(max=0)
+    cos2, sin2 = p.beyond + p.inverse * fall, p.inverse * rise
+    log_x = p.log_reach + torch.stack([cos2, larger]).log() / 2
+    log_x[1] += left / 2
+    root = torch.stack([cos2, rise]).sqrt()
+    y = p.top * root  # K_h p_x/T_g
+    above = 1 + y
+    o = (p.free + p.top * p.top * torch.stack([sin2, fall])) / above  # 1 − y² over 1 + y: in the sum nothing cancels
+    log_o = torch.stack([o[0], o[1].lerp(larger / above[1], p.over)]).log()
+    log_o[1] += p.over * (left - u)  # o_B may underflow where 1 − top² is 0
+    turn = torch.stack([sin2 * fall / cos2, fall])
+    point = _point(p, log_x, p.reach * root, log_o, o, turn, y * turn / o)
+    return point, t.lerp((log_x[1] + p.log_c[1]) - (log_x[0] + p.log_c[0]), p.over)
 
 
-def _between(p, psi):
+def _odds(p, s):
+    """The `_Point` with odds ln(o_g T_g/(K_h p_x)) = s, for both groups or one."""
+    log_sum = torch.log1p(torch.exp(-s.abs()))
+    log_o, log_y = s.clamp(max=0) - log_sum, -s.clamp(min=0) - log_sum
+    log_x, o = log_y + p.log_most, log_o.exp()
+    return _point(p, log_x, log_x.exp(), log_o, o, o, log_y.exp())
+
+
+def _between(p, t):
     """M_A e^{ψ/2} − M_B e^{−ψ/2} over the larger power, its slope, and whether M_A, M_B ≤ 0: no root has both > 0."""
-    log_x, turn = _crossing(p, psi)
-    m, slope, x = _contrast(p, log_x)
-    pulled = p.pull * x
-    beta, fall = pulled.sum(0), (pulled.abs() * turn).sum(0)
-    m = m - torch.stack([beta, -beta])
-    e = torch.exp(-psi.abs()).clamp(min=1e-300)
-    power = p.k * torch.stack([torch.where(psi < 0, e, 1.0), torch.where(psi > 0, e, 1.0)])
+    point, psi = _crossing(p, t)
+    pulled = p.pull * point.x
+    beta, fall = pulled[0] + pulled[1], pulled[0] * point.turn[0] - pulled[1] * point.turn[1]
+    m = point.m - torch.stack([beta, -beta])
+    power = p.k * torch.stack([psi, -psi]).clamp(-690, 0).exp()
     value = power * m
     # a negative m leaves the sign of the value right, but could turn that of the slope: there its part is left out
-    slope = power * (turn * slope + fall + m.clamp(min=0) / 2)
-    return value[0] - value[1], slope.sum(0), (m <= 0).all(0)
+    slope = power * (point.rate + fall + m.clamp(min=0) * ((point.turn[0] + point.turn[1]) / 2))
+    return value[0] - value[1], slope[0] + slope[1], torch.maximum(m[0], m[1]) <= 0
 
 
-def _within_a(p, log_a):
-    """Where m_A = −m_B = β: β as the bias asks minus β, at ln(p_xA/c_A), which determines p_xB; its slope; False."""
-    m, slope, x = (row[0] for row in _contrast(p, log_a.expand(2, -1)))
-    p_b = 1 / (p.k[0] + p.k[1] * torch.exp(-m))
-    x_b = p.pull[1] * p_b / p.c[1]
-    value = p.pull[0] * x + x_b - m
-    return value, slope + p.pull[0] * x - x_b * (1 - p.k[0] * p_b) * slope, torch.zeros_like(m, dtype=torch.bool)
+def _apart(p, s):
+    """Where Z does not tell the groups apart, m_A = −m_B = β: the `_Point`s of A and B for odds s of A."""
+    a = _odds(p.group(0), s)
+    return a, _odds(p.group(1), p.log_k[1] - p.log_k[0] - a.m)
+
+
+def _within_a(p, s):
+    """m_A minus β as the bias asks, its slope, and False."""
+    a, b = _apart(p, s)
+    pulled_a, pulled_b = p.pull[0] * a.x, p.pull[1] * b.x
+    slope = a.rate + pulled_a * a.turn - pulled_b * b.turn * a.rate
+    return a.m - pulled_a - pulled_b, slope, torch.zeros_like(s, dtype=torch.bool)
 
 
 def _root(function, p, x):
     """Roots (E,) of an increasing function of (problems, x) that gives value, slope and whether there is none: Newton's
-    method from x for all problems at once, bisecting where it leaves the bracket. Returns (x, none)."""
+    method from x for all problems at once, bisecting where it leaves the bracket or, after the first steps, crawls, so
+    that it ends in time even where the function is flat or exponential. Returns (x, none)."""
     roots, hopeless = x.clone(), torch.zeros_like(x, dtype=torch.bool)
     index = torch.arange(len(x), device=x.device)
-    low, high = torch.full_like(x, -math.inf), torch.full_like(x, math.inf)
+    low, high, last = torch.full_like(x, -math.inf), torch.full_like(x, math.inf), torch.full_like(x, math.inf)
+    done = hopeless.clone()
     for number in range(STEPS):
         value, slope, none = function(p, x)
-        low, high = torch.where(value <= 0, x, low), torch.where(value >= 0, x, high)
-        room = torch.where(value > 0, low, high) - x
-        step = -value / slope
-        newton = step.abs() < room.abs()  # false for NaN
+        beyond = value > 0  # false for NaN, as is newton
+        low, high = torch.where(beyond, low, x), torch.where(beyond, x, high)
+        room = torch.where(beyond, low, high) - x
+        step, size = -value / slope, 1 + x.abs()
+        newton, settled = step.abs() < room.abs(), step * step <= 1e-17 * size  # the next step is about this one squared
+        if number >= PATIENCE:
+            newton &= settled | (step.abs() <= last.abs() / 2)
         limit = 2.0 ** min(number + 1, 40)  # while one side is open
         step = torch.where(newton, step, room / 2).clamp(-limit, limit)
-        x = torch.where(none, x, x + step)
-        size = 1 + x.abs()
-        done = none | (newton & (step.abs() <= 1e-10 * size)) | (high - low <= 4e-16 * size)
+        done |= none
+        x, last = x + step.masked_fill(done, 0.0), step  # what is done stays, so that no problem sees another
+        done |= (newton & settled) | (high - low <= 4e-16 * size)
         left = len(x) - int(done.sum())
-        if left <= len(x) / 2 or number == STEPS - 1:  # those left go on alone
+        if left <= (len(x) / 2 if len(x) > FEW else 0) or number == STEPS - 1:  # those left go on alone
             roots[index], hopeless[index] = x, none
             if left == 0:
                 break
             keep = (~done).nonzero()[:, 0]
-            index, p, x, low, high = index[keep], p.take(keep), x[keep], low[keep], high[keep]
+            p, (index, x, low, high, last) = p.take(keep), (each.gather(0, keep) for each in (index, x, low, high, last))
+            done = torch.zeros_like(x, dtype=torch.bool)
     return roots, hopeless
 
 
@@ -382,29 +479,32 @@ def _solve(k_a, k_b, log_ratio, log_tau, lam_b):
     k, K = torch.stack([k_a, k_b]), k_a + k_b
     p = _problems(k, log_ratio, log_tau, lam_b)
     told = p.log_tau[0] < -ON_THE_LINE  # whether Z tells the groups apart
-    psi = torch.zeros_like(log_tau)
+    place = torch.zeros_like(log_tau)
     if told.any():
         some = told.nonzero()[:, 0]
-        start = -p.log_tau[0] - (K / k_b).log() / 2  # p_xA = p_xB, unless p_xB > 1/K there
-        psi[some], none = _root(_between, p.take(some), start.clamp(max=0)[some])
+        start = (-p.log_tau[0] - (K / k_b).log() / 2).clamp(max=0)  # ψ where p_xA = p_xB, unless p_xB > 1/K there
+        log_y = torch.minimum(start + (p.log_k[0] - p.log_k[1] + p.log_over) / 2 + p.log_root[1], p.log_k[0] - K.log())
+        start = torch.where(p.over > 0, log_y - torch.log1p(-torch.exp(2 * log_y)) / 2, start)
+        place[some], none = _root(_between, p.take(some), start[some])
         told[some] = ~none
-    log_x, _ = _crossing(p, psi)
-    told &= _contrast(p, log_x)[0].sum(0) > ON_THE_LINE  # M_A/K_A + M_B/K_B, as the bias cancels
+    point, psi = _crossing(p, place)
+    told &= point.m.sum(0) > ON_THE_LINE  # M_A/K_A + M_B/K_B, as the bias cancels
     if not told.all():
         some = (~told).nonzero()[:, 0]
         part = p.take(some)
-        log_a, _ = _root(_within_a, part, -K.log()[some])
-        beta = _contrast(part, log_a.expand(2, -1))[0][0]
-        log_b = -(part.k[0] + part.k[1] * torch.exp(-beta)).log() - part.log_c[1]
-        log_x[:, some] = torch.stack([log_a, log_b])
-    return _outcome(p, lam_b, psi, told, log_x)
+        s, _ = _root(_within_a, part, part.log_k[0] - part.log_k[1])  # from p_xA = T_A/K
+        for whole, *groups in zip(point, *_apart(part, s)):
+            whole[:, some] = torch.stack(groups)
+    return _outcome(p, lam_b, psi, told, point)
 
 
-def _outcome(p, lam_b, psi, told, log_x):
-    """The rows of `_solve` from ln(p_x/c): the logits, then primal and dual value apart, both times N/(n_A c_A)."""
-    K, x = p.k.sum(0), log_x.exp()
-    a, m = _logits(p, log_x)
-    lean = psi + (p.k[0] / p.k[1]).log()  # M_A p_xB = M_B p_xA divides m_A + m_B, in which the bias cancels
+def _outcome(p, lam_b, psi, told, point):
+    """The rows of `_solve` from the probabilities: the logits, then primal and dual value apart, both times N/(n_A c_A)."""
+    K, x, m = p.k.sum(0), point.x, point.m
+    small = torch.log1p(p.spare * p.k / (p.c * point.o))  # p_d − p_o = 1 − T_g: nothing cancels in a small gap
+    a = torch.where(p.c > 0.01, small, point.log_d - point.log_o + p.log_k - p.log_c)
+    a = torch.where((p.k > 1) & (p.log_tau < -ON_THE_LINE), a, 0.0)
+    lean = psi + p.log_k[0] - p.log_k[1]  # M_A p_xB = M_B p_xA divides m_A + m_B, in which the bias cancels
     z = torch.where(told, m.sum(0) * torch.sigmoid(torch.stack([-lean, lean])), 0.0)
     pulled = (p.pull * x).sum(0)
     beta = torch.where(p.pull[0] * x[0] > 1, m[0] - z[0], pulled)  # the better conditioned of two equal values
@@ -415,26 +515,16 @@ def _outcome(p, lam_b, psi, told, log_x):
     weight, c_a = p.k * p.share, p.c[0].clamp(min=1e-300)
     penalty = torch.where(torch.isinf(lam_b), 0.0, lam_b) * p.k[0] * p.k[1] / K * samples / 2
     s = z * p.k * (p.other / K).sqrt() * root
-    nuclear = ((p.k - 1) * a * root).sum(0) + torch.hypot(s[0], s[1])  # ‖Z D^{1/2}‖_*/sqrt(n_A)
+    nuclear = ((p.k - 1) * a * root).sum(0) + (s * s).sum(0).sqrt()  # ‖Z D^{1/2}‖_*/sqrt(n_A)
     primal = ((weight * _loss(p, a, z + sign * beta)).sum(0) + p.log_tau[0].clamp(0, 700).exp() * nuclear
               + penalty * beta * (beta / c_a))
 
     q = (K * p.other).sqrt() * torch.exp(p.log_root + p.log_c - p.log_c[0] - p.log_tau[0].clamp(min=0)) * x
-    shrink = 1 / torch.hypot(q[0], q[1]).clamp(min=1)  # a point of the dual however the root came out
-    dual = (weight * _entropy(p, log_x, shrink)).sum(0) - penalty * (shrink * pulled) * (shrink * pulled / c_a)
+    shrink = 1 / (q * q).sum(0).sqrt().clamp(min=1)  # a point of the dual however the root came out
+    dual = (weight * _entropy(p, point, shrink)).sum(0) - penalty * (shrink * pulled) * (shrink * pulled / c_a)
     bias = torch.stack([p.k[1] * beta / K, 0.0 - p.k[0] * beta / K])
     return torch.cat([torch.where(p.k > 1, a, math.nan), z, bias,
                       torch.stack([(primal / samples).log() + p.log_c[0], (primal - dual) / primal])])
-
-
-def _logits(p, log_x):
-    """a, 0 in a group of one class and from τ_g = 1 on, and m (2, E)."""
-    p_o, rest = _own_group(p, log_x.exp())
-    log_d, log_o = torch.log1p(-p.c * rest), p_o.log()
-    small = torch.log1p(-torch.expm1(p.log_c) / (p.c * p_o))  # p_d − p_o = 1 − T_g: nothing cancels in a small gap
-    a = torch.where(p.c > 0.01, small, log_d - log_o - p.log_c)
-    a = torch.where((p.k > 1) & (p.log_tau < -ON_THE_LINE), a, 0.0)
-    return a, (log_d + (p.k - 1) * log_o - p.log_c) / p.k - log_x
 
 
 def _log1p_over(c, v):
@@ -444,14 +534,17 @@ def _log1p_over(c, v):
 
 def _loss(p, a, m):
     """Cross-entropy over c (2, E) of logits with gaps a and contrasts m."""
-    others = (p.k - 1) * torch.exp((-a - p.log_c).clamp(max=700))
-    return _log1p_over(p.c, others + p.other * torch.exp(-m - a * (1 - 1 / p.k) - p.log_c))
+    across = -m - a * (1 - 1 / p.k)  # logit of the other group minus that of the own class
+    most, c = across.clamp(min=0), p.c.clamp(min=1e-300)
+    others = (p.k - 1) * torch.exp((-a - most - p.log_c).clamp(max=700))
+    others = others + p.other * torch.exp((across - most - p.log_c).clamp(max=700)) + torch.expm1(-most) / c
+    return most / c + _log1p_over(p.c, others)
 
 
-def _entropy(p, log_x, shrink):
-    """Entropy over c (2, E) of the probabilities that follow from p_x, drawn to certainty by the factor `shrink`."""
-    x = log_x.exp()
-    p_o, rest = _own_group(p, x)
-    log_s, rest = shrink.log() + p.log_c, shrink * rest
-    unsure = shrink * ((p.k - 1) * p_o * (p_o.log() + log_s) + p.other * x * (log_x + log_s))
-    return -(1 - p.c * rest) * _log1p_over(p.c, -rest) - unsure
+def _entropy(p, point, shrink):
+    """Entropy over c (2, E) of the probabilities of `point`, drawn to certainty by the factor `shrink`."""
+    log_s = shrink.log() + p.log_c
+    rest = shrink * ((p.k - 1) + p.other * point.x) / p.k  # (1 − p_d)/c
+    rest = torch.minimum(rest, (1 - 1e-16) / p.c)  # 0 ln 0 is 0
+    unsure = (p.k - 1) / p.k * point.o * (point.log_o - p.log_k + log_s) + p.other * point.x * (point.log_x + log_s)
+    return -(1 - p.c * rest) * _log1p_over(p.c, -rest) - shrink * unsure

@@ -154,7 +154,7 @@ MUTANTS = [
            "log_tau = np.log(lam_z) + np.log(n_b) / 2 + log_ratio", "log_tau = np.log(lam_z) + np.log(n_b) / 2 - log_ratio",
            "00_summary", "500/50/50: angle between classes 2 and 3"),
     Mutant("scalar equation: K_A for K_B", "ncutils/two_groups.py",
-           "log_a = -(p.k.sum(0) * p.other[0]).log() / 2", "log_a = -(p.k.sum(0) * p.k[0]).log() / 2",
+           "log_reach = log_tau - log_c - (log_all + log_k.flip(0)) / 2", "log_reach = log_tau - log_c - (log_all + log_k) / 2",
            "00_summary", OPTIMA),
     # (c) threshold and phases
     Mutant("threshold × 1.02", "ncutils/theory.py",

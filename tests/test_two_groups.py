@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mpmath.ctx_mp import MPContext
 
-from ncutils import UFM, metrics, solve, solve_two_groups, solve_two_groups_log, theory
+from ncutils import UFM, metrics, solve, solve_two_groups, solve_two_groups_log, theory, two_groups
 from ncutils.theory import Phase
 
 INF = math.inf
@@ -180,6 +182,245 @@ def test_scaling_law(k_a, k_b, ratio, level, factor, lam_b):
     for name in ("own_a", "own_b", "cross_a", "cross_b", "bias_a", "log_objective"):
         first, second = getattr(solved, name)
         assert second == pytest.approx(first, rel=1e-9, abs=1e-9), name
+
+
+# At 50 digits --------------------------------------------------------------------------------------
+# The objective and a dual bound of THEORY §2 at the logits returned, every float64 number being taken for exactly what it is.
+# n_B = 1, so n_A = r, N = K_A r + K_B and λ_Z = τ/N, which is all the same by the scaling law.
+
+mp = MPContext()
+mp.dps = 150  # of which 50 are right, whatever cancels: probabilities are as small as e^-200
+
+
+class Exact:
+    """One of the problems solved, in mpf: by group, A first, whatever is a list."""
+
+    def __init__(self, solved, place):
+        at = lambda name: mp.mpf(float(getattr(solved, name)[place]))
+        self.k, self.n = [at("k_a"), at("k_b")], [mp.exp(at("log_ratio")), mp.mpf(1)]
+        self.K, self.N = sum(self.k), mp.fdot(self.k, self.n)
+        self.tau, self.lam_b = mp.exp(at("log_tau")), at("lam_b")
+        self.m, self.b = [at("m_a"), at("m_b")], [at("bias_a"), at("bias_b")]
+        self.a = [mp.zero if k == 1 else at(name) for k, name in zip(self.k, ("a_a", "a_b"))]
+        # Z_gg = a_g I + β_g 11ᵀ, Z_hg = c_g 11ᵀ: columns sum to zero, and a_g/K_g + β_g − c_g is the contrast m_g
+        self.c = [-k * m / self.K for k, m in zip(self.k, self.m)]
+        self.beta = [m + c - a / k for k, m, a, c in zip(self.k, self.m, self.a, self.c)]
+        self.M = mp.matrix(2, 2)
+        for g, h in (0, 1), (1, 0):
+            self.M[g, g] = mp.sqrt(self.n[g]) * (self.a[g] + self.k[g] * self.beta[g])
+            self.M[h, g] = mp.sqrt(self.n[g] * self.k[g] * self.k[h]) * self.c[g]
+        self.size = mp.sqrt(sum(entry**2 for entry in self.M) + 2 * abs(mp.det(self.M)))  # ‖M‖_*
+
+    def weights(self, g):
+        """e^logit of a sample of group g: of its own class, of each other one of the group, of each one of the other."""
+        h = 1 - g
+        return [mp.exp(logit) for logit in (
+            self.a[g] + self.beta[g] + self.b[g], self.beta[g] + self.b[g], self.c[g] + self.b[h])]
+
+    def primal(self):
+        loss = nuclear = mp.zero
+        for g, h in (0, 1), (1, 0):
+            own, other, cross = self.weights(g)
+            rest = ((self.k[g] - 1) * other + self.k[h] * cross) / own
+            loss += self.k[g] * self.n[g] * mp.log1p(rest)
+            nuclear += (self.k[g] - 1) * mp.sqrt(self.n[g]) * abs(self.a[g])
+        penalty = mp.zero if mp.isinf(self.lam_b) else self.lam_b / 2 * sum(k * b**2 for k, b in zip(self.k, self.b))
+        return (loss + self.tau * (nuclear + self.size)) / self.N + penalty
+
+    def dual(self):
+        """At the p_x of these logits, scaled to ‖G‖ ≤ λ_Z; within a group 1 − p_d + p_o is min(τ_g, 1) exactly."""
+        p_x = []
+        for g, h in (0, 1), (1, 0):
+            own, other, cross = self.weights(g)
+            p_x.append(cross / (own + (self.k[g] - 1) * other + self.k[h] * cross))
+        # G maps the unit vector of group g to sqrt(n_g) p_x/N times K_h in g and −sqrt(K_A K_B) in h: ‖G‖ ≤ ‖·‖_F
+        norm = mp.sqrt(sum(n * p**2 * (k**2 + self.k[0] * self.k[1]) for n, p, k in zip(self.n, p_x, self.k[::-1])))
+        told = self.m[1] > 0
+        p_x = [p * (self.tau / norm if told else min(1, self.tau / norm)) for p in p_x]
+        value = mp.zero
+        for g, h in (0, 1), (1, 0):
+            T = min(self.tau / mp.sqrt(self.n[g]), 1) if self.k[g] > 1 else mp.mpf(1)
+            p_o = max(T - self.k[h] * p_x[g], 0) / self.k[g]
+            p_d = 1 - T + p_o
+            assert abs(p_d + (self.k[g] - 1) * p_o + self.k[h] * p_x[g] - 1) < mp.mpf(10) ** -35
+            rest = (self.k[g] - 1) * p_o + self.k[h] * p_x[g]  # 1 − p_d
+            parts = (rest - 1) * mp.log1p(-rest) if rest < 1 else 0
+            parts -= sum(k * p * mp.log(p) for k, p in ((self.k[g] - 1, p_o), (self.k[h], p_x[g])) if k * p > 0)
+            value += self.k[g] * self.n[g] * parts
+        bias = mp.zero
+        if not mp.isinf(self.lam_b):
+            lean = (self.n[0] * p_x[0] - self.n[1] * p_x[1]) / self.N  # (1/N) Σ n_k (e_k − q_k) is K_B or −K_A times this
+            bias = self.k[0] * self.k[1] * self.K * lean**2 / (2 * self.lam_b)
+        return value / self.N - bias
+
+    def cosines(self, of):
+        """From the Gram matrices of THEORY §3, of columns of group g and h: on the diagonal, off it in a group, across."""
+        gram = mp.matrix(2, 2)  # entries between the groups, and how much more on the diagonal
+        more = [a**2 for a in self.a]
+        pair = lambda g, h: mp.sqrt(self.k[g] * self.k[h])
+        across = self.M.T * self.M if of != "classifier" else self.M * self.M.T
+        for g in (0, 1):
+            for h in (0, 1):
+                gram[g, h] = across[g, h] / pair(g, h)
+                if of != "classifier":
+                    gram[g, h] /= mp.sqrt(self.n[g] * self.n[h])
+                if of != "logits":
+                    gram[g, h] = gram[g, h] / self.size if self.size else mp.zero
+        if of != "logits":
+            more = [a * n ** mp.mpf(-0.5 if of == "features" else 0.5) for a, n in zip(self.a, self.n)]
+        own = [gram[g, g] + more[g] * (1 - 1 / self.k[g]) for g in (0, 1)]
+        ratio = lambda x, y: x / y if y else mp.nan
+        inside = [ratio(gram[g, g] - more[g] / self.k[g], own[g]) if self.k[g] > 1 else mp.nan for g in (0, 1)]
+        return {"A": inside[0], "B": inside[1], "AB": ratio(gram[0, 1], mp.sqrt(own[0] * own[1]))}
+
+
+def rounding(solved):
+    """Of relative_gap, as its docstring says."""
+    return 5e-15 + 2e-16 * (np.abs(solved.log_tau) + solved.log_ratio)
+
+
+def log_v(k_a, k_b, log_ratio, lam_b):
+    """The last level log_tau at which Z tells the groups apart, by bisection."""
+    low, high = np.full_like(log_ratio, -300.0), log_ratio / 2 + 1
+    for _ in range(60):
+        middle = (low + high) / 2
+        told = solve_two_groups_log(k_a, k_b, log_ratio, middle, lam_b).m_b > 0
+        low, high = np.where(told, middle, low), np.where(told, high, middle)
+    return low
+
+
+def hard_problems(count, seed):
+    """k_a, k_b, log_ratio, log_tau, lam_b: a quarter each anywhere and near each of the three thresholds."""
+    rng = np.random.default_rng(seed)
+    k_a, k_b = np.floor(10 ** rng.uniform(0, rng.choice([1.0, 4.0, 4.0, 12.0], (2, count))))
+    log_ratio = rng.uniform(0, rng.choice([1e-9, 5.0, 200.0, 200.0], count))
+    lam_b = np.where(rng.random(count) < 0.3, INF, 10 ** np.where(
+        rng.random(count) < 0.7, rng.uniform(-16, 2, count), rng.uniform(-16, 100, count)))
+    near = rng.choice([-1, 1], count) * 10 ** rng.uniform(-14, 0, count)
+    levels = rng.uniform(-200, 6, count), near, log_ratio / 2 + near, log_v(k_a, k_b, log_ratio, lam_b) - np.abs(near)
+    return k_a, k_b, log_ratio, np.choose(np.arange(count) % 4, levels), lam_b
+
+
+@pytest.fixture(scope="module")
+def hard():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solved = solve_two_groups_log(*hard_problems(800, seed=0))
+    return solved, [Exact(solved, place) for place in range(800)]
+
+
+def test_the_gap_bounds_the_true_error_at_50_digits(hard):
+    solved, exact = hard
+    allowed = rounding(solved)
+    assert np.bincount(solved.phase, minlength=4).min() > 50
+    assert (solved.relative_gap >= -allowed).all()
+    assert (solved.relative_gap <= 3e-13).all()  # as a level is on a line from 1e-12 on
+    for place, problem in enumerate(exact):
+        primal, dual = problem.primal(), problem.dual()
+        gap = float((primal - dual) / primal)
+        assert gap > -1e-35  # a bound from below
+        assert gap <= solved.relative_gap[place] + allowed[place], place
+        error = float(mp.log(primal) - mp.mpf(float(solved.log_objective[place])))
+        assert abs(error) <= allowed[place], place
+
+
+@pytest.mark.parametrize("of", ["logits", "features", "classifier"])
+def test_cosines_are_those_of_50_digits(hard, of):
+    solved, exact = hard
+    cosines = solved.cosines(of)
+    for place, problem in enumerate(exact):
+        for key, cosine in problem.cosines(of).items():
+            # within a group a cosine is a difference of two parts, of which neither is above 1
+            assert cosines[key][place] == pytest.approx(
+                float(cosine) if problem.m[1] > 0 or key != "AB" else math.nan,
+                rel=1e-13, abs=1e-14 if key != "AB" else 0.0, nan_ok=True), (place, key)
+
+
+@pytest.mark.parametrize("lam_b, cosine", [(INF, -6.694e-9), (0.02, -7.247e-9)])
+def test_a_cosine_across_of_1e_9_does_not_cancel(lam_b, cosine):
+    v = theory.vanishing_threshold(5, 5, 500, 100, lam_b)
+    near = solve_two_groups(5, 5, 500, 100, v / 3000 * (1 - np.array([1e-6, 1e-8])), lam_b).cosines()["AB"]
+    assert near[1] == pytest.approx(cosine, rel=2e-4)
+    assert near[0] == pytest.approx(100 * near[1], rel=1e-5)  # the fall is linear; 1e-8 is known to 1e-16 only
+
+
+# What the root finder once missed ------------------------------------------------------------------
+
+def test_a_minority_that_is_all_but_certain_to_be_taken_for_the_majority():
+    solved = solve_two_groups_log(1, 20_000, 40, 40, 1e-14)  # 1 − K_A p_xB is 5e-13
+    assert solved.bias_a - solved.bias_b == pytest.approx(38.29403439164372, rel=1e-14)
+    assert abs(solved.relative_gap) < 1e-15
+
+
+def test_a_root_where_the_equation_is_all_but_flat():
+    solved = solve_two_groups_log(81, 2555, 96.38910012999655, 0.0024697735525200004)
+    found = solved.m_b, solved.a_a, solved.log_objective
+    assert found == pytest.approx((4.06129619562426, 56.7541665372, -44.148094257227), rel=1e-12)
+    assert abs(solved.relative_gap) < 1e-15
+
+
+@pytest.mark.parametrize("function, slope", [
+    (lambda x: torch.expm1(x), torch.exp), (lambda x: -torch.expm1(-x), lambda x: torch.exp(-x)),
+    (lambda x: torch.tanh(x), lambda x: torch.cosh(x.clamp(-300, 300)) ** -2), (lambda x: x**3, lambda x: 3 * x**2),
+    (lambda x: torch.sign(x) * x.abs().sqrt(), lambda x: 0.5 / x.abs().sqrt()),
+    (lambda x: torch.exp(x) - torch.exp(-40 * x) + 0 * x, lambda x: torch.exp(x) + 40 * torch.exp(-40 * x)),
+    (lambda x: torch.sign(x), torch.zeros_like)])
+def test_every_increasing_function_has_its_root_found_in_time(function, slope):
+    steep = bool(torch.isinf(slope(torch.tensor([-1e3, 1e3], dtype=torch.float64))).any())
+    far = 15.0 if steep else 1e9  # nothing overflows
+    places = torch.tensor([-far, -12.0, -7.5, 0.0, 1.0, far], dtype=torch.float64)  # the roots; all start at 0
+    calls = []
+
+    def shifted(p, x):
+        calls.append(len(x))
+        value = function(x - p.place)
+        return value, slope(x - p.place), torch.zeros_like(x, dtype=torch.bool)
+
+    class Places:
+        def __init__(self, place):
+            self.place = place
+
+        def take(self, index):
+            return Places(self.place[index])
+
+    roots, _ = two_groups._root(shifted, Places(places), torch.zeros_like(places))
+    # a Newton step of 3e-9 sqrt(size) is the last one; x³ leaves twice the step, a simple root its square
+    assert ((roots - places).abs() / (1 + places.abs())).max() <= (1e-8 if slope(torch.zeros(1)) == 0 else 1e-14)
+    assert len(calls) < 200 < two_groups.STEPS
+
+
+@pytest.mark.parametrize("name", ["_between", "_within_a"])
+def test_a_search_that_sees_nan_ends(monkeypatch, name):
+    nothing = lambda p, x: (x * math.nan, x * math.nan, torch.zeros_like(x, dtype=torch.bool))
+    monkeypatch.setattr(two_groups, name, nothing)
+    with pytest.warns(RuntimeWarning, match="the worst relative gap is"):
+        solve_two_groups(5, 5, 500, 100, [0.001, 0.005], 0.02)
+
+
+def test_a_gap_that_cannot_be_is_refused_and_nan_warned_of(monkeypatch):
+    right = two_groups._entropy
+    monkeypatch.setattr(two_groups, "_entropy", lambda *arguments: right(*arguments) * (1 + 1e-12))
+    with pytest.raises(ArithmeticError, match="a dual bound above .* at k_a = 2.0, .*, relative_gap = -.*e-1[23]"):
+        solve_two_groups(2, 3, [[50], [60]], 10, 0.01)
+    monkeypatch.setattr(two_groups, "_entropy", lambda *arguments: right(*arguments) * math.nan)
+    with pytest.warns(RuntimeWarning, match="the worst relative gap is nan"):
+        solve_two_groups(2, 3, 50, 10, 0.01)
+
+
+def test_an_angle_is_known_where_m_a_underflows():
+    """m_A is about e^-1000 in the second problem; the cosines within B depend on the angle between the groups."""
+    solved = solve_two_groups_log(1000, 2, [1000.0, 2000.0], -1.0)
+    assert_sound(solved)
+    assert solved.m_a[1] == 0 < solved.m_a[0] and (solved.m_b > 0).all() and (solved.a_b > 0).all()
+    for place in (0, 1):
+        exact = Exact(solved, place)
+        own, other, cross = exact.weights(1)
+        sine = mp.sqrt(exact.K * exact.k[0]) * cross / (own + other + exact.k[0] * cross) / exact.tau
+        # ‖M‖_* of a minority that is all there is, and the parts of Gram matrices that it leaves
+        between = exact.k[1] * exact.m[1] * mp.sqrt(exact.k[0] / exact.K)
+        for of, part in ("features", between * sine), ("classifier", between * exact.k[0] / exact.K / sine):
+            share = part / (part + exact.a[1] * (exact.k[1] - 1))
+            assert solved.cosines(of)["B"][place] == pytest.approx(float(share - (1 - share) / (exact.k[1] - 1)), rel=1e-11)
 
 
 # Special cases -------------------------------------------------------------------------------------
