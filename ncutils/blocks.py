@@ -168,13 +168,14 @@ class Blocks:
         (I − Q) diag(w) D^{1/2}/N at most λ_Z.
 
         The norm is that of the q returned, from which its matrix follows without cancellation: MARGIN is for rounding."""
-        q = q / max((self.others * q).sum(0).max(), 1.0)
+        total = (self.others * q).sum(0).max() * (1 + MARGIN)
+        q = q / (total if total > 1 else 1.0)
         size = norm(self, self.pull_back(q)) * (1 + MARGIN)
         return q * (self.lam / size if size > self.lam else 1.0)
 
     def dual_value(self, q):
         """Σ_g weights_g Ent(q_g) − ‖g‖²/(2 λ_b), with g the slope in the bias, at a feasible q."""
-        rest = np.minimum((self.others * q).sum(0), 1.0)
+        rest = (self.others * q).sum(0)
         value = -np.vdot(self.weighted_others, xlogy(q, q)) - self.weights @ xlog1py(1 - rest, -rest)
         if self.biased:
             slope = self.pull_back_bias(q)  # that of a class is slope_g / K_g

@@ -306,10 +306,11 @@ def _dual(ufm, Q, features):
     """Value of the dual at Q ≥ 0 (K, K), scaled down off its diagonal as far as a point of the dual needs."""
     N, n = ufm.num_samples, ufm.sizes * ufm.weights
     Q = np.where(np.eye(len(Q), dtype=bool), 0.0, Q)
-    Q = Q / max(Q.sum(axis=0).max(), 1.0)
+    total = Q.sum(axis=0).max() * (1 + MARGIN)
+    Q = Q / (total if total > 1 else 1.0)
     norm = _norm(_matrix(ufm, Q), features) * (1 + MARGIN)  # of this Q, whatever it was made from
     Q = Q * (ufm.lam_z / norm if norm > ufm.lam_z else 1.0)
-    rest = np.minimum(Q.sum(axis=0), 1.0)
+    rest = Q.sum(axis=0)
     entropy = -xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest)
     value = n @ entropy / N
     if not math.isinf(ufm.lam_b):

@@ -223,8 +223,8 @@ def newton_step(smooth, term, damping=0.0):
     if blocks.biased:
         diagonal(matrix[n:, n:])[:] += blocks.stiffness
     _, _, step, failed = dgesv(matrix, -right)
-    if failed or not np.isfinite(step).all():  # no curvature at all in some direction: the proximal gradient step goes on
-        step = np.zeros_like(right)
+    if failed:  # there is no curvature at all in some direction
+        return np.zeros_like(slope), np.zeros(blocks.G)
     return (step[:n] @ directions).reshape(slope.shape), step[n:] if blocks.biased else np.zeros(blocks.G)
 
 
@@ -316,7 +316,9 @@ def descend(blocks, Term, now):
     damping, bias = now.damping, now.smooth.bias
     for tried in range(TRIES):
         step, follow = newton_step(now.smooth, now.term, damping)
-        if follow @ follow > 1.0:  # a prediction to first order is worth something near by only
+        if not np.isfinite(step).all():
+            step = np.zeros_like(step)
+        if not follow @ follow <= 1.0:  # a prediction to first order is worth something near by only
             follow = np.zeros_like(bias)
         for fraction in SHORTER if damping == 0 else (1.0,):
             trial = Iterate(blocks, Term, now.term.point + fraction * step, bias + fraction * follow)

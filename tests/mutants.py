@@ -6,7 +6,8 @@ A mutant is one exact replacement in one file of a copy of ncutils (or of the re
 are then executed up to `ledger.show()`, unchanged and in order, in a process of their own. Left out are the statements that
 draw, and, to save time, those that rest on what a mutant's `part` leaves out: "network" nothing, "trained" networks,
 "exact" trained UFMs as well, "general" the batched two-group solver too. Nothing that is run is changed by that: a row either
-stands in the ledger as on the page or is missing. Each page is first run without a mutant (the control): every row has to
+stands in the ledger as on the page or is missing. What no page rests on, since it is about problems harder than those of the
+pages, is run as a file of tests instead: its "rows" are the names of the tests. Each page or file is first run without a mutant (the control): every row has to
 pass. A mutant counts as found where the row that is named for it fails, or the error that is named for it stops the page.
 """
 
@@ -35,7 +36,8 @@ PARTS["general"] = PARTS["exact"] | {"solve_two_groups_log"}
 class Mutant:
     """What is broken: in `file`, `old` becomes `new`. Found if on `page`, of which `part` is run, `row` fails.
 
-    row : how the text of a row that must fail begins; of an error where it begins with the name of one.
+    page : a page by its name, or a file of tests by its path, of which `part` is what pytest takes for -k.
+    row : how the text of a row, or the name of a test, that must fail begins; of an error where it begins with the name of one.
     quick : whether it is run by `make test`; all are by `make mutants`.
     """
 
@@ -55,7 +57,7 @@ OPTIMA = "ValueError: optima have a relative duality gap of"  # the ledger refus
 MUTANTS = [
     # (a) collapse: the convex program, its certificate, and training
     Mutant("certificate with the sign flipped", "ncutils/convex.py",
-           "gap = max(found.primal - dual, 0.0)", "gap = max(dual - found.primal, 0.0)",
+           "gap = found.primal - dual +", "gap = dual - found.primal +",
            "01_collapse", "stopped after 1 and 2 Newton steps"),
     Mutant("bias term added to the dual, not subtracted", "ncutils/blocks.py",
            "value -= slope @ (slope / self.counts) / (2 * self.lam_b)", "value += slope @ (slope / self.counts) / (2 * self.lam_b)",
@@ -239,8 +241,7 @@ MUTANTS = [
            "weight = blocks.lam * np.sqrt(blocks.counts)", "weight = blocks.lam * np.ones(blocks.G)",
            "05_relu", "80 values of λ_Z: the optimal value"),
     Mutant("ReLU certificate: dual not scaled to its norm", "ncutils/convex.py",
-           "dual = blocks.dual_value(min(1.0, blocks.lam / norm) * found.probabilities)",
-           "dual = blocks.dual_value(found.probabilities)",
+           "probabilities = blocks.feasible(probabilities, _nonnegative_norm)", "probabilities = found.probabilities",
            "05_relu", "certificate open, tail 5000 to 50"),
     Mutant("relative gap with the sign flipped", "ncutils/metrics.py",
            "return objective / optimum - 1", "return 1 - objective / optimum",
@@ -267,6 +268,46 @@ MUTANTS = [
     Mutant("a recorded objective, one digit changed", "notebooks/results/lambda-ka5-fashion-mnist-mlp-linear-fast.csv",
            "distinct,done,1.44781,0.000114015,", "distinct,done,1.45781,0.000114015,",
            "09_networks", "gaps and distances as recorded"),
+]
+
+
+CERTIFICATE, TWO_GROUPS = "tests/test_certificate.py", "tests/test_two_groups.py"
+MUTANTS += [  # what once went wrong on hard problems
+    Mutant("dual point not scaled to its norm", "ncutils/blocks.py",
+           "return q * (self.lam / size if size > self.lam else 1.0)", "return q",
+           CERTIFICATE, "test_problems_that_went_wrong_once", "went_wrong or wrong_dual_point"),
+    Mutant("dual point not kept in the simplex", "ncutils/convex.py",
+           "Q = Q / (total if total > 1 else 1.0)", "Q = Q / 1.0",
+           CERTIFICATE, "test_the_bound_from_any_logits_is_finite", "any_logits"),
+    Mutant("a negative gap clipped", "ncutils/convex.py",
+           "gap = found.primal - dual + EVALUATION * found.primal", "gap = max(found.primal - dual, 0.0)",
+           CERTIFICATE, "test_a_bound_above_the_objective_is_an_error", "bound_above"),
+    Mutant("a wrong direction left out of M", "ncutils/blocks.py",
+           "self.balanced = complement(self.unit)", "self.balanced = complement(self.unit[::-1])",
+           CERTIFICATE, "test_problems_that_went_wrong_once", "went_wrong"),
+    Mutant("1 − p by subtraction in the preconditioner", "ncutils/blocks.py",
+           "np.sqrt(b.per * alpha * (multiplicity * p * inverse).sum(0))", "np.sqrt(b.per - (s**2 * inverse).sum(0))",
+           CERTIFICATE, "test_problems_that_went_wrong_once", "went_wrong"),
+    Mutant("stopped at a gap, whatever the active set", "ncutils/newton.py",
+           "and now.term.clearance > CLEAR", "",
+           CERTIFICATE, "test_the_phase_beside_a_threshold", "phase_beside"),
+    Mutant("stopped at a gap, whatever small classes do", "ncutils/newton.py",
+           "and now.change < SMALL_CHANGE", "",
+           CERTIFICATE, "test_problems_that_went_wrong_once", "went_wrong"),
+    Mutant("no damping", "ncutils/newton.py",
+           "damping = max(TIMES * damping, STRONG)", "break",
+           CERTIFICATE, "test_steps_are_damped_where_a_singular_value_would_pass_0", "damped", quick=False),
+    Mutant("two groups: a root finder that only follows slopes", "ncutils/two_groups.py",
+           "if number >= PATIENCE:", "if number >= STEPS:",
+           TWO_GROUPS, "test_a_root_where_the_equation_is_all_but_flat", "all_but_flat"),
+    Mutant("cosine across as 1 − (1 − f)", "ncutils/two_groups.py",
+           "root = np.where(some, between / np.where(some, length, 1.0), alone)",
+           "root = np.sqrt(1 - np.where(some, within / np.where(some, length, 1.0), 0.0) ** 2)",
+           TWO_GROUPS, "test_a_cosine_across_of_1e_9_does_not_cancel", "does_not_cancel"),
+    Mutant("objective with a logarithm near 1", "ncutils/train.py",
+           "return np.log1p(np.exp(margins, out=margins).sum(axis=0)) + excess",
+           "return np.log(1 + np.exp(margins, out=margins).sum(axis=0)) + excess",
+           "tests/test_train.py", "test_the_objective_is_right_where_the_losses_are_tiny", "losses_are_tiny"),
 ]
 
 
@@ -309,10 +350,48 @@ def replaced(text, mutant):
     return text.replace(mutant.old, mutant.new)
 
 
+class _Names:
+    """What pytest calls: the names of the tests that were run, and of those that failed."""
+
+    def __init__(self):
+        self.rows, self.failed = [], []
+
+    def pytest_runtest_logreport(self, report):
+        name = report.nodeid.rpartition("::")[2]
+        if report.when == "call":
+            self.rows.append(name)
+        if report.failed:
+            self.failed.append(name)
+
+
+def test_outcome(mutant):
+    """As `outcome`, of a file of tests."""
+    import pytest
+
+    start, names = time.process_time(), _Names()
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("ncutils", "tests"):
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        if mutant.file:
+            file = Path(folder, mutant.file)
+            file.write_text(replaced(file.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+        Path(folder, "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # nothing of the checkout's settings
+        os.chdir(folder)
+        sys.path.insert(0, folder)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            status = pytest.main(["-q", "-p", "no:cacheprovider", "-k", mutant.part, mutant.page], plugins=[names])
+        os.chdir(ROOT)
+        assert Path(sys.modules["ncutils"].__file__).is_relative_to(folder), "the mutant is not what was run"
+    error = {0: None, 1: "LedgerError: tests failed"}.get(int(status), f"UsageError: pytest ended with status {int(status)}")
+    return {"rows": names.rows, "failed": names.failed, "error": error, "seconds": round(time.process_time() - start, 1)}
+
+
 def outcome(mutant):
     """Run the page with the mutant: its rows, those that fail, the error that stopped it or None, and seconds.
 
     To be called in a process of its own, which has not imported ncutils yet."""
+    if mutant.page.endswith(".py"):
+        return test_outcome(mutant)
     start = time.process_time()
     sys.path.insert(0, str(ROOT / "notebooks"))
     codes = list(statements(mutant.page, mutant.part))
