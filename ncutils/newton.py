@@ -16,12 +16,12 @@ from scipy.linalg.lapack import dgesdd, dgesv  # half of NumPy's time on a few n
 from .blocks import Smooth, diagonal, stack
 
 COARSE = 64  # groups of equal weight from which on the start is the solution with neighbouring sizes merged
+ON_THE_LINE = 1e-12  # as close to a threshold, relatively, is on it; as in theory.phase
 ROUNDING = 1e-14
 TWO_DECADES = 2 * math.log(10)
 STRONG, WEAK, TIMES, TRIES = 0.1, 0.01, 8.0, 12  # the damping of Newton's step: first, last, its changes, their number
 SHORTER = 1.0, 0.25, 0.0625  # an undamped step is shortened before it is damped
 CLEAR = 1e-2  # an active set is taken for that of the optimum if no length is nearer, relatively, to a change
-SMALL_CHANGE = 1e-5  # of a margin in Newton's last step, in nats: after a larger one the next may be seen in Z
 STILL = 5  # iterations without a fall of the objective that end the method
 
 
@@ -31,6 +31,11 @@ def svd(M):
         return np.eye(0), np.zeros(0), np.eye(M.shape[1])
     U, s, Vt, failed = dgesdd(M)
     return np.linalg.svd(M) if failed else (U, s, Vt)
+
+
+def shrink(lengths, by):
+    """max(lengths − by, 0); also 0 where the difference is ON_THE_LINE or less of `by`: there rounding would decide."""
+    return np.where(lengths > by * (1 + ON_THE_LINE), lengths - by, 0.0)
 
 
 class Nuclear:
@@ -47,7 +52,7 @@ class Nuclear:
         lengths[:blocks.G], lengths[blocks.G:-1] = np.abs(Y[0]), s
         self.U = np.empty((blocks.G, blocks.G))  # the last column has no part in a Z whose columns sum to zero, nor may rounding
         self.U[:, :-1], self.U[:, -1] = blocks.balanced.T @ U, blocks.unit
-        self.shrunk, self.pressure = np.maximum(lengths - t * weight, 0.0), np.minimum(lengths / t, weight)
+        self.shrunk, self.pressure = shrink(lengths, t * weight), np.minimum(lengths / t, weight)
         self.point = self._compose(self.shrunk)
         self.value = weight @ self.shrunk
 
@@ -129,7 +134,7 @@ class Columns:
     def __init__(self, blocks, Y, t):
         weight = blocks.lam * np.sqrt(blocks.counts)
         length = np.linalg.norm(Y, axis=0)
-        norms = np.maximum(length - t * weight, 0.0)
+        norms = shrink(length, t * weight)
         unit = Y / np.where(length > 0, length, 1.0)
         self.point = norms * unit
         self.dual = np.minimum(length / t, weight) * unit
@@ -285,8 +290,8 @@ def minimise(blocks, Term, tol, most):
     rounding keeps the objective from falling further.
 
     The gap is of second order in the error of the point, so one more Newton step follows, which leaves rounding there. More
-    follow where the active set, and with it rank and phase, might still change, and where the margins of some group do: those of
-    a few small classes are hardly seen in the objective.
+    follow where the active set, and with it rank and phase, might still change, and where some margin changed by more than √tol
+    nats, so that the next step might change it by tol: those of a few small classes are hardly seen in the objective.
     blocks : Blocks.   Term : Nuclear for (CVX), Columns for (CVX+).   Returns a `Minimum`.
     """
     start, bias = blocks.start(), np.zeros(blocks.G)
@@ -302,7 +307,7 @@ def minimise(blocks, Term, tol, most):
             best = max(best or now, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
             before, done = done, now.primal - best.dual <= tol * now.primal
             still = still + 1 if fall <= ROUNDING * now.primal else 0
-            settled = done and before and now.term.clearance > CLEAR and now.change < SMALL_CHANGE
+            settled = done and before and now.term.clearance > CLEAR and now.change**2 <= tol
             if settled or still == STILL or iteration == most:
                 break
         trial = descend(blocks, Term, now)

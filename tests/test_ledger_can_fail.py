@@ -46,6 +46,8 @@ def test_without_a_mutant_every_row_passes(mutant, outcomes):
     """The rows are those of the stored ledger, in order; missing are just those that rest on what was left out."""
     result = outcomes[key(mutant)]
     assert found(mutant, result), result["error"]
+    if mutant.page.endswith(".py"):  # tests, which no ledger lists
+        return
     rows = json.loads((ROOT / "notebooks" / "ledgers" / f"{mutant.page.split('_', 1)[1]}.json").read_text(encoding="utf-8"))["rows"]
     kept = {"exact": ("exact",), "trained": ("exact", "trained")}.get(mutant.part, ("exact", "trained", "network"))
     if mutant.page == "09_networks":  # recorded networks: none is trained there

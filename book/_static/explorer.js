@@ -168,14 +168,14 @@ function solve(setting) {
     Squared lengths are a part within the group and a part between the groups, up to a factor for each group. */
 function cosines({k, n, K}, a, m, of) {
   const s = [0, 1].map(g => m[g] * k[g] * Math.sqrt(k[1 - g] / K * n[g])), size = Math.hypot(...s);
-  const rest = [0, 1].map(g => {
+  const shares = [0, 1].map(g => { // of a squared length: within the group, between the groups
     const within = a[g] * (k[g] - 1), far = k[1 - g] / K, weight = Math.sqrt(n[g]);
     const [inner, outer] = of === "logits" ? [a[g] * within / k[g], m[g] ** 2 * k[g] * far]
       : of === "features" ? [within, s[g] ** 2 / ((size || 1) * weight)] : [weight * within, size * far];
-    return a[g] > 0 ? inner / (inner + outer) : m[g] > 0 ? 0 : NaN;
+    return a[g] > 0 ? [inner / (inner + outer), outer / (inner + outer)] : m[g] > 0 ? [0, 1] : [NaN, NaN];
   });
-  const inside = g => k[g] > 1 ? 1 - rest[g] * k[g] / (k[g] - 1) : NaN;
-  return [inside(0), inside(1), m[0] > 0 ? -Math.sqrt((1 - rest[0]) * (1 - rest[1])) : NaN];
+  const inside = g => k[g] > 1 ? 1 - shares[g][0] * k[g] / (k[g] - 1) : NaN;
+  return [inside(0), inside(1), m[0] > 0 ? -Math.sqrt(shares[0][1] * shares[1][1]) : NaN]; // 1 − (1 − f) would cancel
 }
 
 // The drawing -------------------------------------------------------------------------------------------------------
