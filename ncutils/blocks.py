@@ -98,8 +98,11 @@ class Blocks:
 
     def softmax(self, E):
         """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the loss is tiny."""
-        excess = np.maximum(E.max(0), LARGE) - LARGE  # where it is not 0, the own class is nothing in the sum
-        ratio = np.exp(E - excess)
+        if E.max() <= LARGE:
+            excess, ratio = 0.0, np.exp(E)
+        else:  # where the excess is not 0, the own class is nothing in the sum
+            excess = np.maximum(E.max(0), LARGE) - LARGE
+            ratio = np.exp(np.minimum(E - excess, LARGE))
         odds = np.vecdot(self.others, ratio, axis=0)
         return np.log1p(odds) + excess, ratio / (1 + odds)
 

@@ -23,6 +23,7 @@ import math
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import helmert
@@ -32,13 +33,13 @@ from .blocks import MARGIN, Blocks
 from .metrics import balance_residual
 from .newton import Columns, Nuclear, minimise
 from .theory import GroupPhases, Phase
-from .ufm import UFM, choice, cosines_from_gram, positive, problem, real_array, room, whole
+from .ufm import CONTRADICTION, UFM, choice, cosines_from_gram, positive, problem, real_array, room, whole
 
 FEATURES = ("linear", "relu")
-EVALUATION = 2e-15  # of the objective: rounding in the values of objective and dual is less (measured at 50 digits: 7e-16)
-CONTRADICTION = 1e-13  # of the objective: a lower bound that far above it is no rounding
+EVALUATION = 2e-15  # relatively: rounding in the values of objective and dual is less (measured at 50 digits: 7e-16)
 LARGEST = 1e100  # ratios of numbers beyond it may overflow
 SMALLEST_LAM_B = 1e-12
+WEIGHED = " (all this times the mean class weight of a sample)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,7 +58,7 @@ class Solution:
         A dual point with this bound is `dual_point`: whoever doubts the solver may check it alone.
     certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of (CVX+):
         the objective is then an upper bound of the UFM's optimum.
-    iterations : Newton steps taken.
+    iterations : points looked at, one more than the Newton steps between them.
     rank : rank of Z.
     group_gaps : {n: a_g in nats, exactly 0 where the classes of size n are one vector}, groups of two classes at least; the
         keys are those of `UFM.groups`.
@@ -202,14 +203,14 @@ class Solution:
             X = self.logits * np.sqrt(self.ufm.sizes)
             return X[:, alive] / root, root[:, None] * np.eye(K)[alive]
         U, s, Vt = np.linalg.svd(M)
-        between = self.rank - int(self._blocks.more @ (x > 0))  # rank of M
+        between = self.rank - int(self._blocks.more @ (x != 0))  # rank of M
         weight = np.sqrt(s[:between]) / np.sqrt(self._blocks.counts[self._group])[:, None]
         left, right = [U[self._group, :between] * weight], [(Vt.T[self._group, :between] * weight).T]
         for g, members in enumerate(self.ufm.groups.values()):
-            if x[g] > 0:
+            if x[g] != 0:
                 basis = np.zeros((len(members) - 1, K))
-                basis[:, members] = helmert(len(members)) * math.sqrt(x[g])
-                left.append(basis.T)
+                basis[:, members] = helmert(len(members)) * math.sqrt(abs(x[g]))
+                left.append(math.copysign(1.0, x[g]) * basis.T)  # a_g < 0 where the solver was stopped early
                 right.append(basis)
         return np.hstack(left), np.vstack(right)
 
@@ -290,11 +291,42 @@ def _bias_penalty(ufm, bias):
     return 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * bias @ bias
 
 
-def _matrix(ufm, Q):
-    """G = (I − Q) diag(w) D^{1/2}/N (K, K), without cancellation; the diagonal of Q (K, K) is not read."""
+class _Scaled(NamedTuple):
+    """The problem with the penalties and weights over the mean weight of a sample: the same Z and b, 1/mean the objective."""
+
+    mean: float
+    weights: np.ndarray  # w_k (K,)
+    share: np.ndarray  # w_k n_k/N (K,), of a class in the loss
+    unit: np.ndarray  # w_k sqrt(n_k)/N (K,), of a column of G
+    lam: float
+    lam_b: float
+
+
+def _scaled(ufm):
+    """`_Scaled` of a UFM within the range in which nothing overflows, else ValueError."""
+    N, lam_z = float(ufm.num_samples), ufm.lam_z
+    if N > LARGEST:
+        raise ValueError(f"class_sizes with N = {N:.3g}: N must be at most {LARGEST:.0e}; "
+                         "solve_two_groups_log goes further, in logarithms")
+    fraction = ufm.sizes / N
+    mean = float(fraction @ ufm.weights)
+    weights, lam, lam_b = ufm.weights / mean, lam_z / mean, ufm.lam_b / mean
+    unit = weights * np.sqrt(ufm.sizes) / N
+    if lam < unit.max() / LARGEST:
+        raise ValueError(f"lam_z = {lam_z!r}: must be at least {mean * unit.max() / LARGEST:.3g}, which is max w_k sqrt(n_k)/N over "
+                         f"{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
+    if lam_b < SMALLEST_LAM_B or LARGEST < lam_b < math.inf:
+        raise ValueError(f"lam_b = {ufm.lam_b!r}: must be at least {SMALLEST_LAM_B * mean:.3g}, below which rounding decides the bias, "
+                         f"and at most {LARGEST * mean:.3g}, or math.inf for no bias" + WEIGHED * (ufm.class_weights is not None))
+    # above the norm of G for any bias and features Z = 0, and the penalty is 0
+    return _Scaled(mean, weights, fraction * weights, unit, min(lam, 2 * np.linalg.norm(unit)), lam_b)
+
+
+def _matrix(unit, Q):
+    """G = (I − Q) diag(unit) (K, K), without cancellation; the diagonal of Q (K, K) is not read."""
     G = np.where(np.eye(len(Q), dtype=bool), 0.0, -Q)
     np.fill_diagonal(G, -G.sum(axis=0))
-    return G * (ufm.weights * np.sqrt(ufm.sizes) / ufm.num_samples)
+    return G * unit
 
 
 def _norm(G, features):
@@ -302,20 +334,19 @@ def _norm(G, features):
     return np.linalg.norm(G, 2) if features == "linear" else math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
 
 
-def _dual(ufm, Q, features):
+def _dual(scaled, Q, features):
     """Value of the dual at Q ≥ 0 (K, K), scaled down off its diagonal as far as a point of the dual needs."""
-    N, n = ufm.num_samples, ufm.sizes * ufm.weights
     Q = np.where(np.eye(len(Q), dtype=bool), 0.0, Q)
     total = Q.sum(axis=0).max() * (1 + MARGIN)
     Q = Q / (total if total > 1 else 1.0)
-    norm = _norm(_matrix(ufm, Q), features) * (1 + MARGIN)  # of this Q, whatever it was made from
-    Q = Q * (ufm.lam_z / norm if norm > ufm.lam_z else 1.0)
+    size = scaled.unit.max()  # GᵀG may underflow
+    norm = size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + MARGIN)  # of this Q, whatever it was made from
+    Q = Q * (scaled.lam / norm if norm > scaled.lam else 1.0)
     rest = Q.sum(axis=0)
-    entropy = -xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest)
-    value = n @ entropy / N
-    if not math.isinf(ufm.lam_b):
-        g = (n * rest - Q @ n) / N
-        value -= g @ g / (2 * ufm.lam_b)
+    value = scaled.share @ (-xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest))
+    if not math.isinf(scaled.lam_b):
+        g = scaled.share * rest - Q @ scaled.share
+        value -= g @ g / (2 * scaled.lam_b)
     return value
 
 
@@ -348,17 +379,18 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     logits, bias = _checked_point(ufm, logits, bias)
     rank = whole("rank", rank, at_least=0)
     choice("features", features, FEATURES)
+    scaled = _scaled(ufm)
     _, gradient = cross_entropy(logits + bias[:, None])
-    bound = _dual(ufm, gradient, features)
-    if features == "relu" or rank == 0:
-        return bound
-    U, s, Vt = np.linalg.svd(_matrix(ufm, gradient))
-    s = np.minimum(s, ufm.lam_z)
-    s[:rank] = ufm.lam_z
-    sharp = (U * s) @ Vt
-    sharp -= sharp.mean(axis=0)  # columns of I − Q sum to zero; those of a rank beyond that of G need not
-    Q = -sharp * ufm.num_samples / (ufm.weights * np.sqrt(ufm.sizes))
-    return max(bound, _dual(ufm, np.where(Q > 0, Q, gradient), features))
+    bound = _dual(scaled, gradient, features)
+    if features == "linear" and rank > 0:
+        U, s, Vt = np.linalg.svd(_matrix(scaled.unit, gradient))
+        s = np.minimum(s, scaled.lam)
+        s[:rank] = scaled.lam
+        sharp = (U * s) @ Vt
+        sharp -= sharp.mean(axis=0)  # columns of I − Q sum to zero; those of a rank beyond that of G need not
+        Q = -sharp / scaled.unit
+        bound = max(bound, _dual(scaled, np.where(Q > 0, Q, gradient), features))
+    return scaled.mean * bound
 
 
 def _nonnegative_norm(blocks, dual):
@@ -388,12 +420,13 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
 
     Parameters
     ----------
-    ufm : UFM with any class sizes and weights.
+    ufm : UFM with any class sizes and weights, N at most 1e100. λ_b over the mean class weight of a sample is at least 1e-12 and
+        at most 1e100, or infinite; λ_Z at least max w_k sqrt(n_k)/N over 1e100.
     features : "linear", features free of sign; or "relu", H ≥ 0, whose optimum is that of (CVX+) wherever
         the returned solution is certified, and at most that elsewhere.
-    tol : relative gap to reach, > 0. 1e-13 is reached in general, 1e-14 often; where rounding keeps it from being
-        reached, the solution warns.
-    max_iterations : Newton steps at most; a solution that stops there warns with its gap.
+    tol : relative gap to reach, > 0. 1e-13 is reached for class sizes to 1e12, ratios to 1e9, weights from 1e-3 to 1e3 and
+        λ_b from 1e-8 on, as far as was tried, and a gap below about 7e-15 never; a solution that ends above tol warns.
+    max_iterations : points looked at, at most; a solution that stops there warns with its gap.
 
     Returns a `Solution`. Raises ValueError where an argument is not allowed. Source: the paper's claim (a) for (CVX)
     without weights, the rest ours.
@@ -406,38 +439,32 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     problem(ufm)
     choice("features", features, FEATURES)
     tol, max_iterations = positive("tol", tol), whole("max_iterations", max_iterations, at_least=1)
-    N = float(ufm.num_samples)
-    mean = float((ufm.sizes * ufm.weights).sum() / ufm.sizes.sum())
-    weights, lam, lam_b = ufm.weights / mean, ufm.lam_z / mean, ufm.lam_b / mean  # the same Z and b, 1/mean the objective
-    if N > LARGEST or lam * N < (weights * np.sqrt(ufm.sizes)).max() / LARGEST:
-        raise ValueError(
-            f"class_sizes with N = {N:.3g} and lam_z = {lam:.3g}: N must be at most {LARGEST:.0e} and lam_z at least "
-            f"sqrt(max n_k)/N/{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
-    if lam_b < SMALLEST_LAM_B or LARGEST < lam_b < math.inf:
-        over = f" over the mean class weight, {mean:.3g}" if ufm.class_weights else ""
-        raise ValueError(
-            f"lam_b = {ufm.lam_b!r}{over}: solve needs at least {SMALLEST_LAM_B:.0e}, below which rounding decides the bias, and at "
-            f"most {LARGEST:.0e}, or math.inf for no bias")
-    lam = min(lam, 2 * math.sqrt(weights**2 @ (ufm.sizes / N) / N))  # above ‖G‖ for any bias: Z = 0, and the penalty is 0
+    scaled = _scaled(ufm)
     first = [members[0] for members in ufm.groups.values()]
     counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)
-    blocks = Blocks(ufm.sizes[first], counts, lam, lam_b, weights[first])
+    blocks = Blocks(ufm.sizes[first], counts, scaled.lam, scaled.lam_b, scaled.weights[first])
     found = minimise(blocks, Nuclear if features == "linear" else Columns, tol, max_iterations)
-    if found.primal - found.dual > tol * found.primal:
-        what = "max_iterations or tol" if found.iterations == max_iterations else "tol"
-        warnings.warn(
-            f"solve stopped after {found.iterations} iterations at relative gap {1 - found.dual / found.primal:.1e}, above "
-            f"tol = {tol:.1e}: raise {what}", RuntimeWarning, stacklevel=2)
-    dual, probabilities = found.dual, found.probabilities
+    primal, dual, probabilities = found.primal, found.dual, found.probabilities
+    program_gap = gap = _gap(primal, dual)
     if features == "relu":
         probabilities = blocks.feasible(probabilities, _nonnegative_norm)
         dual = blocks.dual_value(probabilities)
-    bias = found.bias - blocks.counts @ found.bias / blocks.K  # which no loss sees; a tiny lam_b hardly does
-    gap = found.primal - dual + EVALUATION * found.primal
-    if not gap >= -CONTRADICTION * found.primal:  # nor NaN
+        gap = _gap(primal, dual)
+    if not gap >= -CONTRADICTION * primal:  # nor NaN
         raise ArithmeticError(
-            f"objective {mean * found.primal!r} is below its lower bound {mean * dual!r}: a fault of the solver. "
+            f"objective {float(scaled.mean * primal)!r} is below its lower bound {float(scaled.mean * dual)!r}: a fault of the solver. "
             f"Please report it with the problem: {ufm}")
+    if program_gap > tol * primal:
+        what = "max_iterations or tol" if found.iterations == max_iterations else "tol"
+        warnings.warn(
+            f"solve stopped after {found.iterations} iterations at relative gap {program_gap / primal:.1e}, above "
+            f"tol = {tol:.1e}: raise {what}", RuntimeWarning, stacklevel=2)
+    bias = found.bias - blocks.counts @ found.bias / blocks.K  # which no loss sees; a tiny lam_b hardly does
     return Solution(
-        ufm, features, mean * found.primal, mean * gap, bool(gap <= tol * found.primal), found.iterations, found.rank,
+        ufm, features, scaled.mean * primal, scaled.mean * gap, bool(gap <= tol * primal), found.iterations, found.rank,
         blocks, found.point, bias, probabilities)
+
+
+def _gap(primal, dual):
+    """primal − dual, and what rounding can add to either."""
+    return primal - dual + EVALUATION * max(primal, abs(dual))

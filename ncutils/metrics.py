@@ -154,7 +154,7 @@ def block_range(logits, class_sizes):
     0.5
     """
     logits, sizes = _square("logits", logits), array_of(class_sizes, "iuf")
-    if sizes is None or sizes.shape != logits.shape[:1]:
+    if sizes is None or sizes.shape != logits.shape[:1] or np.isnan(sizes).any():
         raise ValueError(f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, as logits is {logits.shape}")
     _, group = np.unique(sizes, return_inverse=True)
     same = np.eye(len(sizes), dtype=int)

@@ -14,11 +14,11 @@ import numpy as np
 from scipy.linalg.lapack import dgesdd, dgesv  # half of NumPy's time on a few numbers
 
 from .blocks import Smooth, diagonal, stack
+from .ufm import ON_THE_LINE
 
 COARSE = 64  # groups of equal weight from which on the start is the solution with neighbouring sizes merged
-ON_THE_LINE = 1e-12  # as close to a threshold, relatively, is on it; as in theory.phase
 ROUNDING = 1e-14
-TWO_DECADES = 2 * math.log(10)
+TWO_DECADES, DECADES = math.log(1e2), math.log(1e32)  # between two shifts of the preconditioner; all of them at most
 STRONG, WEAK, TIMES, TRIES = 0.1, 0.01, 8.0, 12  # the damping of Newton's step: first, last, its changes, their number
 SHORTER = 1.0, 0.25, 0.0625  # an undamped step is shortened before it is damped
 CLEAR = 1e-2  # an active set is taken for that of the optimum if no length is nearer, relatively, to a change
@@ -73,7 +73,8 @@ class Nuclear:
 
     @property
     def clearance(self):
-        """How far the active set is from another one: the least relative distance of a length from where it becomes 0."""
+        """How far the active set is from another one: the least relative distance of a length from where it would become 0 or,
+        if it is 0, would not be."""
         weight = self.lam * self.blocks.norm_weight
         exists = weight > 0
         exists[-1] = False  # columns of Z sum to zero
@@ -101,7 +102,7 @@ class Nuclear:
 
     @cached_property
     def relative(self):
-        """λ over a length |y|, and 2 λ over the sum of two singular values."""
+        """λ sqrt(K_g − 1) over a length |y|, and 2 λ over the sum of two singular values, of which one may be 0."""
         lengths = np.where(self.free[0], self.shrunk[: self.blocks.G], 1.0)
         return stack(self.lam * self.blocks.y_weight / lengths, 2 * self.bend[0])
 
@@ -112,8 +113,9 @@ class Nuclear:
         return np.concatenate([D[..., :1, :], self.U @ D[..., 1:, :] @ self.Vt], axis=-2)
 
     def curvature(self, D, damping=0.0):
-        """Second derivative of the term along D (…, G + 1, G), in the basis; and with `damping` μ > 0 the curvature μ/σ of a
-        length σ, which allows no change of more than about σ/μ, and of two singular values what is between them."""
+        """Second derivative of the term along D (…, G + 1, G), in the basis; of a pair of which one singular value is 0, that at
+        the subgradient `dual`. `damping` μ > 0 adds μ times what `relative` says: near the optimum, where slopes are not above
+        λ, a length σ then changes by about σ/μ at most."""
         straight, turned = self.bend
         bent = damping * self.relative * D if damping else np.zeros_like(D)
         bent[..., 1:, :] += straight * D[..., 1:, :] + turned * D[..., 1:, :].swapaxes(-1, -2)
@@ -187,7 +189,7 @@ class Iterate:
             if t == safe or self.primal <= self.envelope + ROUNDING * self.primal:
                 break
             t = max(t / 4, safe)
-        self.blocks, self.p, self.move, self.t, self.damping, self.change = blocks, at.p, move, t, 0.0, 0.0
+        self.blocks, self.p, self.move, self.t, self.damping, self.change = blocks, at.p, move, t, 0.0, math.inf
 
     @cached_property
     def probabilities(self):
@@ -237,12 +239,14 @@ def preconditioner(smooth, term, damping):
     """Σ α (C + α)^{-1/2} (H + α)⁻¹ (C + α)^{-1/2} ≈ (C + H)⁻¹, as a function of directions in the basis.
 
     C is the term's curvature and H the second derivative at fixed bias, damping included: each alone is inverted at once, C
-    in the basis of singular vectors, H column by column. The shifts α, one in two decades, span the eigenvalues of H. If the two
-    had common eigenvectors with values c and h, the sum would be about ∫ dα/((c + α)(h + α)) = ln(h/c)/(h − c), which is
-    1/(c + h) up to a factor that grows with |ln(h/c)| only. Source: ours, after the alternating-direction method of Peaceman
-    and Rachford (1955)."""
-    low, high = np.quantile(np.log(np.maximum(smooth.p, 1e-300) / smooth.blocks.per), [0.05, 0.95])
-    shifts = np.exp(np.linspace(low, high, 1 + round((high - low) / TWO_DECADES)))
+    in the basis of singular vectors, H column by column. The shifts α, one in two decades, span most of the p/per, of which
+    the eigenvalues of H are made. If the two had common eigenvectors with values c and h, the sum would be, but for a constant,
+    about ∫ dα/((c + α)(h + α)) = ln(h/c)/(h − c), which is 1/(c + h) up to a factor that grows with |ln(h/c)| only. Source:
+    ours, after the alternating-direction method of Peaceman and Rachford (1955)."""
+    low, high = np.quantile(np.log(np.maximum(smooth.p, 1e-300)) - np.log(smooth.blocks.per), [0.05, 0.95])
+    low = max(low, high - DECADES)  # below, rounding decides
+    count = 1 + round((high - low) / TWO_DECADES)
+    shifts = np.exp(low + (high - low) * (np.arange(count) + 0.5) / count)
     inverses = [smooth.shifted_inverse(alpha) for alpha in shifts]
 
     def apply(D):
@@ -263,11 +267,14 @@ def conjugate_gradients(operator, right, precondition, most=200, accuracy=1e-4):
         z = precondition(residual)
         before, size = size, np.vdot(residual, z)
         goal = accuracy**2 * size if goal is None else goal
-        if size <= goal:
+        if not size > goal:  # nor NaN
             break
         direction = z + size / before * direction
         image = operator(direction)
-        length = size / np.vdot(direction, image)
+        bend = np.vdot(direction, image)
+        if not bend > 0:
+            break
+        length = size / bend
         step, residual = step + length * direction, residual - length * image
     return step
 
@@ -289,47 +296,45 @@ def minimise(blocks, Term, tol, most):
     """Minimise loss, bias penalty and a norm until primal − dual ≤ tol · primal, in `most` iterations at most; sooner where
     rounding keeps the objective from falling further.
 
-    The gap is of second order in the error of the point, so one more Newton step follows, which leaves rounding there. More
-    follow where the active set, and with it rank and phase, might still change, and where some margin changed by more than √tol
-    nats, so that the next step might change it by tol: those of a few small classes are hardly seen in the objective.
+    The gap is of second order in the error of the point, and hardly sees the margins of a few small classes. So the last Newton
+    step may have changed no margin by more than √tol nats, after which the next would change them by about tol; and no
+    change of the active set, and with it of rank and phase, may be near.
     blocks : Blocks.   Term : Nuclear for (CVX), Columns for (CVX+).   Returns a `Minimum`.
     """
     start, bias = blocks.start(), np.zeros(blocks.G)
-    if blocks.G > COARSE and np.ptp(blocks.per) == 0:  # neighbours of unlike weight are not alike
+    if blocks.G > COARSE and np.ptp(blocks.per) == 0:  # where weights differ, neighbours are not alike, and it takes longer
         coarse, part = blocks.merged(blocks.G // 4)
         found = minimise(coarse, Term, max(tol, 1e-4), most)
         start, bias = blocks.point(coarse.margins(found.point)[np.ix_(part, part)]), found.bias[part]
-    now, best, done = Iterate(blocks, Term, start, bias), None, False
-    fall, still = math.inf if blocks.G > 1 else 0.0, 0  # the start of one group is the optimum
+    now, best, still = Iterate(blocks, Term, start, bias), None, 0
     for iteration in range(1, most + 1):
-        # convergence is quadratic: after a larger fall of the objective the gap is above tol, and not computed
-        if fall <= math.sqrt(tol) * now.primal or iteration == most:
+        settled, last = now.change**2 <= tol and now.term.clearance > CLEAR, still == STILL or iteration == most
+        if settled or last:
             best = max(best or now, now, key=lambda iterate: iterate.dual)  # dual bounds hold whatever comes later
-            before, done = done, now.primal - best.dual <= tol * now.primal
-            still = still + 1 if fall <= ROUNDING * now.primal else 0
-            settled = done and before and now.term.clearance > CLEAR and now.change**2 <= tol
-            if settled or still == STILL or iteration == most:
+            if last or now.primal - best.dual <= tol * now.primal:
                 break
         trial = descend(blocks, Term, now)
-        fall, now = now.primal - trial.primal, trial
+        # a damped step may be short for another reason than rounding
+        still = still + 1 if now.primal - trial.primal <= ROUNDING * now.primal and trial.damping == 0 else 0
+        now = trial
     return Minimum(
         now.term.point, now.smooth.bias, now.primal, best.dual, best.probabilities, iteration, now.term.rank)
 
 
 def descend(blocks, Term, now):
-    """The iterate after Newton's step from `now`, shortened once, then damped until the envelope is not above the objective."""
+    """The iterate after Newton's step from `now`, shortened, then damped until the envelope is not above the objective."""
     damping, bias = now.damping, now.smooth.bias
     for tried in range(TRIES):
         step, follow = newton_step(now.smooth, now.term, damping)
         if not np.isfinite(step).all():
-            step = np.zeros_like(step)
+            break
         if not follow @ follow <= 1.0:  # a prediction to first order is worth something near by only
             follow = np.zeros_like(bias)
         for fraction in SHORTER if damping == 0 else (1.0,):
             trial = Iterate(blocks, Term, now.term.point + fraction * step, bias + fraction * follow)
             if trial.envelope <= now.primal * (1 + ROUNDING):
                 easy = damping / TIMES if damping > WEAK else 0.0
-                trial.damping, trial.change = damping if tried > 1 else easy, np.abs(blocks.margins(step)).max()
+                trial.damping, trial.change = damping if tried > 1 else easy, np.abs(blocks.margins(step) + blocks.shift(follow)).max()
                 return trial
         damping = max(TIMES * damping, STRONG)
     trial = Iterate(blocks, Term, now.term.point, bias)  # the proximal gradient step never raises the envelope

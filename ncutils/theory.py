@@ -10,10 +10,9 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import brentq
 
-from .ufm import UFM, cosines_from_gram, positive, problem, real_number, room, scaled, shown, whole
+from .ufm import ON_THE_LINE, UFM, cosines_from_gram, positive, problem, real_number, room, scaled, shown, whole
 
 LARGEST_K, LARGEST_RATIO, LARGEST_LOG = 1e12, 1e20, 1e300  # beyond these, rounding shows or sums overflow
-ON_THE_LINE = 1e-12  # a level this close to a line, relatively, is on it
 WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
 
 

@@ -32,12 +32,11 @@ import numpy as np
 import torch
 
 from .device import pick_device
-from .ufm import array_of, choice, room, shown
+from .ufm import CONTRADICTION, ON_THE_LINE, array_of, choice, room, shown
 
-ON_THE_LINE = 1e-12  # this close to a threshold is on it: relatively in λ_Z N, as in theory.phase; for v, in m_A + m_B
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
 FEW = 2**10  # so few problems take hardly longer than one
-GAP, CONTRADICTION = 1e-10, 1e-13  # a larger gap is warned about, one this far below 0 refused
+GAP = 1e-10  # a larger one is warned about
 STEPS, PATIENCE = 400, 8  # steps at most, bisection alone needs about 100 at the extremes; Newton steps before it may help
 LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B, LARGEST_LAM_B = 1e12, 1e9, 1e-16, 1e100  # beyond these, rounding shows
 
@@ -453,13 +452,13 @@ def _root(function, p, x):
         value, slope, none = function(p, x)
         beyond = value > 0  # false for NaN, as is newton
         low, high = torch.where(beyond, low, x), torch.where(beyond, x, high)
-        room = torch.where(beyond, low, high) - x
+        bracket = torch.where(beyond, low, high) - x
         step, size = -value / slope, 1 + x.abs()
-        newton, settled = step.abs() < room.abs(), step * step <= 1e-17 * size  # the next step is about this one squared
+        newton, settled = step.abs() < bracket.abs(), step * step <= 1e-17 * size  # the next step is about this one squared
         if number >= PATIENCE:
             newton &= settled | (step.abs() <= last.abs() / 2)
         limit = 2.0 ** min(number + 1, 40)  # while one side is open
-        step = torch.where(newton, step, room / 2).clamp(-limit, limit)
+        step = torch.where(newton, step, bracket / 2).clamp(-limit, limit)
         done |= none
         x, last = x + step.masked_fill(done, 0.0), step  # what is done stays, so that no problem sees another
         done |= (newton & settled) | (high - low <= 4e-16 * size)

@@ -9,6 +9,8 @@ from numbers import Real
 
 import numpy as np
 
+ON_THE_LINE = 1e-12  # a level λ_Z N this close to a threshold, relatively, counts as on it: rounding would decide
+CONTRADICTION = 1e-13  # of the objective: a lower bound that far above it is a fault, not rounding
 LARGEST_ENTRY = 1e150  # of an array: the squares of larger numbers overflow
 LARGEST_ARRAY = 2**28  # numbers, 2 GiB
 

@@ -64,17 +64,10 @@ def primal(sizes, counts, weights, lam_z, lam_b, C, bias, features):
     return groups.share @ loss + mp.mpf(lam_z) * norm + penalty
 
 
-def dual(sizes, counts, weights, lam_z, lam_b, q, features):
-    """(value, norm) at q (G, G): q_hg is what a sample of group g gives to one class of group h, of the others if h = g.
-
-    The value bounds the optimum from below if norm ≤ λ_Z; −inf where q is not in the simplex. λ_Z is not used."""
-    groups = _Groups(sizes, counts, weights)
-    within, matrix = _squared_norm(groups, _without_lone(q, counts), features)
-    return _dual_value(groups, _without_lone(q, counts), lam_b), mp.sqrt(max(within, largest_eigenvalue(matrix)))
-
-
 def dual_value(sizes, counts, weights, lam_z, lam_b, q):
-    """The value at q alone."""
+    """Value at q (G, G): q_hg is what a sample of group g gives to one class of group h, of the others if h = g.
+
+    It bounds the optimum from below if q is `feasible`; −inf where q is not in the simplex."""
     return _dual_value(_Groups(sizes, counts, weights), _without_lone(q, counts), lam_b)
 
 
@@ -147,10 +140,6 @@ def singular_values(M):
     """Those of M (G, G). Squaring M halves the digits, of which there are enough."""
     with mp.workdps(2 * mp.dps + 10):
         return [mp.sqrt(max(s, mp.zero)) for s in mp.eigsy(mp.matrix((M.T @ M).tolist()), eigvals_only=True)]
-
-
-def largest_eigenvalue(matrix):
-    return max(mp.eigsy(mp.matrix(matrix.tolist()), eigvals_only=True))
 
 
 def positive_definite(matrix):

@@ -40,7 +40,7 @@ def certify(found):
     primal, dual = true_values(found)
     assert found.objective - found.gap <= dual <= primal  # no optimum is below what is reported as its lower bound
     assert abs(found.objective / primal - 1) < convex.EVALUATION
-    assert abs(found.objective - found.gap - dual) < 2 * convex.EVALUATION * primal
+    assert abs(found.objective - found.gap - dual) < 2 * convex.EVALUATION * max(primal, abs(dual))
     assert found.rank < found.ufm.num_classes
     return float((primal - dual) / found.gap)
 
@@ -88,10 +88,58 @@ def test_the_phase_beside_a_threshold_is_right_at_the_default_tolerance():
     assert found.phase == Phase.MINORITY_VANISHES and found.rank == 17
 
 
+EXTREME = {  # sizes, counts, λ_Z, λ_b, weights, features
+    "n to 4e14, a tiny λ_b": (
+        [5, 27, 28, 20873, 65804, 3500514, 133218705, 24309569244, 41955315960, 337896073723, 1487820834546, 144357004715569,
+         377946738969743], [1, 3, 2, 1, 1, 1, 2, 3, 1, 1, 1, 2, 2], 4.942778499737633e-15, 2.2981446139617945e-12, None, "relu"),
+    "n to 1e90": ([10**90, 10**10, 1], [1, 1, 1], 1e-140, 1e-12, None, "relu"),
+    "weights from 1e-6 to 1e6": ([10**5, 10**4, 10**3, 10], [3, 2, 4, 5], 1e-9, 1e3, [1e6, 1e-6, 1.0, 1e3], "linear"),
+    "one sample each": ([1], [5000], 1e-9, np.inf, None, "linear"),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 200])
+@pytest.mark.parametrize("case", EXTREME.values(), ids=EXTREME)
+def test_the_certificate_holds_at_the_ends_of_what_is_allowed(case, steps):
+    sizes, counts, lam_z, lam_b, weights, features = case
+    repeat = lambda values: [value for value, count in zip(values, counts) for _ in range(count)]
+    found = quietly(UFM.from_lam_z(repeat(sizes), lam_z, lam_b, class_weights=weights and repeat(weights)), features,
+                    max_iterations=steps)
+    assert certify(found) <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 200])
+def test_classifier_and_class_means_are_factors_of_the_logits_wherever_it_stopped(steps):
+    sizes = np.repeat([2, 284773102, 2268688802, 105055278157780], [3, 6, 5, 2]).tolist()
+    found = quietly(UFM.from_lam_z(sizes, 1.5e-17), max_iterations=steps)
+    assert found.classifier(16) @ found.class_means(16) == pytest.approx(found.logits, abs=1e-9)
+
+
+def test_a_solution_that_is_not_certified_warns():
+    with pytest.warns(RuntimeWarning, match="relative gap .* above tol = 1.0e-15"):
+        found = solve(UFM.from_lam_z([20, 20, 10], 0.01), tol=1e-15)
+    assert not found.certified and found.relative_gap < 1e-14
+
+
+@pytest.mark.parametrize("ufm, message", [
+    (UFM.from_lam_z([10**305] * 2, 1e-150, class_weights=[1e6] * 2), r"class_sizes with N = 2e\+305: N must be at most 1e\+100"),
+    (UFM.from_lam_z([10, 1], 0.01, 5e-324), "lam_b = 5e-324: must be at least 1e-12"),
+    (UFM.from_lam_z([10, 10], 0.01, 5e-11, class_weights=[100] * 2), "lam_b = 5e-11: must be at least 1e-10, .*mean class weight")])
+def test_what_is_out_of_range_is_refused(ufm, message):
+    for function in (solve, lambda ufm: dual_bound(ufm, np.eye(2), [0, 0], 1)):
+        with pytest.raises(ValueError, match=message):
+            function(ufm)
+
+
+def test_the_bound_is_finite_for_any_penalty():
+    bounds = [dual_bound(UFM.from_lam_z([10, 1], lam_z), np.eye(2), [0, 0], 9) for lam_z in (1e-90, 1.0, 1e300)]
+    assert np.isfinite(bounds).all() and bounds == sorted(bounds)
+
+
 def test_weights_and_many_groups():
     """Unlike weights need no order: none of these ends above its tolerance, nor after many steps."""
     rng = np.random.default_rng(1)
-    for groups in (20, 30, 40):
+    for groups in (20, 30, 40, 80):
         sizes = rng.choice(10**6, groups, replace=False) + 1
         weights, lam_b = 10 ** rng.uniform(-3, 3, groups), rng.choice([np.inf, 0.02])
         level = (weights * np.sqrt(sizes)).min() * 10 ** rng.uniform(-4, -1)
@@ -147,9 +195,7 @@ def test_the_bound_from_any_logits_is_finite():
 
 def test_a_matrix_too_large_is_refused_before_it_is_made():
     found = solve(UFM.from_lam_z([20] * 30_000 + [10] * 30_000, 1e-7))
-    for what in ("logits", "bias", "group_gaps", "cosines", "dual_point"):
-        if what in ("bias", "group_gaps"):
-            assert len(getattr(found, what)) in (2, 60_000)
-        else:
-            with pytest.raises(ValueError, match="num_classes = 60000: asks for an array of more than"):
-                found.cosines() if what == "cosines" else getattr(found, what)
+    assert len(found.bias) == 60_000 and len(found.group_gaps) == 2 and found.certified
+    for matrix in (lambda: found.logits, lambda: found.cosines(), lambda: found.dual_point):
+        with pytest.raises(ValueError, match="num_classes = 60000: asks for an array of more than"):
+            matrix()

@@ -336,7 +336,7 @@ def test_a_failed_check_is_status_1(capsys):
     ("threshold --class-sizes 5x2 --lam-z 1 --class-weights 1,0", "--class-weights = 0.0: must be a positive number"),
     ("threshold --class-sizes 5x2 --lam-z 1 --seed 0.5", "--seed = 0.5: must be a whole number >= 0"),
     ("diminishing --class-sizes 5x2 --lam-z 1", r"class_sizes of 1 group\(s\): diminishing must have two groups"),
-    ("threshold --class-sizes 5x2 --lam-z 1 --lam-b 1e-15", "lam_b = 1e-15: solve needs at least 1e-12")])
+    ("threshold --class-sizes 5x2 --lam-z 1 --lam-b 1e-15", "lam_b = 1e-15: must be at least 1e-12")])
 def test_bad_input_is_one_line_and_status_2(capsys, words, message):
     assert run(words) == 2
     out, err = capsys.readouterr()

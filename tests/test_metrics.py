@@ -269,6 +269,8 @@ def test_block_range_is_the_largest_difference_between_exchangeable_entries():
 def test_block_range_refuses_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match="class_sizes|logits"):
         metrics.block_range(np.eye(3), [5, 5])
+    with pytest.raises(ValueError, match="class_sizes"):
+        metrics.block_range(np.eye(3), [math.nan, math.nan, 1.0])
 
 
 # Balance and gap ----------------------------------------------------------------------------------
