@@ -1,5 +1,6 @@
 """Training networks on images with the UFM's penalties: ensembles, two recipes, checkpoints."""
 
+import contextlib
 import copy
 import hashlib
 import io
@@ -56,6 +57,18 @@ def uses_bfloat16(device):
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+@contextlib.contextmanager
+def _own_modes():
+    """No inference mode, no_grad or autocast of the caller's, all of which are of this thread only and come back after.
+
+    The default dtype is of the whole process, so it is not touched: every tensor here is made with a dtype of its own.
+    """
+    off = [torch.amp.autocast(kind, enabled=False) for kind in ("cpu", "cuda")]
+    with torch.inference_mode(False), torch.enable_grad(), off[0], off[1]:
+        yield
+
+
+@_own_modes()
 def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=None, warm_start=True, seed=0,
                   device=None, progress=None, features=None, recipe="fast", weight_decay=0.0, amp=None,
                   compiled=False, checkpoint=None, checkpoint_seconds=30.0, record=None):
@@ -69,7 +82,9 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     Parameters
     ----------
     model : a module from images (N, C, H, W) to features (N, d), with an attribute `dim` = d ≥ K. It is copied and
-        initialised anew for each member, not changed.
+        initialised anew for each member by the `reset_parameters` of its modules, not changed. Frozen parameters
+        (requires_grad=False) are not trained. Refused: a parameter that is trained but not initialised anew, and
+        randomness in train mode, such as dropout.
     images : (N, C, H, W), real numbers or uint8.
     labels : (N,), with n_k of class k.
     ufms : a UFM or a list of them, all with the class sizes of `labels`.
@@ -177,8 +192,9 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
     if features == "relu" and any((H < 0).any() for H in start):
         raise ValueError("features = 'relu', but the model gives negative ones: must be 'linear'")
     limits = 100 * np.maximum(math.log(K), first.objectives)
-    run = _fingerprint(images, labels, ufms, seeds, repr(model), epochs, batch_size, lr, warm_start, recipe, weight_decay,
-                       amp, features, sorted(grid))
+    network = repr(model) + "".join(f"; frozen {name}" for name, p in model.named_parameters() if not p.requires_grad)
+    run = _fingerprint(images, labels, ufms, seeds, network, epochs, batch_size, lr, warm_start, recipe, weight_decay, amp,
+                       features, sorted(grid))
     if checkpoint is not None and (saved := _load(Path(checkpoint), run)):
         net.load(saved["network"])
         with torch.no_grad():
@@ -197,15 +213,16 @@ def train_network(model, images, labels, ufms, epochs=150, batch_size=128, lr=No
                disable=None if progress is None else not progress)
     for epoch in bar:
         ease, ease_b = way.ease(epoch, epochs) if warm_start else (1.0, 1.0)
-        drawn = {s: torch.randperm(N, generator=generator) for s, generator in orders.items()}
+        drawn = {s: torch.randperm(N, generator=generator, device="cpu") for s, generator in orders.items()}
         order = (drawn[seeds[0]] if len(drawn) == 1 else torch.stack([drawn[s] for s in seeds])).to(device)
-        epoch_loss = torch.zeros(E, device=device)
+        epoch_loss = torch.zeros(E, dtype=torch.float32, device=device)
         for step, batch in enumerate(order.split(min(batch_size, N), -1), start=1):  # (B,), or (E, B): an order a member
             rate = lr * way.rate(epoch + step / batches, epochs, warm_start)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16, enabled=amp):
                 H = net.forward(x[batch], own=batch.ndim == 2)  # (E, B, d)
+            torch.clear_autocast_cache()  # weights in bfloat16: inside of another autocast, they would outlive the step
             H = H.float()
             logits = H @ W.mT + (b * has_bias[:, None])[:, None, :]  # (E, B, K)
             true = y[batch].expand(E, -1)  # (E, B)
@@ -267,7 +284,7 @@ class _Stack:
 
     def __init__(self, copies, device, compiled):
         weights, buffers = torch.func.stack_module_state(copies)
-        self.weights = {name: p.detach().to(device).requires_grad_() for name, p in weights.items()}
+        self.weights = {name: p.detach().to(device).requires_grad_(p.requires_grad) for name, p in weights.items()}
         self.buffers = {name: buffer.to(device) for name, buffer in buffers.items()}
         self.body, self.parameters = copies[0].to(device), list(self.weights.values())
         call = lambda weights, buffers, x: torch.func.functional_call(self.body, (weights, buffers), (x,))
@@ -308,16 +325,30 @@ def _checked_model(model, images, K, features):
     if features is None:  # in other packages' models the name may stand for a part of the network
         features = model.features if isinstance(getattr(model, "features", None), str) else "linear"
     choice("features", features, FEATURES)
-    for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            raise ValueError(f"model has {module}: must have no dropout, which makes another objective of it")
+    for name, part in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(part):
+            raise ValueError(f"model has {name!r}, which is lazy, so that its first call draws it, not the seed: must have "
+                             "a shape, which it gets by calling the model once")
+    float32 = {"dtype": torch.float32, "device": "cpu"}
+    batch = torch.randn(32, *images.shape[1:], generator=torch.Generator("cpu").manual_seed(0), **float32)
     try:
-        with torch.no_grad():
-            shape = tuple(copy.deepcopy(model).cpu().float().eval()(torch.zeros(1, *images.shape[1:])).shape)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)  # not the caller's state, which must not decide what is found
+            body = _drawn_anew(model)
+            shape = tuple(body.eval()(torch.zeros(1, *images.shape[1:], **float32)).shape)
+            one, other = body.train()(batch), body(batch)
+            random = bool((one - other).abs().max() > 1e-5 * one.abs().max())  # more than rounding
     except Exception as error:  # a module of the user's may raise anything
         raise ValueError(f"images has shape {images.shape}, which model does not take: {error}") from None
     if shape != (1, dim):
         raise ValueError(f"model gives features of shape {shape} for one image: must be {(1, dim)}, as model.dim says")
+    for name, p in body.named_parameters():
+        if p.requires_grad and p.isnan().any():
+            raise ValueError(f"model has {name!r}, which would start alike for every seed: must be drawn by a method "
+                             "reset_parameters of its module, or be frozen (requires_grad=False)")
+    if random:
+        raise ValueError("model gives other features for the same images each time in train mode: must not be random, as by "
+                         "dropout or noise, which makes another objective of it")
     return features
 
 
@@ -334,6 +365,21 @@ def _checked_seeds(seed, E):
     return seeds
 
 
+def _drawn_anew(model):
+    """A copy in train mode, its parameters drawn from torch's generator; NaN where they are trained but not drawn."""
+    body = copy.deepcopy(model).cpu().float().train()
+    with torch.no_grad():
+        for p in body.parameters():
+            if p.requires_grad:
+                p.fill_(math.nan)
+    for module in body.modules():
+        for name in ("reset_parameters", "_reset_parameters"):  # the second in torch's attention
+            if hasattr(module, name):
+                getattr(module, name)()
+                break
+    return body
+
+
 def _starts(model, way, K, seeds, E):
     """Networks, W (E, K, d) and b (E, K), each initialised anew."""
     found = []
@@ -341,10 +387,7 @@ def _starts(model, way, K, seeds, E):
         for e in range(E):
             if e == 0 or len(seeds) > 1:  # the CPU's only, which fork_rng puts back
                 torch.default_generator.manual_seed(seeds[e])
-            body = copy.deepcopy(model).cpu().float().train()
-            for module in body.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+            body = _drawn_anew(model)
             found.append((body, *way.classifier(K, model.dim)))
     copies, W, b = zip(*found)
     return list(copies), torch.stack(W), torch.stack(b)
@@ -359,7 +402,7 @@ def _find_diverged(diverged, epoch, losses, limits, ufms):
     if len(diverged) == len(ufms):
         raise Diverged(diverged)
     for message in new.values():
-        warnings.warn(f"{message}; the others go on", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{message}; the others go on", RuntimeWarning, stacklevel=4)
 
 
 def _peak_mib(device):
@@ -404,7 +447,7 @@ def _load(path, run):
         known = state["run"]
         state = {name: state[name] for name in STATE}
     except Exception as error:  # whatever the file holds, it is no checkpoint
-        warnings.warn(f"checkpoint {path} cannot be read ({error!r:.200}): training starts anew", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"checkpoint {path} cannot be read ({error!r:.200}): training starts anew", RuntimeWarning, stacklevel=4)
         return None
     if known != run:
         raise OtherRun(f"checkpoint = {str(path)!r}: is of another run (settings or images differ); name another or delete it")

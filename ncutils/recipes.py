@@ -48,7 +48,7 @@ def authors_ease(epoch, epochs):
 
 def authors_classifier(K, dim):
     """W (K, d) and b (K,) as torch's linear layer starts."""
-    linear = torch.nn.Linear(dim, K)
+    linear = torch.nn.Linear(dim, K, dtype=torch.float32, device="cpu")
     return linear.weight.detach(), linear.bias.detach()
 
 
@@ -70,7 +70,8 @@ def fast_ease(epoch, epochs):
 
 def fast_classifier(K, dim):
     """W (K, d) normal with variance 1/d, b = 0."""
-    return torch.randn(K, dim) / dim**0.5, torch.zeros(K)
+    float32 = {"dtype": torch.float32, "device": "cpu"}
+    return torch.randn(K, dim, **float32) / dim**0.5, torch.zeros(K, **float32)
 
 
 def by_pixel(x):

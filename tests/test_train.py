@@ -1,5 +1,6 @@
 """Training of UFMs: they reach the certified optimum."""
 
+import contextlib
 import math
 import tracemalloc
 import warnings
@@ -36,6 +37,21 @@ def test_the_papers_settings_reach_the_optimum_within_200_iterations(seed):
         assert trained.logits(e) == pytest.approx(exact.logits, abs=2e-3)  # a flat optimum
         assert metrics.nc1(trained.start[e], trained.labels[e]) > 0.1  # nothing was collapsed at the start
     assert np.abs(trained.logits(9)).max() < 1e-6  # trivial
+
+
+@pytest.mark.parametrize("around", ["float64", "no grad", "inference", "autocast", "device"])
+def test_the_callers_modes_change_no_bit(around):
+    setting = dict(ufms=[SMALL, ufm([8, 8, 3, 3], .01)], dim=6, iterations=30, device="cpu", features="relu")
+    plain, before = train_ufm(**setting), torch.get_default_dtype()
+    try:
+        with {"no grad": torch.no_grad, "inference": torch.inference_mode, "device": lambda: torch.device("meta"),
+              "autocast": lambda: torch.autocast("cpu", torch.bfloat16)}.get(around, contextlib.nullcontext)():
+            torch.set_default_dtype(torch.float64 if around == "float64" else before)
+            found = train_ufm(**setting)
+    finally:
+        torch.set_default_dtype(before)
+    for name in ("classifiers", "biases", "features", "start"):
+        assert np.array_equal(getattr(found, name), getattr(plain, name))
 
 
 PADDED = [UFM.from_lam_z([50, 50, 10, 10], .01, .02), UFM.from_lam_z([5] * 4, .05), UFM.from_lam_z([200, 1, 1, 7], .003, .1)]
