@@ -70,12 +70,15 @@ def check_links(source, output):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
+        description="Build the pages from executed notebooks.")
     parser.add_argument("--notebooks", type=Path, default=STORED, help="folder of executed notebooks")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="take this one from there, the others as stored")
     parser.add_argument("--output", type=Path, default=ROOT, help="folder in which _build/html is made")
     parser.add_argument("--check-links", action="store_true", help="check links to other hosts (this needs the network) and make no page")
     options = parser.parse_args()
+    if __doc__ is None:
+        parser.error("python -OO drops the docstrings that the reference shows")
 
     folder = options.output / "_build"
     for former in ("linkcheck" if options.check_links else "html", ".doctrees", "jupyter_execute"):

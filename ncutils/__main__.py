@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import re
 import sys
 
@@ -15,7 +16,9 @@ from .ufm import UFM, positive, whole
 
 def parser():
     """The options, with what they mean and what they are unless given."""
-    top = argparse.ArgumentParser(prog="python -m ncutils", description=__doc__.removeprefix("The command line: ").capitalize())
+    top = argparse.ArgumentParser(  # in words: -OO drops the docstring
+        prog="python -m ncutils",
+        description="Check a claim for class sizes of your own, or train the networks of one of the paper's figures.")
     commands = top.add_subparsers(dest="command", required=True)
     _add_check(commands)
     paper = commands.add_parser(
@@ -206,5 +209,19 @@ def main(words=None):
         return 2
 
 
+def program():
+    """Run the shell's command line. Returns the exit status, 141 if the output's reader goes away, as `head -1` does."""
+    try:
+        try:
+            status = main()
+        except SystemExit as end:  # after --help
+            status = end.code
+        print(end="", flush=True)  # else Python writes what is left at its end, where nothing can be caught
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left
+        return 141  # as a shell counts a program that the closed pipe's signal ended
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

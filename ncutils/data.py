@@ -36,7 +36,11 @@ SOURCES = {"mnist5k": _mnist5k, "digits": _digits}
 
 def _load_cached(name):
     """images uint8 (N, C, H, W) and labels (N,) of a whole data set, from the cache if it is there."""
-    path = cache_folder() / f"{name}-v1.npz"
+    try:
+        path = cache_folder() / f"{name}-v1.npz"
+    except RuntimeError as error:  # there is no home directory
+        warnings.warn(f"{name} is not cached: {error}", RuntimeWarning)
+        return SOURCES[name]()
     if path.exists():
         try:
             with np.load(path, allow_pickle=False) as stored:

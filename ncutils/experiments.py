@@ -281,11 +281,17 @@ def versions():
 
 @functools.cache  # of the start: files may change while a network trains
 def commit():
-    """Of the checkout that the package lies in, "-dirty" where it was changed."""
+    """Of the package's own checkout, "-dirty" where it was changed; "unknown" in a repository that it was only put into."""
+    here = Path(__file__)
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"], cwd=Path(__file__).parent,
-            capture_output=True, text=True, check=True).stdout.strip()
+        # The path from the root of the repository, if it is tracked: a copy in somebody's repository lies deeper, or is not.
+        if git("ls-files", "--full-name", "--error-unmatch", here.name) != f"{here.parent.name}/{here.name}":
+            return "unknown"
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -9,7 +9,9 @@ copy of another notebook.
 import argparse
 import re
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # which Python's safe path leaves out
 import run
 
 HERE, ROOT = run.HERE, run.ROOT
@@ -50,7 +52,8 @@ def list_page(contents, name):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
+        description="Begin a page of your own: a notebook, listed in the table of contents and run once, yours to edit.")
     parser.add_argument("name", metavar="NAME", help="for example 08_my_claim")
     parser.add_argument("--from", dest="start", metavar="NAME", help="the notebook to copy (default: a template)")
     options = parser.parse_args(arguments)
@@ -70,7 +73,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except OSError as error:  # the disk is full, or the folder may not be written
-        sys.exit(f"notebooks/new_claim.py: {error}")
+    run.leave(main, "notebooks/new_claim.py")

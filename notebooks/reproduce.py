@@ -16,8 +16,11 @@ import os
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # which Python's safe path leaves out
 import run
 
 
@@ -127,7 +130,9 @@ def reproduce(paths, stored, output, jobs):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
+        description="Does another run print the same? "
+                    "Run the notebooks under other conditions and compare them with the stored ones.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: one per core)")
     options = parser.parse_args(arguments)
@@ -135,7 +140,4 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except OSError as error:  # the disk is full, or the folder may not be written
-        sys.exit(f"notebooks/reproduce.py: {error}")
+    run.leave(main, "notebooks/reproduce.py")

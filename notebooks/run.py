@@ -20,14 +20,16 @@ import platform
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
 import jupytext
 import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from nbformat.reader import NotJSONError
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -56,10 +58,17 @@ def read_source(path):
     return notebook
 
 
+def read_stored(path):
+    """The notebook in an .ipynb file."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)  # what is wrong with it, `read` only logs
+    return notebook
+
+
 def difference(source, stored):
     """Say where an .ipynb differs from its .md source in anything but outputs; None if nowhere."""
     wanted = read_source(source)
-    found = nbformat.read(stored, as_version=4)
+    found = read_stored(stored)
     if found.metadata != wanted.metadata:
         return f"{stored.name}: metadata {found.metadata} instead of {wanted.metadata}"
     if len(found.cells) != len(wanted.cells):
@@ -76,16 +85,21 @@ def difference(source, stored):
 
 
 def fault(source):
-    """Say what is wrong with the .ipynb beside a .md source: missing, different, or not run in order; None if nothing."""
+    """Say what is wrong with a .md source and the .ipynb beside it: missing, no notebook, different, not run in order.
+
+    None if nothing is.
+    """
     stored = source.with_suffix(".ipynb")
     if not stored.exists():
         return f"{stored.name}: missing"
-    try:
-        if found := difference(source, stored):
-            return found
-    except NotJSONError:
-        return f"{stored.name}: not a notebook"  # for instance with the marks of a merge in it
-    counts = [cell.execution_count for cell in nbformat.read(stored, as_version=4).cells if cell.cell_type == "code"]
+    for path, read in ((source, read_source), (stored, read_stored)):
+        try:
+            read(path)
+        except Exception as error:  # of any kind: the marks of a merge, another encoding, JSON that is something else
+            return f"{path.name}: not a notebook ({textwrap.shorten(str(error), 90)})"
+    if found := difference(source, stored):
+        return found
+    counts = [cell.execution_count for cell in read_stored(stored).cells if cell.cell_type == "code"]
     if counts != list(range(1, len(counts) + 1)):
         return f"{stored.name}: its cells were run as {counts}, not once from top to bottom"
     return None
@@ -102,7 +116,9 @@ def check(paths):
 def kernel_environment(ledgers, figures, threads=1):
     """The environment of a kernel that writes its ledgers and the data of its figures to these folders."""
     path = [str(ROOT)] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    return os.environ | {
+    # With another backend of Matplotlib than ipykernel's own no cell would show its figures, nor close them.
+    inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    return inherited | {
         "PYTHONPATH": os.pathsep.join(filter(None, path)),  # the package beside the notebooks, installed or not
         "PYTHONDONTWRITEBYTECODE": "1",
         "NCUTILS_LEDGERS": str(ledgers),
@@ -112,6 +128,11 @@ def kernel_environment(ledgers, figures, threads=1):
         "OMP_WAIT_POLICY": "PASSIVE",  # or two threads that wait for each other keep the cores from who else needs them
         "TQDM_DISABLE": "1",
     }
+
+
+def kernel_manager():
+    """What starts a kernel in this Python: of no folder, such as those in $JUPYTER_PATH, is another kernel taken."""
+    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
 
 
 def drop_stderr(notebook):
@@ -211,14 +232,15 @@ async def run(source, output, threads=1, before=None):
     with tempfile.TemporaryDirectory() as ledgers, tempfile.TemporaryDirectory() as figures:
         client = NotebookClient(
             notebook,
+            km=kernel_manager(),
             timeout=None,
-            kernel_name="python3",
             record_timing=False,
             extra_arguments=["--log-level=ERROR", "--ext=notebooks.figure_data"],  # of the log only what a reader can act on
             coalesce_streams=True,  # how a stream is cut into messages depends on the clock
             resources={"metadata": {"path": str(source.parent)}},
         )
-        await client.async_execute(env=kernel_environment(ledgers, figures, threads))
+        environment = kernel_environment(ledgers, figures, threads)
+        await client.async_execute(env=environment, cleanup_kc=True)  # the kernel, which we gave it, ends with it
         if before is not None:
             del notebook.cells[0]
         notebook.metadata = nbformat.from_dict(read_source(source).metadata)  # the kernel added its version
@@ -273,7 +295,8 @@ def chosen(parser, names):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
+        description="Run the notebooks: each NN_name.md beside this file becomes an executed NN_name.ipynb.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--store", action="store_true", help="write beside the sources instead of to _build/notebooks")
@@ -294,8 +317,15 @@ def main(arguments=None):
     return 0 if len(passed) == len(paths) else 1
 
 
-if __name__ == "__main__":
+def leave(main, script):
+    """End a script with the status of its `main`, or with a line that says what cannot be written."""
+    if sys.stdout:  # None where it was closed
+        sys.stdout.reconfigure(errors="replace")  # ? for what the terminal's encoding lacks, as it may the … of a run
     try:
         sys.exit(main())
     except OSError as error:  # the disk is full, or the folder may not be written
-        sys.exit(f"notebooks/run.py: {error}")
+        sys.exit(f"{script}: {error}")
+
+
+if __name__ == "__main__":
+    leave(main, "notebooks/run.py")

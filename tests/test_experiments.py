@@ -1020,6 +1020,21 @@ def test_the_commit_is_that_of_the_checkout_dirty_where_it_was_changed(monkeypat
     assert commit() == "unknown"  # no git
 
 
+@pytest.mark.parametrize("place", ["", ".venv/lib/site-packages", "vendor"])
+def test_the_commit_of_a_repository_that_is_not_the_packages_is_not_recorded(monkeypatch, tmp_path, place):
+    """It was installed or unpacked in somebody's repository: at its root, but not in its commits, or further down."""
+    folder = tmp_path / place / "ncutils"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(experiments, "__file__", str(folder / "experiments.py"))
+    (tmp_path / "theirs").write_text("theirs")
+    git(tmp_path, "init"), git(tmp_path, "add", "."), git(tmp_path, "commit", "-m", "theirs")
+    (folder / "experiments.py").write_text("ours")
+    commit = experiments.commit.__wrapped__
+    assert commit() == "unknown"
+    git(tmp_path, "add", "."), git(tmp_path, "commit", "-m", "with a copy")
+    assert (commit() == "unknown") == bool(place)
+
+
 def test_hardware_is_the_processor_with_its_threads_or_the_gpu(monkeypatch):
     known = Path("/proc/cpuinfo")
     model = re.search(r"^model name\s*:\s*(.*)$", known.read_text(), re.M) if known.exists() else None

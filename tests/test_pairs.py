@@ -137,6 +137,84 @@ def test_what_is_wrong_with_a_pair_is_said(small):
         assert said in run.fault(source)
 
 
+def test_a_fault_of_one_pair_hides_no_other(small, capsys):
+    """Whatever is in a file, it is a line, and the others are looked at."""
+    source, made = small
+    text = made.read_text()
+    broken = {
+        "02_merge.ipynb": text.replace('"cells": [', '"cells": [\n<<<<<<< ours', 1).encode(),
+        "03_latin.ipynb": b'{"\xe9t\xe9": 1}',
+        "04_empty.ipynb": b"{}", "05_list.ipynb": b"[]", "06_cells.ipynb": text.replace('"cells"', '"cell"').encode(),
+        "07_later.ipynb": b'{"nbformat": 99, "nbformat_minor": 0, "metadata": {}, "cells": []}',
+        "08_cell.ipynb": text.replace('"source":', '"sauce":', 1).encode(),
+        "09_count.ipynb": text.replace('"execution_count": 1,', "", 1).encode(),
+        "10_merge.md": SMALL.replace("kernelspec:", "<<<<<<< ours\nkernelspec:").encode(),
+        "11_latin.md": SMALL.encode() + b"\xe9",
+        "12_tags.md": SMALL.replace("[readme]", "[[readme]").encode()}
+    paths = [source.with_name(name).with_suffix(".md") for name in broken] + [source.with_name("13_missing.md"), source]
+    for path in paths:
+        path.write_text(SMALL)
+        path.with_suffix(".ipynb").write_text(text)
+    for name, content in broken.items():
+        source.with_name(name).write_bytes(content)
+    (source.parent / "13_missing.ipynb").unlink()
+    assert run.check(paths) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 * len(paths[:-1])  # what is wrong and how to mend it; nothing of 01_small
+    for name, line in zip(broken, said[::2]):
+        assert line.startswith(f"{name}: not a notebook (") and len(line) < 140
+    assert said[-2] == "13_missing.ipynb: missing"
+
+
+FIGURES = NOTEBOOK_HEAD + """
+```{code-cell} ipython3
+:mystnb: {figure: {name: fig-one, caption: One.}}
+
+import sys
+import matplotlib.pyplot as plt
+print("foreign" in sys._xoptions, sys.executable)
+_ = plt.subplots()[1].plot([1, 2], label="one")
+```
+
+```{code-cell} ipython3
+:mystnb: {figure: {name: fig-two, caption: Two.}}
+
+_ = plt.subplots()[1].plot([3, 4], label="two")
+```
+"""
+
+
+def test_the_kernel_is_this_python_and_shows_pictures_whatever_the_environment_says(tmp_path, monkeypatch):
+    foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    argv = [sys.executable, "-X", "foreign", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    foreign.write_text(json.dumps({"argv": argv, "display_name": "Foreign", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    source = tmp_path / "01_figures.md"
+    source.write_text(FIGURES)
+    cells = asyncio.run(run.run(source, tmp_path / "output")).cells
+    assert cells[0].outputs[0].text == f"False {sys.executable}\n"
+    assert ["image/png" in cell.outputs[-1].get("data", {}) for cell in cells] == [True, True]
+    data = tmp_path / "output" / "data" / "01_figures"
+    lines = [(data / f"fig-{name}.csv").read_text().splitlines()[3:] for name in ("one", "two")]
+    series = [{line.split(",")[1] for line in found} for found in lines]
+    assert series == [{"one"}, {"two"}]  # each the figure of its own cell
+
+
+def test_a_terminal_without_the_ellipsis_stops_no_run(tmp_path):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    for name in ("run.py", "figure_data.py"):
+        (notebooks / name).write_bytes((NOTEBOOKS / name).read_bytes())
+    (notebooks / "01_small.md").write_text(SMALL)
+    ascii_only = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    result = subprocess.run(
+        [sys.executable, notebooks / "run.py"], env=os.environ | ascii_only, capture_output=True, text=True)
+    assert result.returncode == 0 and re.fullmatch(r"01_small \? [\d.]+ s\n", result.stdout), result.stdout + result.stderr
+    assert (tmp_path / "_build" / "notebooks" / "01_small.ipynb").exists()
+
+
 def test_a_failed_run_changes_nothing_and_shows_the_cell(small, capsys):
     source, stored = small
     before = stored.read_bytes()

@@ -332,6 +332,47 @@ def test_a_script_says_in_a_line_what_it_cannot_write(read_only, command):
     assert re.fullmatch(f"{script}: {reason}: '{read_only}/.*'\n", result.stderr), result.stderr
 
 
+# Other ways to start Python -----------------------------------------------------------------------------
+
+
+CHECK = "-m ncutils check threshold --class-sizes 50x5,10x5 --lam-z 0.03".split()
+
+
+def test_a_check_without_docstrings_says_the_same():
+    plain, optimised = python(ROOT, *CHECK), python(ROOT, "-OO", *CHECK)
+    assert optimised.returncode == 0, optimised.stderr
+    assert optimised.stdout == plain.stdout and plain.stdout.endswith("checks\n")
+
+
+def test_no_pages_are_built_without_docstrings(tmp_path):
+    """The reference would be empty, and nothing would say so."""
+    result = python(ROOT, "-OO", "book/build_site.py", "--output", tmp_path / "site")
+    assert result.returncode == 2 and result.stderr.endswith(" python -OO drops the docstrings that the reference shows\n")
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize("start", [["-OO"], ["-P"]], ids=["without docstrings", "safe path"])
+@pytest.mark.parametrize("script", ["notebooks/run.py", "notebooks/new_claim.py", "notebooks/reproduce.py",
+                                    "book/build_site.py"])
+def test_a_script_starts_with_any_option_of_python(script, start):
+    result = python(ROOT, *start, script, "--help")
+    assert result.returncode == 0 and result.stdout == python(ROOT, script, "--help").stdout, result.stderr
+
+
+@pytest.mark.parametrize("words", [CHECK, ["-m", "ncutils", "paper", "list"], ["-m", "ncutils", "--help"]],
+                         ids=["check", "list", "help"])
+def test_a_reader_that_goes_away_is_no_error(words, monkeypatch):
+    """As `head -1` does; the status is that of a program which the closed pipe ends."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        result = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writes)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
 # No home directory --------------------------------------------------------------------------------------
 
 
@@ -356,6 +397,22 @@ except RuntimeError as error:
         f"{cache}/cifar-10-batches-py cannot be written (Not a directory), so cifar10 is not downloaded: make room there, "
         "or let NCUTILS_CACHE name another folder"]
     assert f"RuntimeWarning: digits is not cached: [Errno 20] Not a directory: '{cache}/digits-v1.npz'" in result.stderr
+
+
+def test_without_any_home_directory_a_set_that_a_package_brings_along_is_there():
+    """As in a container under a user id that no file of users holds."""
+    result = python(ROOT, "-c", """
+import os, pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+for name in ("HOME", "XDG_CACHE_HOME", "NCUTILS_CACHE"):
+    os.environ.pop(name, None)
+import ncutils
+print(ncutils.load_images("digits", [2, 2])[0].shape)
+""")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "(4, 1, 8, 8)\n" and "RuntimeWarning: digits is not cached: " in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore:IPython parent:UserWarning")  # it takes a temporary folder
