@@ -366,24 +366,31 @@ class _Names:
             self.failed.append(name)
 
 
+@contextlib.contextmanager
+def broken(mutant, *parts):
+    """A folder with copies of these parts of the checkout and the mutant in them, from which ncutils is then imported."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in parts:
+            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
+        if mutant.file:
+            file = Path(folder, mutant.file)
+            file.write_text(replaced(file.read_text(encoding="utf-8"), mutant), encoding="utf-8")
+        sys.path.insert(0, folder)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield Path(folder)
+        os.chdir(ROOT)
+        assert Path(sys.modules["ncutils"].__file__).is_relative_to(folder), "the mutant is not what was run"
+
+
 def test_outcome(mutant):
     """As `outcome`, of a file of tests."""
     import pytest
 
     start, names = time.process_time(), _Names()
-    with tempfile.TemporaryDirectory() as folder:
-        for part in ("ncutils", "tests"):
-            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
-        if mutant.file:
-            file = Path(folder, mutant.file)
-            file.write_text(replaced(file.read_text(encoding="utf-8"), mutant), encoding="utf-8")
-        Path(folder, "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # nothing of the checkout's settings
+    with broken(mutant, "ncutils", "tests") as folder:
+        (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # nothing of the checkout's settings
         os.chdir(folder)
-        sys.path.insert(0, folder)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            status = pytest.main(["-q", "-p", "no:cacheprovider", "-k", mutant.part, mutant.page], plugins=[names])
-        os.chdir(ROOT)
-        assert Path(sys.modules["ncutils"].__file__).is_relative_to(folder), "the mutant is not what was run"
+        status = pytest.main(["-q", "-p", "no:cacheprovider", "-k", mutant.part, mutant.page], plugins=[names])
     error = {0: None, 1: "LedgerError: tests failed"}.get(int(status), f"UsageError: pytest ended with status {int(status)}")
     return {"rows": names.rows, "failed": names.failed, "error": error, "seconds": round(time.process_time() - start, 1)}
 
@@ -397,25 +404,17 @@ def outcome(mutant):
     start = time.process_time()
     sys.path.insert(0, str(ROOT / "notebooks"))
     codes = list(statements(mutant.page, mutant.part))
-    with tempfile.TemporaryDirectory() as folder:
-        for part in ("ncutils", "notebooks/results"):
-            shutil.copytree(ROOT / part, Path(folder, part), ignore=shutil.ignore_patterns("__pycache__"))
-        if mutant.file:
-            file = Path(folder, mutant.file)
-            file.write_text(replaced(file.read_text(encoding="utf-8"), mutant), encoding="utf-8")
-        os.chdir(Path(folder, "notebooks"))
+    with broken(mutant, "ncutils", "notebooks/results") as folder:
+        os.chdir(folder / "notebooks")
         os.environ.pop("NCUTILS_LEDGERS", None)  # nothing is stored
-        sys.path.insert(0, folder)
         space, error = {"__name__": "__main__"}, None
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 for code in codes:
                     exec(code, space)
             except Exception as raised:  # a LedgerError where a row fails; any other is reported as it is
                 error = f"{type(raised).__name__}: {raised}"
-        os.chdir(ROOT)
-        assert Path(sys.modules["ncutils"].__file__).is_relative_to(folder), "the mutant is not what was run"
     rows = space["ledger"].rows if "ledger" in space else []
     return {"rows": [row["what"] for row in rows], "failed": [row["what"] for row in rows if not row["passed"]],
             "error": error, "seconds": round(time.process_time() - start, 1)}
