@@ -170,7 +170,7 @@ class Blocks:
         """q ≥ 0 (G, G), scaled down as far as a point of the dual needs: no sum of probabilities above 1, and the `norm` of
         (I − Q) diag(w) D^{1/2}/N at most λ_Z.
 
-        The norm is that of the q returned, from which its matrix follows without cancellation: MARGIN is for rounding."""
+        The norm is computed from q itself, from which its matrix follows without cancellation: MARGIN is for rounding."""
         total = (self.others * q).sum(0).max() * (1 + MARGIN)
         q = q / (total if total > 1 else 1.0)
         size = norm(self, self.pull_back(q)) * (1 + MARGIN)

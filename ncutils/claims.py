@@ -12,11 +12,11 @@ import numpy as np
 from . import metrics, theory
 from .convex import cross_entropy
 from .ledger import CERTIFIED
-from .report import ROUNDING, WORK, Report, group_name, lines, prediction, two_lines
+from .report import WORK, Report, group_name, lines, prediction, two_lines
 from .theory import Phase
 from .train import ufm_objective
 from .two_groups import solve_two_groups_log
-from .ufm import UFM, choice, cosines_from_gram, whole
+from .ufm import ON_THE_LINE, UFM, choice, cosines_from_gram, whole
 
 CLASSES = 2000  # more make matrices (K, K) slow
 RATIO = 10**6  # of w n; the certificate of the whole says little about the angles of still smaller classes
@@ -132,7 +132,7 @@ def threshold(report, ufm, seed):
     found = exact if aside is ufm else report.solve(aside)
     for kind, line in known.items():
         k, l = ufm.groups[kind][:2]
-        merged, a = level * (1 + ROUNDING) >= line, exact.group_gaps[kind]
+        merged, a = level * (1 + ON_THE_LINE) >= line, exact.group_gaps[kind]
         what = f"one vector, {level:.6g} ≥ {line:.6g}" if merged else f"told apart, {level:.6g} < {line:.6g}"
         report.check_true(f"{group_name(kind)}: {what}", (found.group_gaps[kind] == 0) == merged)
         # 1 − p_own + p_other = T, the smaller of λ_Z N/(w sqrt(n)) and 1, leaves p_own/p_other = 1 + (1 − T)/p_other

@@ -189,7 +189,7 @@ class Iterate:
             if t == safe or self.primal <= self.envelope + ROUNDING * self.primal:
                 break
             t = max(t / 4, safe)
-        self.blocks, self.p, self.move, self.t, self.damping, self.change = blocks, at.p, move, t, 0.0, math.inf
+        self.blocks, self.p, self.damping, self.change = blocks, at.p, 0.0, math.inf
 
     @cached_property
     def probabilities(self):
@@ -238,7 +238,7 @@ def newton_step(smooth, term, damping=0.0):
 def preconditioner(smooth, term, damping):
     """Σ α (C + α)^{-1/2} (H + α)⁻¹ (C + α)^{-1/2} ≈ (C + H)⁻¹, as a function of directions in the basis.
 
-    C is the term's curvature and H the second derivative at fixed bias, damping included: each alone is inverted at once, C
+    C is the term's curvature, damping included, and H the second derivative at fixed bias: each alone is inverted at once, C
     in the basis of singular vectors, H column by column. The shifts α, one in two decades, span most of the p/per, of which
     the eigenvalues of H are made. If the two had common eigenvectors with values c and h, the sum would be, but for a constant,
     about ∫ dα/((c + α)(h + α)) = ln(h/c)/(h − c), which is 1/(c + h) up to a factor that grows with |ln(h/c)| only. Source:

@@ -10,9 +10,9 @@ from .ledger import CERTIFIED, Ledger
 from .theory import Phase
 from .train import train_ufm
 from .two_groups import solve_two_groups
+from .ufm import ON_THE_LINE
 
 STEP = 1e-5  # exact optima are looked at this far, relatively, below and above a predicted line
-ROUNDING = 1e-12  # as in theory.phase
 WORK = 5 * 10**6  # N K² up to which a UFM is trained: seconds on one processor
 QUICK = 1e-3, 1e2  # λ_Z N over the largest w sqrt(n), within which training takes at most hundreds of iterations
 LISTED = 4  # groups that get rows of their own; of more, the two of largest and the two of smallest classes
@@ -81,7 +81,7 @@ class Report(Ledger):
         if isinstance(theory.phase(self.ufm), Phase):
             vanishing, trivial = two_lines(self.ufm)
             known += [*vanishing, trivial]
-        if not any(line <= level * (1 + ROUNDING) and level <= line * (1 + ROUNDING) for line in known):
+        if not any(line <= level * (1 + ON_THE_LINE) and level <= line * (1 + ON_THE_LINE) for line in known):
             return self.ufm
         self.said.append("on a line up to rounding, which counts as above it: exact optimum of a level a billionth higher")
         return at_level(self.ufm, level * (1 + 1e-9))

@@ -53,7 +53,7 @@ def test_the_reported_gap_bounds_the_true_error(part):
         assert time.process_time() - start < SECONDS, ufm
         assert certify(found) <= 1
         if features == "linear":  # the other certificate may stay open
-            assert found.relative_gap < 1e-12, ufm
+            assert found.relative_gap < 5e-14, ufm
 
 
 def test_the_hard_problems_are_of_all_kinds():
@@ -69,10 +69,10 @@ def test_the_hard_problems_are_of_all_kinds():
 def test_problems_that_went_wrong_once(case):
     found = quietly(case.ufm, case.features)
     assert certify(found) <= 1 and found.certified
-    assert found.objective == pytest.approx(case.objective, rel=2e-13)
+    assert found.objective == pytest.approx(case.objective, rel=5e-14)
     if case.gap is not None:
         smallest = min(found.group_gaps)
-        assert found.group_gaps[smallest] == pytest.approx(case.gap, abs=1e-10)
+        assert found.group_gaps[smallest] == pytest.approx(case.gap, abs=2e-11)
 
 
 @pytest.mark.parametrize("sizes, lam_z, rank", [
@@ -112,7 +112,7 @@ def test_the_certificate_holds_at_the_ends_of_what_is_allowed(case, steps):
 def test_classifier_and_class_means_are_factors_of_the_logits_wherever_it_stopped(steps):
     sizes = np.repeat([2, 284773102, 2268688802, 105055278157780], [3, 6, 5, 2]).tolist()
     found = quietly(UFM.from_lam_z(sizes, 1.5e-17), max_iterations=steps)
-    assert found.classifier(16) @ found.class_means(16) == pytest.approx(found.logits, abs=1e-9)
+    assert found.classifier(16) @ found.class_means(16) == pytest.approx(found.logits, abs=5e-14)
 
 
 def test_a_solution_that_is_not_certified_warns():

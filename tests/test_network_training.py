@@ -954,24 +954,22 @@ def test_batches_of_one_image_are_refused_before_any_work_where_there_is_batch_n
 
 
 @contextlib.contextmanager
-def default_dtype(dtype):
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
+def for_a_while(get, put, value):
+    before = get()
+    put(value)
     try:
         yield
     finally:
-        torch.set_default_dtype(before)
+        put(before)
 
 
-@contextlib.contextmanager
+def default_dtype(dtype):
+    return for_a_while(torch.get_default_dtype, torch.set_default_dtype, dtype)
+
+
 def without_cache():
     """Autocast casts weights anew each time, so that what it has cast once cannot outlive the step."""
-    before = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)
-    try:
-        yield
-    finally:
-        torch.set_autocast_cache_enabled(before)
+    return for_a_while(torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, False)
 
 
 SURROUNDINGS = {
