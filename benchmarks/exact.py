@@ -1,21 +1,31 @@
-r"""The exact solver against general-purpose solvers, and alone on problems that are too large for them.
+r"""The exact solver against general-purpose solvers, and alone on problems that are too large for
+them.
 
-Against CVXPY. `ncutils.solve(ufm, tol=1e-12)` and CVXPY with SCS and with CLARABEL, both at their default settings, on
+Against CVXPY. `ncutils.solve(ufm, tol=1e-12)` and CVXPY with SCS and with CLARABEL, both at their
+default settings, on
 
     min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
 
-- Time: from class sizes and penalties to Z and b as arrays. Median of the runs in five rounds; in each, every solver
-  runs once, and again up to ten times while 0.2 s last. Imports and one small warm-up solve of each solver come before.
-  CVXPY builds a new Problem in each run and starts cold. A solver above --patience seconds runs once; its row says so.
-- CVXPY's model: one log_sum_exp over all columns, the faster of two: a sum of K of them takes longer to build and solve.
-- Error of objective: (CVX) at the solver's (Z, b) relative to its value at (Z*, b*), minus 1, absolute.
-- Error of Z: largest entry of |Z − Z*|. The objective is flat: its error is about the square of that of Z.
-- Z*, b*: a solution by another method than the timed one. Two groups: `solve_two_groups`, one scalar equation.
-  Otherwise: Newton's method on the gradient of the UFM itself in its factors W, H and in b, from `solve` at tol = 1e-13
-  until the step is rounding. Each Z* is printed with the relative gap of its dual certificate.
+- Time: from class sizes and penalties to Z and b as arrays. Median of the runs in five rounds; in
+each, every solver
+  runs once, and again up to ten times while 0.2 s last. Imports and one small warm-up solve of each
+  solver come before. CVXPY builds a new Problem in each run and starts cold. A solver above
+  --patience seconds runs once; its row says so.
+- CVXPY's model: one log_sum_exp over all columns, the faster of two: a sum of K of them takes
+longer to build and solve.
+- Error of objective: (CVX) at the solver's (Z, b) relative to its value at (Z*, b*), minus 1,
+absolute.
+- Error of Z: largest entry of |Z − Z*|. The objective is flat: its error is about the square of
+that of Z.
+- Z*, b*: a solution by another method than the timed one. Two groups: `solve_two_groups`, one
+scalar equation.
+  Otherwise: Newton's method on the gradient of the UFM itself in its factors W, H and in b, from
+  `solve` at tol = 1e-13 until the step is rounding. Each Z* is printed with the relative gap of its
+  dual certificate.
 
-Alone. Each problem in a process of its own, whose peak resident memory (imports included) is reported; times as above.
-At last, a million random two-group problems of all phases in one call of `solve_two_groups`.
+Alone. Each problem in a process of its own, whose peak resident memory (imports included) is
+reported; times as above. At last, a million random two-group problems of all phases in one call of
+`solve_two_groups`.
 
     make bench    or    python benchmarks/exact.py [--quick] [--parts peers large throughput] [--json FILE]
 """
@@ -80,19 +90,28 @@ def three_groups(K):
 def tail(K, largest, smallest, lam_z=None, lam_b=0.02):
     """Class sizes fall geometrically; λ_Z N = 0.8 sqrt(smallest) unless λ_Z is given."""
     sizes = [round(largest * (smallest / largest) ** (k / (K - 1))) for k in range(K)]
-    return Problem(f"long tail, K = {K}", sizes, lam_z or 0.8 * math.sqrt(smallest) / sum(sizes), lam_b)
+    return Problem(
+        f"long tail, K = {K}", sizes, lam_z or 0.8 * math.sqrt(smallest) / sum(sizes), lam_b
+    )
 
 
 PEERS = [two_groups(10), two_groups(20), two_groups(40), three_groups(10), tail(10, 5000, 50, 1e-3)]
-LARGE = [three_groups(10), three_groups(100), three_groups(1000),
-         tail(100, 500, 5, 5e-4), tail(1000, 5000, 50, lam_b=INF)]
+LARGE = [
+    three_groups(10),
+    three_groups(100),
+    three_groups(1000),
+    tail(100, 500, 5, 5e-4),
+    tail(1000, 5000, 50, lam_b=INF),
+]
 QUICK_PEERS = [two_groups(4), three_groups(6), tail(5, 500, 50, 5e-3)]
 QUICK_LARGE = [three_groups(10), tail(20, 500, 5, 2e-3)]
 WARM_UP = tail(4, 40, 10, 0.02)
 
 
 def random_two_groups(count, seed=0):
-    """Arguments of `solve_two_groups`, arrays (count,): λ_Z N from 0.1 sqrt(n_B) to 1.5 sqrt(n_A), half no bias."""
+    """Arguments of `solve_two_groups`, arrays (count,): λ_Z N from 0.1 sqrt(n_B) to 1.5 sqrt(n_A),
+    half no bias.
+    """
     rng = np.random.default_rng(seed)
     log_uniform = lambda low, high: np.exp(rng.uniform(np.log(low), np.log(high), count))
     k_a, k_b = rng.integers(1, 51, (2, count))
@@ -107,7 +126,12 @@ def random_two_groups(count, seed=0):
 
 def by_ncutils(problem):
     found = solve(problem.ufm(), tol=TOL)
-    return found.logits, found.bias, "certified" if found.certified else "not certified", found.relative_gap
+    return (
+        found.logits,
+        found.bias,
+        "certified" if found.certified else "not certified",
+        found.relative_gap,
+    )
 
 
 def by_cvxpy(problem, solver):
@@ -138,7 +162,9 @@ def outcome(problem, solver):
 
 
 def rounds(functions, count, patience):
-    """Seconds of all runs, and the last result, of each function; one run only where it takes more than `patience`."""
+    """Seconds of all runs, and the last result, of each function; one run only where it takes more
+    than `patience`.
+    """
     times, results = [[] for _ in functions], [None] * len(functions)
     for _ in range(count):
         for i, function in enumerate(functions):
@@ -172,9 +198,11 @@ def from_two_groups(ufm):
 
 
 def from_factors(ufm, steps=8):
-    """Newton's method for a zero of the UFM's gradient in W, H, b; the inner dimension of W H is the rank of Z.
+    """Newton's method for a zero of the UFM's gradient in W, H, b; the inner dimension of W H is
+    the rank of Z.
 
-    W → W R, H → Rᵀ H changes nothing for orthogonal R: the Hessian is singular there; its pseudo-inverse is used.
+    W → W R, H → Rᵀ H changes nothing for orthogonal R: the Hessian is singular there; its
+    pseudo-inverse is used.
     """
     found = solve(ufm, tol=1e-13)
     K, r, biased = ufm.num_classes, found.rank, math.isfinite(ufm.lam_b)
@@ -191,9 +219,15 @@ def from_factors(ufm, steps=8):
         penalty = ufm.lam_w * (W**2).sum() + ufm.lam_h * (sizes * H**2).sum()
         return loss + (penalty + (ufm.lam_b * b @ b if biased else 0.0)) / 2
 
-    start = [found.classifier(K)[:, :r].ravel(), found.class_means(K)[:r].ravel(), found.bias if biased else []]
+    start = [
+        found.classifier(K)[:, :r].ravel(),
+        found.class_means(K)[:r].ravel(),
+        found.bias if biased else [],
+    ]
     x = torch.from_numpy(np.concatenate(start))
-    scale = 1 / torch.cat([torch.ones(K * r), sizes.sqrt().repeat(r), torch.ones(K * biased)]).double()
+    scale = (
+        1 / torch.cat([torch.ones(K * r), sizes.sqrt().repeat(r), torch.ones(K * biased)]).double()
+    )
     for _ in range(steps):  # in H D^{1/2}, where the penalties on both factors are equal
         gradient, hessian = torch.func.grad(value)(x), torch.func.hessian(value)(x)
         inverse = torch.linalg.pinv(hessian * torch.outer(scale, scale), rtol=1e-9, hermitian=True)
@@ -212,11 +246,22 @@ def compare(problem, count, patience):
     measured = rounds([partial(outcome, problem, solver) for solver in solvers], count, patience)
     for solver, (times, (found_Z, found_b, status, found_gap)) in zip(solvers, measured):
         solved = found_Z is not None
-        rows.append({
-            "problem": problem.name, "solver": solver, "runs": len(times), "slow": times[0] > patience,
-            "seconds": statistics.median(times), "status": status, "gap": found_gap, "reference_gap": gap,
-            "objective_error": abs(objective(ufm, found_Z, found_b) / optimum - 1) if solved else None,
-            "z_error": float(np.abs(found_Z - Z).max()) if solved else None})
+        rows.append(
+            {
+                "problem": problem.name,
+                "solver": solver,
+                "runs": len(times),
+                "slow": times[0] > patience,
+                "seconds": statistics.median(times),
+                "status": status,
+                "gap": found_gap,
+                "reference_gap": gap,
+                "objective_error": abs(objective(ufm, found_Z, found_b) / optimum - 1)
+                if solved
+                else None,
+                "z_error": float(np.abs(found_Z - Z).max()) if solved else None,
+            }
+        )
         rows[-1]["ratio"] = rows[-1]["seconds"] / rows[0]["seconds"]
     return rows
 
@@ -228,18 +273,35 @@ def show_peers(problems, count, patience):
     for solver in (OURS, *CVXPY):
         outcome(WARM_UP, solver)
     print(f"\nAgainst CVXPY: {OURS} at tol = {TOL:g}, SCS and CLARABEL at their default settings\n")
-    print(PEER_COLUMNS.format("problem", "solver", "runs", "median s", "/ ours", "objective", "Z", "gap", "status"))
+    print(
+        PEER_COLUMNS.format(
+            "problem", "solver", "runs", "median s", "/ ours", "objective", "Z", "gap", "status"
+        )
+    )
     table = []
     for problem in problems:
         rows = compare(problem, count, patience)
         for row in rows:
             errors = (short(row[key]) for key in ("objective_error", "z_error", "gap"))
-            print(PEER_COLUMNS.format(
-                row["problem"], row["solver"], f"{row['runs']}{' slow' * row['slow']}", f"{row['seconds']:.4f}",
-                f"{row['ratio']:.1f}", *errors, row["status"]))
-        print(PEER_COLUMNS.format("", "Z*", *[""] * 5, short(row["reference_gap"]), "reference"), flush=True)
+            print(
+                PEER_COLUMNS.format(
+                    row["problem"],
+                    row["solver"],
+                    f"{row['runs']}{' slow' * row['slow']}",
+                    f"{row['seconds']:.4f}",
+                    f"{row['ratio']:.1f}",
+                    *errors,
+                    row["status"],
+                )
+            )
+        print(
+            PEER_COLUMNS.format("", "Z*", *[""] * 5, short(row["reference_gap"]), "reference"),
+            flush=True,
+        )
         table += rows
-    print("\nobjective: relative error; Z: largest absolute error of an entry; gap: relative, of the dual certificate")
+    print(
+        "\nobjective: relative error; Z: largest absolute error of an entry; gap: relative, of the dual certificate"
+    )
     if any(row["slow"] for row in table):
         print(f"slow: above {patience:g} s, therefore run once")
     return table
@@ -253,15 +315,20 @@ def short(number):
 
 
 def peak_mib():
-    """Peak resident memory of this process so far; from /proc if possible: ru_maxrss begins with the parent's peak."""
+    """Peak resident memory of this process so far; from /proc if possible: ru_maxrss begins with
+    the parent's peak.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
 def alone(problem):
     """Row of one problem, measured in this process."""
+
     def solution():
         found = solve(problem.ufm(), tol=TOL)
         _ = found.logits, found.bias  # these are made when first asked for
@@ -270,8 +337,16 @@ def alone(problem):
     before = peak_mib()
     by_ncutils(WARM_UP)
     [(times, found)] = rounds([solution], count=5, patience=10)
-    return {"problem": problem.name, "runs": len(times), "seconds": statistics.median(times), "gap": found.relative_gap,
-            "iterations": found.iterations, "rank": found.rank, "peak_mib": peak_mib(), "imports_mib": before}
+    return {
+        "problem": problem.name,
+        "runs": len(times),
+        "seconds": statistics.median(times),
+        "gap": found.relative_gap,
+        "iterations": found.iterations,
+        "rank": found.rank,
+        "peak_mib": peak_mib(),
+        "imports_mib": before,
+    }
 
 
 LARGE_COLUMNS = "{:<23} {:>5} {:>10} {:>10} {:>9} {:>10} {:>6} {:>9} {:>12}"
@@ -279,17 +354,41 @@ LARGE_COLUMNS = "{:<23} {:>5} {:>10} {:>10} {:>9} {:>10} {:>6} {:>9} {:>12}"
 
 def show_large(problems):
     print(f"\nAlone: {OURS} at tol = {TOL:g}, each problem in its own process\n")
-    print(LARGE_COLUMNS.format(
-        "problem", "runs", "median s", "/ K = 10", "gap", "iterations", "rank", "peak MiB", "imports MiB"))
+    print(
+        LARGE_COLUMNS.format(
+            "problem",
+            "runs",
+            "median s",
+            "/ K = 10",
+            "gap",
+            "iterations",
+            "rank",
+            "peak MiB",
+            "imports MiB",
+        )
+    )
     rows = []
     for problem in problems:
         command = [sys.executable, __file__, "--child", json.dumps(problem)]
-        row = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+        row = json.loads(
+            subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+        )
         rows.append(row)
         row["ratio"] = row["seconds"] / rows[0]["seconds"]  # to three groups, K = 10
-        print(LARGE_COLUMNS.format(
-            row["problem"], row["runs"], f"{row['seconds']:.4f}", f"{row['ratio']:.1f}", short(row["gap"]),
-            row["iterations"], row["rank"], f"{row['peak_mib']:.0f}", f"{row['imports_mib']:.0f}"), flush=True)
+        print(
+            LARGE_COLUMNS.format(
+                row["problem"],
+                row["runs"],
+                f"{row['seconds']:.4f}",
+                f"{row['ratio']:.1f}",
+                short(row["gap"]),
+                row["iterations"],
+                row["rank"],
+                f"{row['peak_mib']:.0f}",
+                f"{row['imports_mib']:.0f}",
+            ),
+            flush=True,
+        )
     return rows
 
 
@@ -300,10 +399,17 @@ def show_throughput(count):
     found = solve_two_groups(*arguments)
     seconds = time.perf_counter() - start
     phases = {phase.name: int((found.phase == i).sum()) for i, phase in enumerate(Phase)}
-    row = {"count": count, "seconds": seconds, "per_second": count / seconds, "worst_gap": found.worst_gap,
-           "phases": phases}
-    print(f"\nsolve_two_groups: {count} random problems in {seconds:.2f} s, {row['per_second']:.0f} problems/s, "
-          f"worst relative gap {row['worst_gap']:.1e}")
+    row = {
+        "count": count,
+        "seconds": seconds,
+        "per_second": count / seconds,
+        "worst_gap": found.worst_gap,
+        "phases": phases,
+    }
+    print(
+        f"\nsolve_two_groups: {count} random problems in {seconds:.2f} s, {row['per_second']:.0f} problems/s, "
+        f"worst relative gap {row['worst_gap']:.1e}"
+    )
     print("  " + ", ".join(f"{name} {number}" for name, number in phases.items()))
     return row
 
@@ -312,24 +418,48 @@ def show_throughput(count):
 
 
 def targets(peers, large, throughput):
-    """(target, measured, reached) for each; measured and reached are None where a part was not run or CVXPY failed."""
+    """(target, measured, reached) for each; measured and reached are None where a part was not run
+    or CVXPY failed.
+    """
     solved = [row for row in peers if row["solver"] != OURS and row["z_error"] is not None]
-    ours = {row["problem"]: max(row["z_error"], 1e-300) for row in peers if row["status"] == "certified"}
+    ours = {
+        row["problem"]: max(row["z_error"], 1e-300) for row in peers if row["status"] == "certified"
+    }
     rows = []
 
     def add(target, measured, form, reached):
         known = measured is not None
-        rows.append((target, form.format(measured) if known else None, bool(reached(measured)) if known else None))
+        rows.append(
+            (
+                target,
+                form.format(measured) if known else None,
+                bool(reached(measured)) if known else None,
+            )
+        )
 
     for problem, factor in (PEERS[0], 50), (PEERS[3], 20), (PEERS[4], 5), (PEERS[2], 500):
-        ratio = min((row["ratio"] for row in solved if row["problem"] == problem.name), default=None)
-        add(f"{problem.name}: at most 1/{factor} of the faster CVXPY time", ratio, "1/{:.1f}", lambda r: r >= factor)
+        ratio = min(
+            (row["ratio"] for row in solved if row["problem"] == problem.name), default=None
+        )
+        add(
+            f"{problem.name}: at most 1/{factor} of the faster CVXPY time",
+            ratio,
+            "1/{:.1f}",
+            lambda r: r >= factor,
+        )
     factors = (row["z_error"] / ours[row["problem"]] for row in solved if row["problem"] in ours)
-    add("error of Z at least 1000 times smaller than in every CVXPY row",
-        min(factors, default=None), "{:.1e} times", lambda f: f >= 1000)
+    add(
+        "error of Z at least 1000 times smaller than in every CVXPY row",
+        min(factors, default=None),
+        "{:.1e} times",
+        lambda f: f >= 1000,
+    )
     for problem, key, bound, text, form in (
-            (LARGE[2], "ratio", 5, "5 times K = 10", "{:.2f} times"), (LARGE[3], "seconds", 1, "1 s", "{:.3f} s"),
-            (LARGE[4], "seconds", 60, "60 s", "{:.1f} s"), (LARGE[4], "peak_mib", 2048, "2 GiB", "{:.0f} MiB")):
+        (LARGE[2], "ratio", 5, "5 times K = 10", "{:.2f} times"),
+        (LARGE[3], "seconds", 1, "1 s", "{:.3f} s"),
+        (LARGE[4], "seconds", 60, "60 s", "{:.1f} s"),
+        (LARGE[4], "peak_mib", 2048, "2 GiB", "{:.0f} MiB"),
+    ):
         measured = next((row[key] for row in large if row["problem"] == problem.name), None)
         add(f"{problem.name}: under {text}", measured, form, lambda m: m < bound)
     rate, gap = (throughput["per_second"], throughput["worst_gap"]) if throughput else (None, None)
@@ -354,9 +484,15 @@ def environment():
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     processor = (names or [platform.processor()])[0]
     threads = {pool["internal_api"]: pool["num_threads"] for pool in threadpool_info()}
-    packages = {name: version(name) for name in ("numpy", "scipy", "torch", "cvxpy", "scs", "clarabel")}
-    return {"date": date.today().isoformat(), "processor": processor, "threads": threads,
-            "versions": {"python": platform.python_version(), **packages}}
+    packages = {
+        name: version(name) for name in ("numpy", "scipy", "torch", "cvxpy", "scs", "clarabel")
+    }
+    return {
+        "date": date.today().isoformat(),
+        "processor": processor,
+        "threads": threads,
+        "versions": {"python": platform.python_version(), **packages},
+    }
 
 
 def show_environment(facts):
@@ -367,20 +503,33 @@ def show_environment(facts):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small problems, one round: shows that it works")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds in which every solver runs (5)")
-    parser.add_argument("--patience", type=float, default=10, help="a solver above so many seconds runs once (10)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
+    parser.add_argument(
+        "--quick", action="store_true", help="small problems, one round: shows that it works"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="rounds in which every solver runs (5)"
+    )
+    parser.add_argument(
+        "--patience", type=float, default=10, help="a solver above so many seconds runs once (10)"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all figures there")
     parser.add_argument("--child", help=argparse.SUPPRESS)  # one problem, alone in this process
     options = parser.parse_args(arguments)
     if options.child:
         print(json.dumps(alone(Problem(*json.loads(options.child)))))
         return
-    quick, figures = options.quick, {"environment": environment(), "peers": [], "large": [], "throughput": None}
+    quick, figures = (
+        options.quick,
+        {"environment": environment(), "peers": [], "large": [], "throughput": None},
+    )
     show_environment(figures["environment"])
     if "peers" in options.parts:
-        figures["peers"] = show_peers(QUICK_PEERS if quick else PEERS, 1 if quick else options.rounds, options.patience)
+        figures["peers"] = show_peers(
+            QUICK_PEERS if quick else PEERS, 1 if quick else options.rounds, options.patience
+        )
     if "large" in options.parts:
         figures["large"] = show_large(QUICK_LARGE if quick else LARGE)
     if "throughput" in options.parts:

@@ -1,28 +1,40 @@
-r"""The training of networks against the authors' way of doing it, and an ensemble against runs of one network each.
+r"""The training of networks against the authors' way of doing it, and an ensemble against runs of
+one network each.
 
-The peers are written here from the description of the authors' code; it is not this project's and is not run.
+The peers are written here from the description of the authors' code; it is not this project's and
+is not run.
 
-Feeding. One network, one start, one recipe (SGD, momentum 0.9), two ways of getting minibatches of 128 to it.
-- Authors' way: the training set is a Python list of pairs of tensors, image (1, C, H, W) and label (1,). Each epoch
-  cuts a NumPy permutation into minibatches; each sample's tensors become lists of NumPy arrays, `np.array` of
-  these lists one array, and that a new tensor, moved to the device and squeezed. Normalising comes before, uncounted.
-- Ours: `train_network(recipe="authors")`, whose data are one tensor on the device. Seconds are from its history, in
-  which the evaluation is not counted. On a GPU it runs as it does by default, in bfloat16, and in float32 as the peer.
-- Both take turns in each of --rounds rounds; the first epoch of each turn is not counted. Medians of the rounds.
+Feeding. One network, one start, one recipe (SGD, momentum 0.9), two ways of getting minibatches of
+128 to it.
+- Authors' way: the training set is a Python list of pairs of tensors, image (1, C, H, W) and label
+(1,). Each epoch
+  cuts a NumPy permutation into minibatches; each sample's tensors become lists of NumPy arrays,
+  `np.array` of these lists one array, and that a new tensor, moved to the device and squeezed.
+  Normalising comes before, uncounted.
+- Ours: `train_network(recipe="authors")`, whose data are one tensor on the device. Seconds are from
+its history, in
+  which the evaluation is not counted. On a GPU it runs as it does by default, in bfloat16, and in
+  float32 as the peer.
+- Both take turns in each of --rounds rounds; the first epoch of each turn is not counted. Medians
+of the rounds.
 
-Until a gap. Training seconds until the relative gap to the exact optimum, of each kind of features, is first at most
-1e-2 and 1e-3, on MNIST-5000. Seconds are of training alone, without evaluation, for both.
-- The peer is `recipe="authors"` on their schedule of 2000 epochs, run to its end in our loop, recorded every 5 epochs;
+Until a gap. Training seconds until the relative gap to the exact optimum, of each kind of features,
+is first at most 1e-2 and 1e-3, on MNIST-5000. Seconds are of training alone, without evaluation,
+for both.
+- The peer is `recipe="authors"` on their schedule of 2000 epochs, run to its end in our loop,
+recorded every 5 epochs;
   and, labelled so, its epochs times the seconds that an epoch takes in the authors' way of feeding.
-- Ours is `recipe="fast"` at settings fixed here for each gap, chosen on seeds 0 to 5, recorded every epoch; median of
+- Ours is `recipe="fast"` at settings fixed here for each gap, chosen on seeds 0 to 5, recorded
+every epoch; median of
   three other seeds.
 
-Ensemble. Eight values of λ_Z, recipe "fast". One ensemble; eight runs one after the other, which is the peer; and eight
-runs in as many processes of one thread as there are cores, started and warmed up before: the strong alternative.
-Seconds are of the whole calls, evaluation and exact optima included. All take turns in each round; medians.
+Ensemble. Eight values of λ_Z, recipe "fast". One ensemble; eight runs one after the other, which is
+the peer; and eight runs in as many processes of one thread as there are cores, started and warmed
+up before: the strong alternative. Seconds are of the whole calls, evaluation and exact optima
+included. All take turns in each round; medians.
 
-GPU, where there is one: ResNet18 on random images in bfloat16, images/s of our loop, and its arithmetic as a share of
-the card's own rate in products of bfloat16 matrices.
+GPU, where there is one: ResNet18 on random images in bfloat16, images/s of our loop, and its
+arithmetic as a share of the card's own rate in products of bfloat16 matrices.
 
     make bench    or    python benchmarks/training.py [--quick] [--parts feeding gaps ensemble gpu] [--threads N]
 """
@@ -44,7 +56,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # run as a script, it does not know the folder above
+sys.path.append(
+    str(Path(__file__).resolve().parent.parent)
+)  # run as a script, it does not know the folder above
 
 from benchmarks.exact import environment, show_environment, show_targets
 from ncutils import UFM
@@ -85,14 +99,30 @@ class Sizes(NamedTuple):
 
 
 FULL = Sizes(
-    SIZES, feed_epochs=3, authors_epochs=2000, record_every=5,
-    fast={("linear", 1e-2): Fast(18, 128, 6e-3), ("linear", 1e-3): Fast(38, 128, 6e-3),
-          ("relu", 1e-2): Fast(44, 128, 6e-3), ("relu", 1e-3): Fast(80, 128, 6e-3)},
-    seeds=(10, 11, 12), lams=(.0015, .002, .0025, .003, .00325, .0037, .0045, .006), ensemble_epochs=20)
+    SIZES,
+    feed_epochs=3,
+    authors_epochs=2000,
+    record_every=5,
+    fast={
+        ("linear", 1e-2): Fast(18, 128, 6e-3),
+        ("linear", 1e-3): Fast(38, 128, 6e-3),
+        ("relu", 1e-2): Fast(44, 128, 6e-3),
+        ("relu", 1e-3): Fast(80, 128, 6e-3),
+    },
+    seeds=(10, 11, 12),
+    lams=(0.0015, 0.002, 0.0025, 0.003, 0.00325, 0.0037, 0.0045, 0.006),
+    ensemble_epochs=20,
+)
 QUICK = Sizes(
-    [20] * 5 + [10] * 5, feed_epochs=1, authors_epochs=6, record_every=2,
+    [20] * 5 + [10] * 5,
+    feed_epochs=1,
+    authors_epochs=6,
+    record_every=2,
     fast={(kind, gap): Fast(8, 25, 4e-3) for kind in ("linear", "relu") for gap in GAPS},
-    seeds=(0, 1), lams=(.003, .006), ensemble_epochs=2)
+    seeds=(0, 1),
+    lams=(0.003, 0.006),
+    ensemble_epochs=2,
+)
 
 
 def problem(class_sizes, lam_z=None):
@@ -117,7 +147,9 @@ def stacked(tensors, device):
 
 
 class AuthorsLoop:
-    """A network with W (K, d), b (K,), trained by SGD from `train_network`'s start for this seed. λ_b < ∞."""
+    """A network with W (K, d), b (K,), trained by SGD from `train_network`'s start for this seed.
+    λ_b < ∞.
+    """
 
     def __init__(self, model, images, labels, ufm, device=None, seed=0, batch_size=BATCH):
         self.samples, self.ufm, self.batch_size = sample_list(images, labels), ufm, batch_size
@@ -125,13 +157,17 @@ class AuthorsLoop:
         [self.body], W, b = _starts(model, RECIPES["authors"], ufm.num_classes, [seed], 1)
         self.body.to(self.device)
         self.W, self.b = (nn.Parameter(part[0].to(self.device)) for part in (W, b))
-        self.optimizer = torch.optim.SGD([*self.body.parameters(), self.W, self.b], lr=0.01, momentum=0.9)
+        self.optimizer = torch.optim.SGD(
+            [*self.body.parameters(), self.W, self.b], lr=0.01, momentum=0.9
+        )
 
     def objective(self, x, y):
         """Of a minibatch: (1/B) Σ CE + λ_W/2 ‖W‖² + λ_b/2 ‖b‖² + λ_H/2 N/B ‖H‖²."""
         H, ufm = self.body(x), self.ufm
         loss = nn.functional.cross_entropy(nn.functional.linear(H, self.W, self.b), y)
-        penalty = ufm.lam_w * (self.W**2).sum() + ufm.lam_h * ufm.num_samples / len(x) * (H**2).sum()
+        penalty = (
+            ufm.lam_w * (self.W**2).sum() + ufm.lam_h * ufm.num_samples / len(x) * (H**2).sum()
+        )
         return loss + (penalty + ufm.lam_b * (self.b**2).sum()) / 2
 
     def epoch(self):
@@ -160,11 +196,24 @@ def authors_seconds(loop, epochs):
     return (time.perf_counter() - start) / epochs
 
 
-def our_seconds(model, images, labels, ufm, epochs, device=None, amp=None, recipe="authors", batch_size=BATCH):
+def our_seconds(
+    model, images, labels, ufm, epochs, device=None, amp=None, recipe="authors", batch_size=BATCH
+):
     """Seconds per epoch, without a first one."""
     first, last = train_network(
-        model, images, labels, ufm, epochs=1 + epochs, batch_size=batch_size, warm_start=False, recipe=recipe, amp=amp,
-        device=device, progress=False, record=[1]).history
+        model,
+        images,
+        labels,
+        ufm,
+        epochs=1 + epochs,
+        batch_size=batch_size,
+        warm_start=False,
+        recipe=recipe,
+        amp=amp,
+        device=device,
+        progress=False,
+        record=[1],
+    ).history
     return (last["seconds"] - first["seconds"]) / epochs
 
 
@@ -177,15 +226,21 @@ def feeding_cases(sizes, device):
     """(name, model, images, labels)."""
     small, labels = load_images("mnist5k", sizes.class_sizes, pool=2)
     large, _ = load_images("mnist5k", sizes.class_sizes)
-    cases = [("MLP 196-256-128-64", MLP(small.shape[1:]), small, labels),
-             ("ConvNet 28 x 28", ConvNet(large.shape[1:]), large, labels)]
+    cases = [
+        ("MLP 196-256-128-64", MLP(small.shape[1:]), small, labels),
+        ("ConvNet 28 x 28", ConvNet(large.shape[1:]), large, labels),
+    ]
     if device.type == "cuda":
-        cases.append(("ResNet18 32 x 32", ResNet18(), *random_images(sizes.class_sizes, (3, 32, 32))))
+        cases.append(
+            ("ResNet18 32 x 32", ResNet18(), *random_images(sizes.class_sizes, (3, 32, 32)))
+        )
     return cases
 
 
 def compare_feeding(name, model, images, labels, ufm, rounds, epochs, device):
-    """One row for each precision of ours: the default, and on a GPU also float32, as the authors' has."""
+    """One row for each precision of ours: the default, and on a GPU also float32, as the authors'
+    has.
+    """
     loop = AuthorsLoop(copy.deepcopy(model), images, labels, ufm, device)
     ways = {"float32": lambda: our_seconds(model, images, labels, ufm, epochs, device, amp=False)}
     if device.type == "cuda":
@@ -195,28 +250,56 @@ def compare_feeding(name, model, images, labels, ufm, rounds, epochs, device):
         theirs.append(authors_seconds(loop, epochs))
         for precision, way in ways.items():
             ours[precision].append(way())
-    return [feeding_row(name, precision, device.type, epochs, theirs, times) for precision, times in ours.items()]
+    return [
+        feeding_row(name, precision, device.type, epochs, theirs, times)
+        for precision, times in ours.items()
+    ]
 
 
 def feeding_row(name, precision, device, epochs, theirs, ours):
     authors, mine = statistics.median(theirs), statistics.median(ours)
-    return {"network": name, "precision": precision, "device": device, "rounds": len(ours), "epochs": epochs,
-            "authors": authors, "ours": mine, "ratio": authors / mine, "all_authors": theirs, "all_ours": ours}
+    return {
+        "network": name,
+        "precision": precision,
+        "device": device,
+        "rounds": len(ours),
+        "epochs": epochs,
+        "authors": authors,
+        "ours": mine,
+        "ratio": authors / mine,
+        "all_authors": theirs,
+        "all_ours": ours,
+    }
 
 
 FEED_COLUMNS = "{:<20} {:<10} {:>7} {:>7} {:>13} {:>10} {:>8}"
 
 
 def show_feeding(sizes, rounds, device):
-    print("\nSeconds per epoch, fed in the authors' way and in ours: medians of rounds of so many epochs each\n")
-    print(FEED_COLUMNS.format("network", "ours in", "rounds", "epochs", "authors' way", "ours", "ratio"))
+    print(
+        "\nSeconds per epoch, fed in the authors' way and in ours: medians of rounds of so many epochs each\n"
+    )
+    print(
+        FEED_COLUMNS.format(
+            "network", "ours in", "rounds", "epochs", "authors' way", "ours", "ratio"
+        )
+    )
     rows, ufm = [], problem(sizes.class_sizes)
     for case in feeding_cases(sizes, device):
         for row in compare_feeding(*case, ufm, rounds, sizes.feed_epochs, device):
             rows.append(row)
-            print(FEED_COLUMNS.format(
-                row["network"], row["precision"], row["rounds"], row["epochs"], f"{row['authors']:.4f}",
-                f"{row['ours']:.4f}", f"{row['ratio']:.1f}"), flush=True)
+            print(
+                FEED_COLUMNS.format(
+                    row["network"],
+                    row["precision"],
+                    row["rounds"],
+                    row["epochs"],
+                    f"{row['authors']:.4f}",
+                    f"{row['ours']:.4f}",
+                    f"{row['ratio']:.1f}",
+                ),
+                flush=True,
+            )
     return rows
 
 
@@ -234,21 +317,31 @@ def middle(found):
 
 
 def gap_row(features, gap, settings, authors, fast, authors_epoch_seconds=None):
-    """`authors` and `fast`: a list of (epoch, seconds) or None, one a run. Ratios only where all have reached it.
+    """`authors` and `fast`: a list of (epoch, seconds) or None, one a run. Ratios only where all
+    have reached it.
 
     `authors_epoch_seconds`: of an epoch in the authors' way of feeding, if that was measured.
     """
     peer, ours = middle(authors), middle(fast)
-    row = {"features": features, "gap": gap, "fast_settings": settings, "authors_runs": len(authors),
-           "authors_reached": len(authors) - authors.count(None), "fast_runs": len(fast),
-           "fast_reached": len(fast) - fast.count(None)}
+    row = {
+        "features": features,
+        "gap": gap,
+        "fast_settings": settings,
+        "authors_runs": len(authors),
+        "authors_reached": len(authors) - authors.count(None),
+        "fast_runs": len(fast),
+        "fast_reached": len(fast) - fast.count(None),
+    }
     for name, found in ("authors", peer), ("fast", ours):
         row[f"{name}_epochs"], row[f"{name}_seconds"] = found or (None, None)
     row["authors_fed_seconds"] = None
     if peer and authors_epoch_seconds is not None:
         row["authors_fed_seconds"] = peer[0] * authors_epoch_seconds
     over = lambda seconds: seconds / ours[1] if ours and seconds is not None else None
-    return row | {"ratio": over(row["authors_seconds"]), "fed_ratio": over(row["authors_fed_seconds"])}
+    return row | {
+        "ratio": over(row["authors_seconds"]),
+        "fed_ratio": over(row["authors_fed_seconds"]),
+    }
 
 
 GAP_COLUMNS = "{:<8} {:>6}  {:<26} {:>5} {:>12} {:>8} {:>10} {:>8}"
@@ -260,25 +353,51 @@ def show_gaps(sizes, device, feeding):
     images, labels = load_images("mnist5k", sizes.class_sizes, pool=2)
     ufm, rows = problem(sizes.class_sizes), []
     print("\nTraining seconds until a relative gap to the exact optimum: MLP on MNIST-5000\n")
-    print(GAP_COLUMNS.format("features", "gap", "recipe", "runs", "epochs", "seconds", "ours", "ratio"))
+    print(
+        GAP_COLUMNS.format(
+            "features", "gap", "recipe", "runs", "epochs", "seconds", "ours", "ratio"
+        )
+    )
     for features in ("linear", "relu"):
         model = MLP(images.shape[1:], features=features)
-        train = lambda recipe, epochs, **settings: train_network(
-            model, images, labels, ufm, epochs=epochs, recipe=recipe, device=device, progress=False, **settings).history
+        train = lambda recipe, epochs, **settings: (
+            train_network(
+                model,
+                images,
+                labels,
+                ufm,
+                epochs=epochs,
+                recipe=recipe,
+                device=device,
+                progress=False,
+                **settings,
+            ).history
+        )
         train("fast", 2), train("authors", 2)  # warm-up
         fast = {gap: [] for gap in GAPS}
         for gap, seed in [(gap, seed) for seed in sizes.seeds for gap in GAPS]:
             epochs, batch_size, lr = sizes.fast[features, gap]
-            history = train("fast", epochs, batch_size=batch_size, lr=lr, seed=seed, record=range(1, epochs + 1))
+            history = train(
+                "fast", epochs, batch_size=batch_size, lr=lr, seed=seed, record=range(1, epochs + 1)
+            )
             fast[gap].append(first_reached(history, gap))
         every = range(sizes.record_every, sizes.authors_epochs + 1, sizes.record_every)
         history = train("authors", sizes.authors_epochs, record=every)
         for gap in GAPS:
-            row = gap_row(features, gap, sizes.fast[features, gap], [first_reached(history, gap)], fast[gap], fed)
+            row = gap_row(
+                features,
+                gap,
+                sizes.fast[features, gap],
+                [first_reached(history, gap)],
+                fast[gap],
+                fed,
+            )
             last = float(history[-1]["gap"][0])
             rows.append(row | {"authors_schedule": sizes.authors_epochs, "authors_last_gap": last})
             print("\n".join(gap_lines(rows[-1])), flush=True)
-    print(f"\nruns: each with another seed, medians. The authors' schedule has {sizes.authors_epochs} epochs.")
+    print(
+        f"\nruns: each with another seed, medians. The authors' schedule has {sizes.authors_epochs} epochs."
+    )
     return rows
 
 
@@ -295,11 +414,34 @@ def gap_lines(row):
 
     ours = seconds("fast_seconds")
     lines = [
-        (f"fast, {epochs} x {batch_size}, lr {lr:g}", row["fast_runs"], reached("fast"), ours, "", ""),
-        ("authors", row["authors_runs"], reached("authors"), seconds("authors_seconds"), ours, ratio("ratio")),
-        ("authors, fed in their way", row["authors_runs"], reached("authors"), seconds("authors_fed_seconds"), ours,
-         ratio("fed_ratio"))]
-    return [GAP_COLUMNS.format(row["features"], f"{row['gap']:g}", *line).rstrip() for line in lines]
+        (
+            f"fast, {epochs} x {batch_size}, lr {lr:g}",
+            row["fast_runs"],
+            reached("fast"),
+            ours,
+            "",
+            "",
+        ),
+        (
+            "authors",
+            row["authors_runs"],
+            reached("authors"),
+            seconds("authors_seconds"),
+            ours,
+            ratio("ratio"),
+        ),
+        (
+            "authors, fed in their way",
+            row["authors_runs"],
+            reached("authors"),
+            seconds("authors_fed_seconds"),
+            ours,
+            ratio("fed_ratio"),
+        ),
+    ]
+    return [
+        GAP_COLUMNS.format(row["features"], f"{row['gap']:g}", *line).rstrip() for line in lines
+    ]
 
 
 # Ensemble -----------------------------------------------------------------------------------------
@@ -314,8 +456,16 @@ def cores():
 def run_one(ufms, images, labels, epochs, device):
     """The final gaps (E,) of an ensemble. Each member is what it would be alone."""
     trained = train_network(
-        MLP(images.shape[1:]), images, labels, ufms, epochs=epochs, seed=[0] * len(ufms), device=device, progress=False,
-        record=[epochs])
+        MLP(images.shape[1:]),
+        images,
+        labels,
+        ufms,
+        epochs=epochs,
+        seed=[0] * len(ufms),
+        device=device,
+        progress=False,
+        record=[epochs],
+    )
     return trained.gaps.tolist()
 
 
@@ -337,22 +487,28 @@ def run_shared(ufm):
 
 
 def compare_ensemble(ufms, images, labels, epochs, rounds, device, threads):
-    """{way: seconds of all rounds} for an ensemble and runs one after the other, for each number of threads, and in
-    processes; and the gaps that each way had at its end."""
+    """{way: seconds of all rounds} for an ensemble and runs one after the other, for each number of
+    threads, and in processes; and the gaps that each way had at its end."""
     count = min(cores(), len(ufms))
     shared = images, labels, epochs, str(device)
     ways = {}
     for number in threads:
         ways["ensemble", number] = lambda: run_one(ufms, *shared)
-        ways["one after the other", number] = lambda: [gap for ufm in ufms for gap in run_one([ufm], *shared)]
+        ways["one after the other", number] = lambda: [
+            gap for ufm in ufms for gap in run_one([ufm], *shared)
+        ]
     context = multiprocessing.get_context("spawn")
     before = torch.get_num_threads()
     times, gaps = {way: [] for way in [*ways, ("processes", count)]}, {}
     with context.Pool(count, prepare, shared) as pool:
         try:
             while len(set(pool.map_async(answer, range(count), chunksize=1).get(300))) < count:
-                pass  # not yet all are ready; one that fails at its start is started again, but not for ever
-            ways["processes", count] = lambda: [gap for [gap] in pool.map(run_shared, ufms, chunksize=1)]
+                # not yet all are ready; one that fails at its start is started again, but not for
+                # ever
+                pass
+            ways["processes", count] = lambda: [
+                gap for [gap] in pool.map(run_shared, ufms, chunksize=1)
+            ]
             run_one(ufms, images, labels, 2, device)
             run_one(ufms[:1], images, labels, 2, device)
             for _ in range(rounds):
@@ -367,8 +523,9 @@ def compare_ensemble(ufms, images, labels, epochs, rounds, device, threads):
 
 
 def ensemble_rows(times, members, epochs):
-    """Rows of medians. ratio: to the runs one after the other at the same number of threads, the ensemble's target;
-    processes have that of the ensemble at its best number of threads: above 1, the ensemble is faster."""
+    """Rows of medians. ratio: to the runs one after the other at the same number of threads, the
+    ensemble's target; processes have that of the ensemble at its best number of threads: above 1,
+    the ensemble is faster."""
     medians = {way: statistics.median(seconds) for way, seconds in times.items()}
     best = min(seconds for (name, _), seconds in medians.items() if name == "ensemble")
     rows = []
@@ -377,9 +534,18 @@ def ensemble_rows(times, members, epochs):
             ratio = seconds / best
         else:
             ratio = medians["one after the other", number] / seconds
-        rows.append({"way": name, "number": number, "members": members, "epochs": epochs,
-                     "rounds": len(times[name, number]), "seconds": seconds, "ratio": ratio,
-                     "all_seconds": times[name, number]})
+        rows.append(
+            {
+                "way": name,
+                "number": number,
+                "members": members,
+                "epochs": epochs,
+                "rounds": len(times[name, number]),
+                "seconds": seconds,
+                "ratio": ratio,
+                "all_seconds": times[name, number],
+            }
+        )
     return rows
 
 
@@ -392,7 +558,9 @@ def show_ensemble(sizes, rounds, device):
     threads = sorted({1, cores()})
     title = f"{len(ufms)} values of λ_Z, MLP, {sizes.ensemble_epochs} epochs: seconds of whole calls, medians"
     print(f"\n{title}\n", flush=True)
-    times, gaps = compare_ensemble(ufms, images, labels, sizes.ensemble_epochs, rounds, device, threads)
+    times, gaps = compare_ensemble(
+        ufms, images, labels, sizes.ensemble_epochs, rounds, device, threads
+    )
     rows = ensemble_rows(times, len(ufms), sizes.ensemble_epochs)
     print(ENSEMBLE_COLUMNS.format("way", "rounds", "seconds", "ratio"))
     for row in rows:
@@ -406,7 +574,9 @@ def show_ensemble(sizes, rounds, device):
             if row["way"] == "ensemble":
                 meaning = "times as fast as one after the other"
         ratio = f"{row['ratio']:.2f} {meaning}".rstrip()
-        print(ENSEMBLE_COLUMNS.format(name, row["rounds"], f"{row['seconds']:.3f}", ratio), flush=True)
+        print(
+            ENSEMBLE_COLUMNS.format(name, row["rounds"], f"{row['seconds']:.3f}", ratio), flush=True
+        )
     return rows
 
 
@@ -414,8 +584,9 @@ def show_ensemble(sizes, rounds, device):
 
 
 def flops_per_image(model, shape, batch_size=2):
-    """Floating-point operations of one training step, forward and backward, for an image; a multiplication and the
-    addition after it are two. W and b have a share below 1e-4 and are left out."""
+    """Floating-point operations of one training step, forward and backward, for an image; a
+    multiplication and the addition after it are two. W and b have a share below 1e-4 and are left
+    out."""
     model = copy.deepcopy(model).cpu().train()
     counter = FlopCounterMode(display=False)
     with counter:
@@ -424,7 +595,9 @@ def flops_per_image(model, shape, batch_size=2):
 
 
 def matmul_rate(device, size=8192, repeats=20, series=5):
-    """Operations per second in products of two (size, size) matrices in bfloat16: the best of some series."""
+    """Operations per second in products of two (size, size) matrices in bfloat16: the best of some
+    series.
+    """
     a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     a @ b
     rates = []
@@ -439,11 +612,20 @@ def matmul_rate(device, size=8192, repeats=20, series=5):
 
 
 def throughput_row(name, batch_size, images, epochs, seconds, flops, rate):
-    """From the seconds per epoch of some rounds: `images` in an epoch, `flops` of an image, `rate` of the card."""
+    """From the seconds per epoch of some rounds: `images` in an epoch, `flops` of an image, `rate`
+    of the card.
+    """
     per_second = images / statistics.median(seconds)
-    return {"network": name, "batch_size": batch_size, "rounds": len(seconds), "epochs": epochs,
-            "images_per_second": per_second, "flops_per_image": flops, "matmul_rate": rate,
-            "share": per_second * flops / rate}
+    return {
+        "network": name,
+        "batch_size": batch_size,
+        "rounds": len(seconds),
+        "epochs": epochs,
+        "images_per_second": per_second,
+        "flops_per_image": flops,
+        "matmul_rate": rate,
+        "share": per_second * flops / rate,
+    }
 
 
 def measure_throughput(name, model, shape, class_sizes, batch_sizes, epochs, rounds, device, rate):
@@ -453,10 +635,23 @@ def measure_throughput(name, model, shape, class_sizes, batch_sizes, epochs, rou
     times = {batch_size: [] for batch_size in batch_sizes}
     for _ in range(rounds):
         for batch_size in batch_sizes:
-            times[batch_size].append(our_seconds(
-                model, images, labels, ufm, epochs, device, amp=True, recipe="fast", batch_size=batch_size))
-    return [throughput_row(name, batch_size, len(images), epochs, seconds, flops, rate)
-            for batch_size, seconds in times.items()]
+            times[batch_size].append(
+                our_seconds(
+                    model,
+                    images,
+                    labels,
+                    ufm,
+                    epochs,
+                    device,
+                    amp=True,
+                    recipe="fast",
+                    batch_size=batch_size,
+                )
+            )
+    return [
+        throughput_row(name, batch_size, len(images), epochs, seconds, flops, rate)
+        for batch_size, seconds in times.items()
+    ]
 
 
 GPU_COLUMNS = "{:>10} {:>7} {:>10} {:>14}"
@@ -467,12 +662,23 @@ def show_gpu(rounds, device):
         print("\nImages/s of ResNet18: not measured, no GPU")
         return []
     rate = matmul_rate(device)
-    print(f"\nResNet18 in bfloat16, random images 3 x 32 x 32; the card's matrix products: {rate / 1e12:.0f} TFLOP/s\n")
-    rows = measure_throughput("ResNet18", ResNet18(), (3, 32, 32), [1024] * 10, (128, 512), 3, rounds, device, rate)
+    print(
+        f"\nResNet18 in bfloat16, random images 3 x 32 x 32; the card's matrix products: {rate / 1e12:.0f} TFLOP/s\n"
+    )
+    rows = measure_throughput(
+        "ResNet18", ResNet18(), (3, 32, 32), [1024] * 10, (128, 512), 3, rounds, device, rate
+    )
     print(GPU_COLUMNS.format("batch size", "rounds", "images/s", "share of that"))
     for row in rows:
-        print(GPU_COLUMNS.format(
-            row["batch_size"], row["rounds"], f"{row['images_per_second']:.0f}", f"{row['share']:.1%}"), flush=True)
+        print(
+            GPU_COLUMNS.format(
+                row["batch_size"],
+                row["rounds"],
+                f"{row['images_per_second']:.0f}",
+                f"{row['share']:.1%}",
+            ),
+            flush=True,
+        )
     return rows
 
 
@@ -482,8 +688,8 @@ def show_gpu(rounds, device):
 def targets(feeding, gaps, ensemble):
     """(target, measured, reached) for each; measured and reached are None where a part was not run.
 
-    Where a recipe has not reached a gap there is no ratio and `measured` says so: the target is missed if it is ours,
-    and unknown if it is only theirs.
+    Where a recipe has not reached a gap there is no ratio and `measured` says so: the target is
+    missed if it is ours, and unknown if it is only theirs.
     """
     rows = []
     for row in feeding:
@@ -493,12 +699,20 @@ def targets(feeding, gaps, ensemble):
     for features in ("linear", "relu"):
         for gap in GAPS:
             target = f"gap {gap:g}, {features}: at most 1/20 of the authors' recipe"
-            row = next((row for row in gaps if (row["features"], row["gap"]) == (features, gap)), None)
+            row = next(
+                (row for row in gaps if (row["features"], row["gap"]) == (features, gap)), None
+            )
             if row is None:
                 rows.append((target, None, None))
             elif row["ratio"] is None:
                 ours = row["fast_seconds"] is not None
-                rows.append((target, "theirs: not reached" if ours else "ours: not reached", None if ours else False))
+                rows.append(
+                    (
+                        target,
+                        "theirs: not reached" if ours else "ours: not reached",
+                        None if ours else False,
+                    )
+                )
             else:
                 rows.append((target, f"1/{row['ratio']:.1f}", row["ratio"] >= 20))
     found = [row for row in ensemble if row["way"] == "ensemble"]
@@ -515,15 +729,26 @@ def facts(device):
     found = environment()
     found["versions"] = {name: found["versions"][name] for name in PACKAGES}
     found["threads"]["torch"] = torch.get_num_threads()
-    return found | {"cores": cores(), "device": hardware(device) if device.type == "cuda" else "cpu"}
+    return found | {
+        "cores": cores(),
+        "device": hardware(device) if device.type == "cuda" else "cpu",
+    }
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few images and epochs, one round: shows that it works")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds in which the ways of a part take turns (3)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)")
-    parser.add_argument("--threads", type=int, help="torch's threads in the first two parts (as it is)")
+    parser.add_argument(
+        "--quick", action="store_true", help="few images and epochs, one round: shows that it works"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds in which the ways of a part take turns (3)"
+    )
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (all)"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="torch's threads in the first two parts (as it is)"
+    )
     parser.add_argument("--device", help="cpu or cuda (cuda if present)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all figures there")
     options = parser.parse_args(arguments)

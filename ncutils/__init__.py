@@ -15,8 +15,25 @@ from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
 from .ufm import UFM
 
 __all__ = [
-    "MLP", "UFM", "Ledger", "Phase", "Solution", "Trained", "TwoGroups", "check", "dual_bound", "figures", "load_images",
-    "metrics", "solve", "solve_two_groups", "solve_two_groups_log", "theory", "train_network", "train_ufm", "ufm_objective",
+    "MLP",
+    "UFM",
+    "Ledger",
+    "Phase",
+    "Solution",
+    "Trained",
+    "TwoGroups",
+    "check",
+    "dual_bound",
+    "figures",
+    "load_images",
+    "metrics",
+    "solve",
+    "solve_two_groups",
+    "solve_two_groups_log",
+    "theory",
+    "train_network",
+    "train_ufm",
+    "ufm_objective",
 ]
 
 

@@ -1,4 +1,6 @@
-"""The command line: check a claim for class sizes of your own, or train the networks of one of the paper's figures."""
+"""The command line: check a claim for class sizes of your own, or train the networks of one of the
+paper's figures.
+"""
 
 import argparse
 import json
@@ -18,56 +20,130 @@ def parser():
     """The options, with what they mean and what they are unless given."""
     top = argparse.ArgumentParser(  # in words: -OO drops the docstring
         prog="python -m ncutils",
-        description="Check a claim for class sizes of your own, or train the networks of one of the paper's figures.")
+        description="Check a claim for class sizes of your own, or train the networks of one of the paper's figures.",
+    )
     commands = top.add_subparsers(dest="command", required=True)
     _add_check(commands)
     paper = commands.add_parser(
-        "paper", help="the paper's experiments with networks",
+        "paper",
+        help="the paper's experiments with networks",
         description="Train the networks of one of the paper's figures and compare them with the exact optimum. What is "
-        "finished is kept: the same command goes on where it was stopped. 'list' shows the figures, their settings and cost.")
+        "finished is kept: the same command goes on where it was stopped. 'list' shows the figures, their settings and cost.",
+    )
     add = paper.add_argument
     add("figure", choices=["list", *FIGURES], metavar="FIGURE", help=f"list, {', '.join(FIGURES)}")
     add("--data", choices=DATA, default="cifar10", help="images (default: cifar10)")
     add("--network", choices=tuple(NETWORKS), default="resnet18", help="default: resnet18")
-    add("--features", choices=("relu", "linear"), default="relu", help="last features; the authors' are relu (default)")
-    add("--recipe", choices=tuple(RECIPES), default="authors",
-        help="authors (default): SGD, their schedule as it runs, 1000 or 2000 epochs; fast: Adam, 150 epochs")
-    add("--ka", type=int, dest="k_a", metavar="K_A", help="number of majority classes, 3 or 5 (default: the figure's)")
-    add("--only", nargs="+", type=float, metavar="VALUE", help="only these settings, as 'list' shows them")
-    add("--seeds", type=int, default=1, metavar="S", help="seeds 0 to S - 1: images, start, order (default: 1)")
+    add(
+        "--features",
+        choices=("relu", "linear"),
+        default="relu",
+        help="last features; the authors' are relu (default)",
+    )
+    add(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="authors",
+        help="authors (default): SGD, their schedule as it runs, 1000 or 2000 epochs; fast: Adam, 150 epochs",
+    )
+    add(
+        "--ka",
+        type=int,
+        dest="k_a",
+        metavar="K_A",
+        help="number of majority classes, 3 or 5 (default: the figure's)",
+    )
+    add(
+        "--only",
+        nargs="+",
+        type=float,
+        metavar="VALUE",
+        help="only these settings, as 'list' shows them",
+    )
+    add(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="S",
+        help="seeds 0 to S - 1: images, start, order (default: 1)",
+    )
     add("--epochs", type=int, help="default: that of the recipe")
     add("--batch-size", type=int, default=128, help="default: 128")
     add("--lr", type=float, help="largest learning rate (default: that of the recipe)")
     add("--pool", type=int, default=1, help="average blocks of so many pixels (default: 1, none)")
-    add("--with-test-images", action="store_true", dest="test_images",
-        help="top up classes that are too small from the test set, as the authors do; results are labelled so")
+    add(
+        "--with-test-images",
+        action="store_true",
+        dest="test_images",
+        help="top up classes that are too small from the test set, as the authors do; results are labelled so",
+    )
     add("--device", help="cpu or cuda (default: cuda if there is one)")
-    add("--float32", action="store_true", help="train in float32 on a GPU too, as the authors do, instead of bfloat16")
-    add("--compile", action="store_true", dest="compiled", help="compile the network by torch.compile (worth it on a GPU)")
-    add("--out", default="results", metavar="DIR", help="folder of the results and checkpoints (default: results)")
-    add("--dask", metavar="ADDRESS", help="send the settings to the Dask cluster with this scheduler; DIR must be shared")
-    add("--dry-run", action="store_true", help="print the settings and an estimate of the time; train nothing (images are read)")
+    add(
+        "--float32",
+        action="store_true",
+        help="train in float32 on a GPU too, as the authors do, instead of bfloat16",
+    )
+    add(
+        "--compile",
+        action="store_true",
+        dest="compiled",
+        help="compile the network by torch.compile (worth it on a GPU)",
+    )
+    add(
+        "--out",
+        default="results",
+        metavar="DIR",
+        help="folder of the results and checkpoints (default: results)",
+    )
+    add(
+        "--dask",
+        metavar="ADDRESS",
+        help="send the settings to the Dask cluster with this scheduler; DIR must be shared",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the settings and an estimate of the time; train nothing (images are read)",
+    )
     return top
 
 
 def _add_check(commands):
-    """The options of `check`. They are read as text, so that a refusal is one line that names the option."""
+    """The options of `check`. They are read as text, so that a refusal is one line that names the
+    option.
+    """
     add = commands.add_parser(
-        "check", help="a claim, for class sizes of your own", formatter_class=argparse.RawDescriptionHelpFormatter,
+        "check",
+        help="a claim, for class sizes of your own",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Check a claim for class sizes and penalties of your own: what the theory predicts, the exact optimum with its\n"
         "certificate, and PASS or FAIL. Nothing is written. Exit status: 0 all checks passed, 1 one failed, 2 bad input.",
         epilog="collapse, angles, threshold, diminishing are the paper's claims (a) to (d); all means these four. relu is about\n"
         "nonnegative features, beyond the paper; with a bias its certificate may stay open, and the check then fails.\n\n"
-        "example: python -m ncutils check threshold --class-sizes 500x5,100x5 --lam-z 0.003 --lam-b 0.02").add_argument
+        "example: python -m ncutils check threshold --class-sizes 500x5,100x5 --lam-z 0.003 --lam-b 0.02",
+    ).add_argument
     add("claim", metavar="CLAIM", help=f"{', '.join(CLAIMS)} or all")
-    add("--class-sizes", required=True, metavar="SIZES",
-        help="samples of each class: 500x5,100x5 (5 classes of 500, 5 of 100) or 5000,3000,1000")
+    add(
+        "--class-sizes",
+        required=True,
+        metavar="SIZES",
+        help="samples of each class: 500x5,100x5 (5 classes of 500, 5 of 100) or 5000,3000,1000",
+    )
     add("--lam-z", metavar="X", help="penalty lambda_Z = sqrt(lambda_W lambda_H)")
     add("--lam-w", metavar="X", help="penalty lambda_W; with --lam-h in place of --lam-z")
     add("--lam-h", metavar="X", help="penalty lambda_H")
     add("--lam-b", default="inf", metavar="X", help="penalty on the bias (default: no bias)")
-    add("--class-weights", metavar="WEIGHTS", help="weights of the classes in the loss, written as the sizes: 1x5,4x5 (default: 1 each)")
-    add("--seed", default="0", metavar="S", help="start of the UFM that collapse and angles train (default: 0)")
+    add(
+        "--class-weights",
+        metavar="WEIGHTS",
+        help="weights of the classes in the loss, written as the sizes: 1x5,4x5 (default: 1 each)",
+    )
+    add(
+        "--seed",
+        default="0",
+        metavar="S",
+        help="start of the UFM that collapse and angles train (default: 0)",
+    )
     add("--json", action="store_true", help="print JSON instead, with every number in full")
 
 
@@ -86,7 +162,9 @@ def _classes(option, text, number):
     for part in map(str.strip, text.split(",")):
         match = re.fullmatch("([^x]+)(?:x([1-9][0-9]{0,8}))?", part)
         if not match:
-            raise ValueError(f"{option} {part!r}: must be a number, or a number x how many classes, as in 500x5,100x5")
+            raise ValueError(
+                f"{option} {part!r}: must be a number, or a number x how many classes, as in 500x5,100x5"
+            )
         values += [number(option, match[1])] * min(int(match[2] or 1), CLASSES + 1)
         if len(values) > CLASSES:
             raise ValueError(f"{option} = {text!r}: must be at most {CLASSES} classes")
@@ -95,19 +173,34 @@ def _classes(option, text, number):
 
 def ufm_of(arguments):
     """The `UFM` that the options of `check` describe, else ValueError."""
-    sizes = _classes("--class-sizes", arguments.class_sizes, lambda option, text: _number(option, text, whole, at_least=1))
+    sizes = _classes(
+        "--class-sizes",
+        arguments.class_sizes,
+        lambda option, text: _number(option, text, whole, at_least=1),
+    )
     if len(sizes) < 2:
         raise ValueError(f"--class-sizes = {arguments.class_sizes!r}: must be at least 2 classes")
-    weights = arguments.class_weights and _classes("--class-weights", arguments.class_weights, _number)
+    weights = arguments.class_weights and _classes(
+        "--class-weights", arguments.class_weights, _number
+    )
     if weights and len(weights) != len(sizes):
-        raise ValueError(f"--class-weights = {arguments.class_weights!r}: must be {len(sizes)} weights, one a class, not {len(weights)}")
+        raise ValueError(
+            f"--class-weights = {arguments.class_weights!r}: must be {len(sizes)} weights, one a class, not {len(weights)}"
+        )
     given = [name for name in ("lam_z", "lam_w", "lam_h") if getattr(arguments, name) is not None]
     if given not in (["lam_z"], ["lam_w", "lam_h"]):
         had = ", ".join("--" + name.replace("_", "-") for name in given) or "neither"
-        raise ValueError(f"penalties: must be either --lam-z, or both --lam-w and --lam-h; {had} given")
+        raise ValueError(
+            f"penalties: must be either --lam-z, or both --lam-w and --lam-h; {had} given"
+        )
     lam = {name: _number("--" + name.replace("_", "-"), getattr(arguments, name)) for name in given}
     make = UFM.from_lam_z if given == ["lam_z"] else UFM
-    return make(sizes, **lam, lam_b=_number("--lam-b", arguments.lam_b, infinite=True), class_weights=weights)
+    return make(
+        sizes,
+        **lam,
+        lam_b=_number("--lam-b", arguments.lam_b, infinite=True),
+        class_weights=weights,
+    )
 
 
 def say(text):
@@ -127,27 +220,50 @@ def run_check(arguments):
     except ValueError as error:
         print(f"python -m ncutils check: {error}", file=sys.stderr)
         return 2
-    say(json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False) if arguments.json else repr(report))
+    say(
+        json.dumps(report.record(), indent=1, ensure_ascii=False, allow_nan=False)
+        if arguments.json
+        else repr(report)
+    )
     return 0 if report.passed else 1
 
 
 def listing():
     """The table of figures: settings, trainings a seed, passes of an image through a network."""
-    lines = ["figure      k_a  settings                                                       networks  epochs  passes of an image"]
+    lines = [
+        "figure      k_a  settings                                                       networks  epochs  passes of an image"
+    ]
     for experiment in EXPERIMENTS.values():
-        shown = {k_a: [f for f in experiment.figures if experiment.figures[f] in (k_a, None)] for k_a in experiment.values}
+        shown = {
+            k_a: [f for f in experiment.figures if experiment.figures[f] in (k_a, None)]
+            for k_a in experiment.values
+        }
         for k_a, values in experiment.values.items():
-            passes = sum(experiment.ufm(k_a, value).num_samples for value in values) * experiment.epochs
+            passes = (
+                sum(experiment.ufm(k_a, value).num_samples for value in values) * experiment.epochs
+            )
             names = ", ".join(shown[k_a]) or f"{next(iter(experiment.figures))} --ka {k_a}"
             settings = f"{experiment.x} {' '.join(f'{value:g}' for value in values)}"
-            lines.append(f"{names:11s} {k_a or '-':>3}  {settings:62s} {len(values):8d}  {experiment.epochs:6d}  "
-                         f"{passes / 1e6:9.0f} million")
-    return "\n".join([*lines, "", "Epochs and passes are the authors'; --recipe fast takes 150 epochs. One seed. Time: --dry-run."])
+            lines.append(
+                f"{names:11s} {k_a or '-':>3}  {settings:62s} {len(values):8d}  {experiment.epochs:6d}  "
+                f"{passes / 1e6:9.0f} million"
+            )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Epochs and passes are the authors'; --recipe fast takes 150 epochs. One seed. Time: --dry-run.",
+        ]
+    )
 
 
 def plan_of(arguments):
     """The `Plan` that parsed arguments describe, else ValueError."""
-    chosen = {name: value for name, value in vars(arguments).items() if name not in ("command", "only", "dask", "dry_run")}
+    chosen = {
+        name: value
+        for name, value in vars(arguments).items()
+        if name not in ("command", "only", "dask", "dry_run")
+    }
     if arguments.only is not None:
         experiment, k_a = FIGURES[arguments.figure]
         known = experiment.values.get(arguments.k_a or k_a)
@@ -155,7 +271,9 @@ def plan_of(arguments):
             Plan(**chosen)  # which refuses k_a
         unknown = [value for value in arguments.only if value not in known]
         if unknown:
-            raise ValueError(f"--only {unknown[0]:g}: must be among {' '.join(f'{value:g}' for value in known)}")
+            raise ValueError(
+                f"--only {unknown[0]:g}: must be among {' '.join(f'{value:g}' for value in known)}"
+            )
         chosen["values"] = tuple(value for value in known if value in arguments.only)
     return Plan(**chosen)
 
@@ -169,16 +287,20 @@ def dry_run(plan):
         else:
             ufm = found[value]
             sizes = " + ".join(f"{len(group)} x {n}" for n, group in ufm.groups.items())
-            print(f"{plan.experiment.x} = {value:g}: {sizes} images, lam_z = {ufm.lam_z:.4g}, lam_b = {ufm.lam_b:.4g}")
+            print(
+                f"{plan.experiment.x} = {value:g}: {sizes} images, lam_z = {ufm.lam_z:.4g}, lam_b = {ufm.lam_b:.4g}"
+            )
     seconds = estimate(plan)
     hours = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
-    print(f"{plan.seeds} seed(s), {plan.epochs} epochs, {plan.network} on {pick_device(plan.device)}: about {hours} of training, "
-          "from timed steps on this device")
+    print(
+        f"{plan.seeds} seed(s), {plan.epochs} epochs, {plan.network} on {pick_device(plan.device)}: about {hours} of training, "
+        "from timed steps on this device"
+    )
 
 
 def main(words=None):
-    """Run a command line. Returns the exit status: 0, 1 if a check failed or a setting diverged, 2 if it was refused, 130 if
-    interrupted."""
+    """Run a command line. Returns the exit status: 0, 1 if a check failed or a setting diverged, 2
+    if it was refused, 130 if interrupted."""
     arguments = parser().parse_args(words)
     if arguments.command == "check":
         return run_check(arguments)
@@ -195,14 +317,21 @@ def main(words=None):
         path = run(plan, dask=arguments.dask, say=lambda text: print(text, flush=True))
         print(f"results: {path}")
         from .paper_figures import belongs, draw  # seaborn takes seconds to import
-        failed = [row["status"] != "done" for row in read(path) if belongs(plan, row) and int(row["seed"]) < plan.seeds]
+
+        failed = [
+            row["status"] != "done"
+            for row in read(path)
+            if belongs(plan, row) and int(row["seed"]) < plan.seeds
+        ]
         if failed and all(failed):
             print("no result to draw: every setting diverged", file=sys.stderr)
             return 1
         print(f"figure:  {draw(plan)}")
         return 1 if any(failed) else 0
     except KeyboardInterrupt:
-        print("interrupted: what is finished is kept, and the same command goes on", file=sys.stderr)
+        print(
+            "interrupted: what is finished is kept, and the same command goes on", file=sys.stderr
+        )
         return 130
     except (ValueError, RuntimeError, OSError) as error:
         print(f"python -m ncutils paper: {error}", file=sys.stderr)
@@ -210,13 +339,17 @@ def main(words=None):
 
 
 def program():
-    """Run the shell's command line. Returns the exit status, 141 if the output's reader goes away, as `head -1` does."""
+    """Run the shell's command line. Returns the exit status, 141 if the output's reader goes away,
+    as `head -1` does.
+    """
     try:
         try:
             status = main()
         except SystemExit as end:  # after --help
             status = end.code
-        print(end="", flush=True)  # else Python writes what is left at its end, where nothing can be caught
+        print(
+            end="", flush=True
+        )  # else Python writes what is left at its end, where nothing can be caught
         return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left

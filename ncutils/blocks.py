@@ -1,14 +1,16 @@
-r"""The programs (CVX) and (CVX+) with classes of equal size merged into groups: G² + G unknowns, whatever K is.
+r"""The programs (CVX) and (CVX+) with classes of equal size merged into groups: G² + G unknowns,
+whatever K is.
 
-Classes of one size are interchangeable, so at an optimum Z is constant on blocks: group g, K_g classes of n_g samples
-each, has Z_gg = a_g I + β_g 11ᵀ and Z_hg = c_hg 11ᵀ. With u_g = 1/sqrt(K_g) on group g, X = Z D^{1/2} splits into
+Classes of one size are interchangeable, so at an optimum Z is constant on blocks: group g, K_g
+classes of n_g samples each, has Z_gg = a_g I + β_g 11ᵀ and Z_hg = c_hg 11ᵀ. With u_g = 1/sqrt(K_g)
+on group g, X = Z D^{1/2} splits into
 
     X = Σ_g sqrt(n_g) a_g (I_g − u_g u_gᵀ) + Σ_hg M_hg u_h u_gᵀ,
     M_gg = sqrt(n_g) (a_g + K_g β_g),   M_hg = sqrt(n_g K_g K_h) c_hg  (h ≠ g).
 
-A point is one array C (G + 1, G), column g for group g: its first row holds y_g = sqrt((K_g − 1) n_g) a_g, the others M.
-Then ‖C‖_F = ‖X‖_F and ‖X‖_* = Σ_g sqrt(K_g − 1) |y_g| + ‖M‖_*. A group of one class has y_g = 0.
-Source: the block structure is the paper's; the split of the norm is ours.
+A point is one array C (G + 1, G), column g for group g: its first row holds y_g = sqrt((K_g − 1)
+n_g) a_g, the others M. Then ‖C‖_F = ‖X‖_F and ‖X‖_* = Σ_g sqrt(K_g − 1) |y_g| + ‖M‖_*. A group of
+one class has y_g = 0. Source: the block structure is the paper's; the split of the norm is ours.
 """
 
 import math
@@ -18,7 +20,9 @@ import numpy as np
 from scipy.linalg.lapack import dgesv  # half of NumPy's time on a few numbers
 from scipy.special import xlog1py, xlogy
 
-SMALL = 12  # groups up to which the loss is handled by matrices over the unknowns: fewer operations, each larger
+# groups up to which the loss is handled by matrices over the unknowns: fewer operations, each
+# larger
+SMALL = 12
 MARGIN = 5e-15  # relatively, between the norm of a dual point and λ_Z
 LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
@@ -34,17 +38,20 @@ def stack(y, M):
 
 
 def complement(v):
-    """Orthonormal rows (G − 1, G) that are orthogonal to the unit vector v (G,) with v_0 ≥ 0: of Householder's reflection."""
+    """Orthonormal rows (G − 1, G) that are orthogonal to the unit vector v (G,) with v_0 ≥ 0: of
+    Householder's reflection.
+    """
     u = v + np.eye(len(v))[0]
     return (np.eye(len(v)) - np.outer(u, u) / u[0])[1:]
 
 
 class Blocks:
-    """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,), counts K_g (G,) and weights w_g (G,) of their
-    losses, λ_Z and λ_b.
+    """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,), counts K_g (G,) and
+    weights w_g (G,) of their losses, λ_Z and λ_b.
 
-    Margins E (G, G) are logits minus that of the own class: E_hg for a class of group h at a sample of group g, E_gg
-    for another class of the own group. `others` (G, G) counts those classes. p and q (G, G) are their probabilities.
+    Margins E (G, G) are logits minus that of the own class: E_hg for a class of group h at a sample
+    of group g, E_gg for another class of the own group. `others` (G, G) counts those classes. p and
+    q (G, G) are their probabilities.
     """
 
     def __init__(self, sizes, counts, lam, lam_b, class_weights=1.0):
@@ -61,18 +68,24 @@ class Blocks:
         self.more = counts - 1
         self.within = np.sqrt(np.maximum(self.more, 1) * sizes)  # y_g / a_g
         self.y_weight = np.sqrt(self.more)
-        self.norm_weight = np.concatenate([self.y_weight, np.ones(self.G)])  # of |y| and the singular values of M
+        self.norm_weight = np.concatenate(
+            [self.y_weight, np.ones(self.G)]
+        )  # of |y| and the singular values of M
         self.slope = self.more / counts
         self.outside = counts[:, None] * self.across  # classes of the other groups
         self.unit = np.sqrt(counts / self.K)
         self.balanced = complement(self.unit)  # columns of Z sum to zero: M = balancedᵀ balanced M
-        self.stiffness = lam_b * counts if self.biased else np.ones(self.G)  # of the bias; 1 keeps it at 0
+        self.stiffness = (
+            lam_b * counts if self.biased else np.ones(self.G)
+        )  # of the bias; 1 keeps it at 0
         self.least_spread = min(0.01 * lam / math.sqrt(sizes.max()), 0.25 / self.per.min())
         self.margin_matrix = None
         if self.G <= SMALL:  # margins of each unknown of C, and of the bias
             self.basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
             self.margin_matrix = self.margins(self.basis).reshape(len(self.basis), -1)
-            self.tilt = (self.biased * (self.eye[:, :, None] - self.eye[:, None])).reshape(self.G, -1)
+            self.tilt = (self.biased * (self.eye[:, :, None] - self.eye[:, None])).reshape(
+                self.G, -1
+            )
 
     def margins(self, C):
         """E of the logits Z at C (…, G + 1, G), without bias."""
@@ -97,7 +110,9 @@ class Blocks:
         return b[:, None] - b
 
     def softmax(self, E):
-        """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the loss is tiny."""
+        """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the
+        loss is tiny.
+        """
         if E.max() <= LARGE:
             excess, ratio = 0.0, np.exp(E)
         else:  # where the excess is not 0, the own class is nothing in the sum
@@ -109,9 +124,14 @@ class Blocks:
     def pull_back(self, T):
         """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; where T ≥ 0, nothing cancels."""
         if self.margin_matrix is not None:
-            return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(self.G + 1, self.G)
+            return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(
+                self.G + 1, self.G
+            )
         unit, across = np.sqrt(self.sizes) / self.per, (self.outside * T).sum(0)
-        C = stack(-(self.counts * T.diagonal() + across) * self.y_weight * unit, T * (self.root / self.per))
+        C = stack(
+            -(self.counts * T.diagonal() + across) * self.y_weight * unit,
+            T * (self.root / self.per),
+        )
         diagonal(C[1:])[:] = -across * unit
         return C
 
@@ -133,9 +153,11 @@ class Blocks:
         return self.weights @ loss + (b @ (self.stiffness * b) / 2 if self.biased else 0.0)
 
     def best_bias(self, E, b, accuracy=1e-16, most=100):
-        """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from b; loss and p there.
+        """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from
+        b; loss and p there.
 
-        No step follows one that was worth less than `accuracy` of the value, nor after `most` steps."""
+        No step follows one that was worth less than `accuracy` of the value, nor after `most`
+        steps."""
         loss, p = self.softmax(E + self.shift(b) if self.biased else E)
         if not self.biased:
             return b, loss, p
@@ -162,15 +184,18 @@ class Blocks:
     def probabilities(self, dual):
         """q with (I − Q) diag(w) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
         q = dual[1:] * (-self.per / self.root)
-        same = (dual[0] / np.maximum(self.y_weight, 1) - dual[1:].diagonal()) / (np.sqrt(self.sizes) * self.counts)
+        same = (dual[0] / np.maximum(self.y_weight, 1) - dual[1:].diagonal()) / (
+            np.sqrt(self.sizes) * self.counts
+        )
         diagonal(q)[:] = same * self.per * (self.more > 0)
         return q
 
     def feasible(self, q, norm):
-        """q ≥ 0 (G, G), scaled down as far as a point of the dual needs: no sum of probabilities above 1, and the `norm` of
-        (I − Q) diag(w) D^{1/2}/N at most λ_Z.
+        """q ≥ 0 (G, G), scaled down as far as a point of the dual needs: no sum of probabilities
+        above 1, and the `norm` of (I − Q) diag(w) D^{1/2}/N at most λ_Z.
 
-        The norm is computed from q itself, from which its matrix follows without cancellation: MARGIN is for rounding."""
+        The norm is computed from q itself, from which its matrix follows without cancellation:
+        MARGIN is for rounding."""
         total = (self.others * q).sum(0).max() * (1 + MARGIN)
         q = q / (total if total > 1 else 1.0)
         size = norm(self, self.pull_back(q)) * (1 + MARGIN)
@@ -179,31 +204,43 @@ class Blocks:
     def dual_value(self, q):
         """Σ_g weights_g Ent(q_g) − ‖g‖²/(2 λ_b), with g the slope in the bias, at a feasible q."""
         rest = (self.others * q).sum(0)
-        value = -np.vdot(self.weighted_others, xlogy(q, q)) - self.weights @ xlog1py(1 - rest, -rest)
+        value = -np.vdot(self.weighted_others, xlogy(q, q)) - self.weights @ xlog1py(
+            1 - rest, -rest
+        )
         if self.biased:
             slope = self.pull_back_bias(q)  # that of a class is slope_g / K_g
             value -= slope @ (slope / self.counts) / (2 * self.lam_b)
         return value
 
     def start(self):
-        """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in closed form."""
-        p = np.minimum(self.lam * self.per / np.sqrt(self.sizes), 1.0) / self.K  # of each other class
+        """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in
+        closed form.
+        """
+        p = (
+            np.minimum(self.lam * self.per / np.sqrt(self.sizes), 1.0) / self.K
+        )  # of each other class
         a = np.log1p((1 - self.K * p) / p)
         return self.point(np.zeros((self.G, self.G)) - a)
 
     def merged(self, groups):
-        """The program with neighbouring groups merged into that many, and the merged group of each group (G,)."""
+        """The program with neighbouring groups merged into that many, and the merged group of each
+        group (G,).
+        """
         part = np.arange(self.G) * groups // self.G
-        counts, samples = np.bincount(part, self.counts), np.bincount(part, self.counts * self.sizes)
+        counts, samples = (
+            np.bincount(part, self.counts),
+            np.bincount(part, self.counts * self.sizes),
+        )
         class_weights = np.bincount(part, self.weights) * self.N / samples
         return Blocks(samples / counts, counts, self.lam, self.lam_b, class_weights), part
 
 
 class Smooth:
-    """Loss and bias penalty at C, minimised over the bias: value, gradient (G + 1, G) and second derivative.
+    """Loss and bias penalty at C, minimised over the bias: value, gradient (G + 1, G) and second
+    derivative.
 
-    With less `accuracy`, or after `most` steps, the bias is taken as it is: the value is then an upper bound, the gradient that
-    at fixed bias, and `tilt` (G,) the slope in the bias."""
+    With less `accuracy`, or after `most` steps, the bias is taken as it is: the value is then an
+    upper bound, the gradient that at fixed bias, and `tilt` (G,) the slope in the bias."""
 
     def __init__(self, blocks, C, bias, accuracy=1e-16, most=100):
         self.blocks = blocks
@@ -213,19 +250,27 @@ class Smooth:
 
     @property
     def tilt(self):
-        return self.blocks.biased * (self.blocks.pull_back_bias(self.p) + self.blocks.stiffness * self.bias)
+        return self.blocks.biased * (
+            self.blocks.pull_back_bias(self.p) + self.blocks.stiffness * self.bias
+        )
 
     @property
     def lipschitz(self):
-        """A bound of the second derivative here: 2 max w p (1 − p)/N by Gershgorin; no less than a hundredth of what it is
-        near the optimum, where w (1 − p_own) is about λ_Z N/sqrt(n)."""
-        rest = np.minimum(-np.expm1(-self.loss), 0.5)  # where it is less, no p (1 − p) exceeds that of the own class
+        """A bound of the second derivative here: 2 max w p (1 − p)/N by Gershgorin; no less than a
+        hundredth of what it is near the optimum, where w (1 − p_own) is about λ_Z N/sqrt(n)."""
+        rest = np.minimum(
+            -np.expm1(-self.loss), 0.5
+        )  # where it is less, no p (1 − p) exceeds that of the own class
         return 2 * max((rest * (1 - rest) / self.blocks.per).max(), self.blocks.least_spread)
 
     def matrix(self, E):
-        """The second derivative of the loss, as a matrix (m, m) over m directions with margins E (m, G²)."""
+        """The second derivative of the loss, as a matrix (m, m) over m directions with margins E
+        (m, G²).
+        """
         part = E * (self.blocks.weighted_others * self.p).reshape(-1)
-        mean = part.reshape(-1, self.blocks.G, self.blocks.G).sum(1)  # of E over each softmax, times weights
+        mean = part.reshape(-1, self.blocks.G, self.blocks.G).sum(
+            1
+        )  # of E over each softmax, times weights
         return part @ E.T - mean / self.blocks.weights @ mean.T
 
     @cached_property
@@ -258,15 +303,21 @@ class Smooth:
     def shifted_inverse(self, alpha):
         """(second derivative at fixed bias + alpha)⁻¹, as a function of directions D (G + 1, G).
 
-        For one class of group g, with coordinates along its own class, the rest of its group and the other groups, the
-        derivative is w (diag(p) − s sᵀ)/N, so that Sherman and Morrison's formula inverts it."""
+        For one class of group g, with coordinates along its own class, the rest of its group and
+        the other groups, the derivative is w (diag(p) − s sᵀ)/N, so that Sherman and Morrison's
+        formula inverts it."""
         b = self.blocks
         p = np.vstack([self.own, self.p])
         s = np.vstack([self.own, self.p * np.sqrt(b.others)])
         inverse = 1 / (p / b.per + alpha)
-        multiplicity = np.vstack([np.ones(b.G), b.others])  # Σ multiplicity · p = 1, hence per − Σ s² inverse is this sum
+        multiplicity = np.vstack(
+            [np.ones(b.G), b.others]
+        )  # Σ multiplicity · p = 1, hence per − Σ s² inverse is this sum
         ratio = inverse * s / np.sqrt(b.per * alpha * (multiplicity * p * inverse).sum(0))
-        cosine, sine = np.sqrt(b.more / b.counts), np.sqrt(1 / b.counts)  # from (y_g, M_gg) to those coordinates
+        cosine, sine = (
+            np.sqrt(b.more / b.counts),
+            np.sqrt(1 / b.counts),
+        )  # from (y_g, M_gg) to those coordinates
 
         def rotate(D, sine):
             y, own = D[0], np.diag(D[1:])

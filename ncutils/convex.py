@@ -5,18 +5,20 @@ With Z = W H̄ (K, K) the mean logits, X = Z D^{1/2}, D = diag(n_1 … n_K) and 
     min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
     min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + λ_Z Σ_k sqrt(n_k) ‖z_k‖ + (λ_b/2) ‖b‖²        (CVX+)
 
-The optimal value of (CVX) is that of the UFM, whose class means and classifier are factors of Z. With nonnegative ("relu")
-features, (CVX+) is attained with one direction a class: an upper bound. A point of the dual
+The optimal value of (CVX) is that of the UFM, whose class means and classifier are factors of Z.
+With nonnegative ("relu") features, (CVX+) is attained with one direction a class: an upper bound. A
+point of the dual
 
     max over Q of (1/N) Σ_k w_k n_k Ent(q_k) − ‖g‖²/(2 λ_b),  g = (1/N) Σ_k w_k n_k (e_k − q_k),
     subject to q_k in the simplex and ‖G‖ ≤ λ_Z, G = (I − Q) diag(w) D^{1/2}/N,
 
-bounds the value of the UFM from below, whatever point it is and however it was found, if ‖G‖ is the spectral norm; and that
-of the UFM with nonnegative features, if ‖G‖² is the largest eigenvalue of GᵀG with negative entries set to 0, since no
-nonnegative h has a larger ‖G h‖/‖h‖. The class weights w_k are 1 unless given. At fixed W and b each feature of class k
-minimises a strictly convex function that depends on k only, so that features collapse whatever the weights, and the
-penalty (λ_H/2) Σ_k n_k ‖h̄_k‖² knows no weight. Source: (CVX), without weights, is claim (a) of Hong and Ling,
-arXiv:2309.09725; the rest is ours.
+bounds the value of the UFM from below, whatever point it is and however it was found, if ‖G‖ is the
+spectral norm; and that of the UFM with nonnegative features, if ‖G‖² is the largest eigenvalue of
+GᵀG with negative entries set to 0, since no nonnegative h has a larger ‖G h‖/‖h‖. The class weights
+w_k are 1 unless given. At fixed W and b each feature of class k minimises a strictly convex
+function that depends on k only, so that features collapse whatever the weights, and the penalty
+(λ_H/2) Σ_k n_k ‖h̄_k‖² knows no weight. Source: (CVX), without weights, is claim (a) of Hong and
+Ling, arXiv:2309.09725; the rest is ours.
 """
 
 import math
@@ -33,10 +35,21 @@ from .blocks import MARGIN, Blocks
 from .metrics import balance_residual
 from .newton import Columns, Nuclear, minimise
 from .theory import GroupPhases, Phase
-from .ufm import CONTRADICTION, UFM, choice, cosines_from_gram, positive, problem, real_array, room, whole
+from .ufm import (
+    CONTRADICTION,
+    UFM,
+    choice,
+    cosines_from_gram,
+    positive,
+    problem,
+    real_array,
+    room,
+    whole,
+)
 
 FEATURES = ("linear", "relu")
-EVALUATION = 2e-15  # relatively: rounding in the values of objective and dual is less (measured at 50 digits: 7e-16)
+# relatively: rounding in the values of objective and dual is less (measured at 50 digits: 7e-16)
+EVALUATION = 2e-15
 LARGEST = 1e100  # ratios of numbers beyond it may overflow
 SMALLEST_LAM_B = 1e-12
 WEIGHED = " (all this times the mean class weight of a sample)"
@@ -44,7 +57,8 @@ WEIGHED = " (all this times the mean class weight of a sample)"
 
 @dataclass(frozen=True, repr=False)
 class Solution:
-    """A solution of (CVX) or (CVX+), with the certificate of how far from the optimum it can be at most. Made by `solve`.
+    """A solution of (CVX) or (CVX+), with the certificate of how far from the optimum it can be at
+    most. Made by `solve`.
 
     Attributes
     ----------
@@ -53,15 +67,15 @@ class Solution:
     logits : Z (K, K), in nats; column k holds the mean logits of class k, without the bias.
     bias : b (K,), in nats.
     objective : value of the program at (Z, b), in nats.
-    gap : objective minus the dual bound, with what rounding can add to either (2e-15 of the objective): no (W, H, b), with
-        H ≥ 0 for "relu", has a UFM objective below objective − gap.
+    gap : objective minus the dual bound, with what rounding can add to either (2e-15 of the
+        objective): no (W, H, b), with H ≥ 0 for "relu", has a UFM objective below objective − gap.
         A dual point with this bound is `dual_point`: whoever doubts the solver may check it alone.
-    certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of (CVX+):
-        the objective is then an upper bound of the UFM's optimum.
+    certified : whether gap ≤ tol · objective. For "relu" it may be False at the exact optimum of
+        (CVX+): the objective is then an upper bound of the UFM's optimum.
     iterations : points looked at, one more than the Newton steps between them.
     rank : rank of Z.
-    group_gaps : {n: a_g in nats, exactly 0 where the classes of size n are one vector}, groups of two classes at least; the
-        keys are those of `UFM.groups`.
+    group_gaps : {n: a_g in nats, exactly 0 where the classes of size n are one vector}, groups of
+        two classes at least; the keys are those of `UFM.groups`.
 
     Source: the paper (the optimum is that of (CVX)), ours (certificate, "relu").
 
@@ -97,10 +111,14 @@ class Solution:
     def __repr__(self):
         K, G = self.ufm.num_classes, len(self.ufm.groups)
         problem = f"{K} classes in {G} group{'s' * (G > 1)}, {self.features} features"
-        value = f"objective {self.objective:.8g}, optimal to a relative gap of {self.relative_gap:.1e}"
+        value = (
+            f"objective {self.objective:.8g}, optimal to a relative gap of {self.relative_gap:.1e}"
+        )
         if not self.certified:
-            value = (f"objective {self.objective:.8g} is an upper bound of the optimum, which is at least "
-                     f"{self.objective - self.gap:.8g} (relative gap {self.relative_gap:.1e}, not certified)")
+            value = (
+                f"objective {self.objective:.8g} is an upper bound of the optimum, which is at least "
+                f"{self.objective - self.gap:.8g} (relative gap {self.relative_gap:.1e}, not certified)"
+            )
         return f"Solution({problem}: {value}; rank {self.rank}, {self.iterations} iterations)"
 
     @cached_property
@@ -133,7 +151,9 @@ class Solution:
 
     @cached_property
     def dual_point(self):
-        """Q (K, K), the point of the dual that `gap` belongs to: columns in the simplex, ‖(I − Q) diag(w) D^{1/2}/N‖ ≤ λ_Z."""
+        """Q (K, K), the point of the dual that `gap` belongs to: columns in the simplex, ‖(I − Q)
+        diag(w) D^{1/2}/N‖ ≤ λ_Z.
+        """
         room("num_classes", self.ufm.num_classes, self.ufm.num_classes**2)
         Q = self._probabilities[np.ix_(self._group, self._group)]
         np.fill_diagonal(Q, 0.0)
@@ -152,8 +172,9 @@ class Solution:
 
     @property
     def phase(self):
-        """What `theory.phase` predicts for linear features, as measured: a `Phase` or `GroupPhases`. It is read off which
-        a_g and columns of Z are zero and off the rank of Z, in the same way for "relu"."""
+        """What `theory.phase` predicts for linear features, as measured: a `Phase` or
+        `GroupPhases`. It is read off which a_g and columns of Z are zero and off the rank of Z, in
+        the same way for "relu"."""
         collapsed = {n: a == 0 for n, a in self.group_gaps.items()}
         if len(self.ufm.groups) != 2 or self.ufm.class_weights:
             return GroupPhases(collapsed, (self.rank, self.rank))
@@ -172,7 +193,8 @@ class Solution:
         """Cosines (K, K) between the columns of Z ("logits"), the class means h̄_k ("features"), or
         the rows of W ("classifier"). A class whose vector is zero has no cosine: NaN there.
 
-        Raises ValueError where `of` is another word. Source: ours, from the singular value decomposition of Z D^{1/2}.
+        Raises ValueError where `of` is another word. Source: ours, from the singular value
+        decomposition of Z D^{1/2}.
 
         >>> from ncutils import UFM, solve
         >>> solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)).cosines("features")[0].round(4)
@@ -185,8 +207,10 @@ class Solution:
         if self.features == "relu":
             inverse = 1 / np.where(self._lengths > 0, self._lengths, np.inf)
             return cosines_from_gram(
-                np.diag((self._lengths / self._blocks.sizes)[self._group]) if of == "features"
-                else self._expand(x**2 * inverse, (M * inverse) @ M.T))
+                np.diag((self._lengths / self._blocks.sizes)[self._group])
+                if of == "features"
+                else self._expand(x**2 * inverse, (M * inverse) @ M.T)
+            )
         U, s, Vt = np.linalg.svd(M)
         if of == "classifier":
             return cosines_from_gram(self._expand(x, (U * s) @ U.T))
@@ -194,7 +218,9 @@ class Solution:
 
     @cached_property
     def _factors(self):
-        """L (K, r) and R (r, K) with L R = X and L Lᵀ, R Rᵀ of equal trace: optimal classifier and features."""
+        """L (K, r) and R (r, K) with L R = X and L Lᵀ, R Rᵀ of equal trace: optimal classifier and
+        features.
+        """
         x, M = self._split
         K = self.ufm.num_classes
         if self.features == "relu":
@@ -205,12 +231,17 @@ class Solution:
         U, s, Vt = np.linalg.svd(M)
         between = self.rank - int(self._blocks.more @ (x != 0))  # rank of M
         weight = np.sqrt(s[:between]) / np.sqrt(self._blocks.counts[self._group])[:, None]
-        left, right = [U[self._group, :between] * weight], [(Vt.T[self._group, :between] * weight).T]
+        left, right = (
+            [U[self._group, :between] * weight],
+            [(Vt.T[self._group, :between] * weight).T],
+        )
         for g, members in enumerate(self.ufm.groups.values()):
             if x[g] != 0:
                 basis = np.zeros((len(members) - 1, K))
                 basis[:, members] = helmert(len(members)) * math.sqrt(abs(x[g]))
-                left.append(math.copysign(1.0, x[g]) * basis.T)  # a_g < 0 where the solver was stopped early
+                left.append(
+                    math.copysign(1.0, x[g]) * basis.T
+                )  # a_g < 0 where the solver was stopped early
                 right.append(basis)
         return np.hstack(left), np.vstack(right)
 
@@ -220,10 +251,11 @@ class Solution:
         return np.pad(factor, ((0, dim - len(factor)), (0, 0)))  # the first coordinates
 
     def class_means(self, dim):
-        """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ, nonnegative for "relu".
+        """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ, nonnegative
+        for "relu".
 
-        With Z D^{1/2} = U Σ Vᵀ and RᵀR = I, R being the first columns of I. Raises ValueError unless `dim` is a whole
-        number ≥ K. Source: ours.
+        With Z D^{1/2} = U Σ Vᵀ and RᵀR = I, R being the first columns of I. Raises ValueError
+        unless `dim` is a whole number ≥ K. Source: ours.
 
         >>> from ncutils import UFM, solve
         >>> exact = solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01))
@@ -236,18 +268,23 @@ class Solution:
         return scale * self._in_dimension(dim, self._factors[1]) / np.sqrt(self.ufm.sizes)
 
     def classifier(self, dim):
-        """W (K, dim), an optimal classifier: (λ_H/λ_W)^{1/4} U Σ^{1/2} Rᵀ, with `dim` and R as in `class_means`.
+        """W (K, dim), an optimal classifier: (λ_H/λ_W)^{1/4} U Σ^{1/2} Rᵀ, with `dim` and R as in
+        `class_means`.
 
         >>> from ncutils import UFM, solve
         >>> solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)).classifier(dim=5).shape
         (3, 5)
         """
-        return self.ufm.lam_h**0.25 / self.ufm.lam_w**0.25 * self._in_dimension(dim, self._factors[0].T).T
+        return (
+            self.ufm.lam_h**0.25
+            / self.ufm.lam_w**0.25
+            * self._in_dimension(dim, self._factors[0].T).T
+        )
 
     @property
     def balance_residual(self):
-        """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F of the factors; 0 where Z = 0. For "relu" only the diagonals of the
-        two matrices agree, since H ≥ 0 binds."""
+        """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F of the factors; 0 where Z = 0. For "relu" only
+        the diagonals of the two matrices agree, since H ≥ 0 binds."""
         dim = self.ufm.num_classes
         return balance_residual(self.classifier(dim), self.class_means(dim), self.ufm)
 
@@ -266,13 +303,23 @@ def cross_entropy(logits):
 
 
 def objective(ufm, logits, bias, features="linear"):
-    """Value of (CVX), or of (CVX+) for "relu", at Z (K, K) and b (K,), in nats. ValueError for a bias where λ_b = ∞."""
+    """Value of (CVX), or of (CVX+) for "relu", at Z (K, K) and b (K,), in nats. ValueError for a
+    bias where λ_b = ∞.
+    """
     logits, bias = _checked_point(ufm, logits, bias)
     choice("features", features, FEATURES)
     loss, _ = cross_entropy(logits + bias[:, None])
     X = logits * np.sqrt(ufm.sizes)
-    norm = np.linalg.svd(X, compute_uv=False).sum() if features == "linear" else np.linalg.norm(X, axis=0).sum()
-    return ufm.sizes * ufm.weights @ loss / ufm.num_samples + ufm.lam_z * norm + _bias_penalty(ufm, bias)
+    norm = (
+        np.linalg.svd(X, compute_uv=False).sum()
+        if features == "linear"
+        else np.linalg.norm(X, axis=0).sum()
+    )
+    return (
+        ufm.sizes * ufm.weights @ loss / ufm.num_samples
+        + ufm.lam_z * norm
+        + _bias_penalty(ufm, bias)
+    )
 
 
 def _checked_point(ufm, logits, bias):
@@ -281,7 +328,9 @@ def _checked_point(ufm, logits, bias):
     logits, bias = real_array("logits", logits, 2), real_array("bias", bias, 1)
     K = ufm.num_classes
     if logits.shape != (K, K) or bias.shape != (K,):
-        raise ValueError(f"logits {logits.shape} and bias {bias.shape}: must be {(K, K)} and {(K,)}")
+        raise ValueError(
+            f"logits {logits.shape} and bias {bias.shape}: must be {(K, K)} and {(K,)}"
+        )
     if math.isinf(ufm.lam_b) and bias.any():
         raise ValueError("bias is not zero: must be, since lam_b = inf means no bias")
     return logits, bias
@@ -292,7 +341,9 @@ def _bias_penalty(ufm, bias):
 
 
 class _Scaled(NamedTuple):
-    """The problem with the penalties and weights over the mean weight of a sample: the same Z and b, 1/mean the objective."""
+    """The problem with the penalties and weights over the mean weight of a sample: the same Z and
+    b, 1/mean the objective.
+    """
 
     mean: float
     weights: np.ndarray  # w_k (K,)
@@ -306,20 +357,30 @@ def _scaled(ufm):
     """`_Scaled` of a UFM within the range in which nothing overflows, else ValueError."""
     N, lam_z = float(ufm.num_samples), ufm.lam_z
     if N > LARGEST:
-        raise ValueError(f"class_sizes with N = {N:.3g}: N must be at most {LARGEST:.0e}; "
-                         "solve_two_groups_log goes further, in logarithms")
+        raise ValueError(
+            f"class_sizes with N = {N:.3g}: N must be at most {LARGEST:.0e}; "
+            "solve_two_groups_log goes further, in logarithms"
+        )
     fraction = ufm.sizes / N
     mean = float(fraction @ ufm.weights)
     weights, lam, lam_b = ufm.weights / mean, lam_z / mean, ufm.lam_b / mean
     unit = weights * np.sqrt(ufm.sizes) / N
     if lam < unit.max() / LARGEST:
-        raise ValueError(f"lam_z = {lam_z!r}: must be at least {mean * unit.max() / LARGEST:.3g}, which is max w_k sqrt(n_k)/N over "
-                         f"{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms")
+        raise ValueError(
+            f"lam_z = {lam_z!r}: must be at least {mean * unit.max() / LARGEST:.3g}, which is max w_k sqrt(n_k)/N over "
+            f"{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms"
+        )
     if lam_b < SMALLEST_LAM_B or LARGEST < lam_b < math.inf:
-        raise ValueError(f"lam_b = {ufm.lam_b!r}: must be at least {SMALLEST_LAM_B * mean:.3g}, below which rounding decides the bias, "
-                         f"and at most {LARGEST * mean:.3g}, or math.inf for no bias" + WEIGHED * (ufm.class_weights is not None))
+        raise ValueError(
+            f"lam_b = {ufm.lam_b!r}: must be at least {SMALLEST_LAM_B * mean:.3g}, below which rounding decides the bias, "
+            f"and at most {LARGEST * mean:.3g}, or math.inf for no bias"
+            + WEIGHED
+            * (ufm.class_weights is not None)
+        )
     # above the norm of G for any bias and features Z = 0, and the penalty is 0
-    return _Scaled(mean, weights, fraction * weights, unit, min(lam, 2 * np.linalg.norm(unit)), lam_b)
+    return _Scaled(
+        mean, weights, fraction * weights, unit, min(lam, 2 * np.linalg.norm(unit)), lam_b
+    )
 
 
 def _matrix(unit, Q):
@@ -330,17 +391,27 @@ def _matrix(unit, Q):
 
 
 def _norm(G, features):
-    """max ‖G h‖/‖h‖ over all h; for "relu" over h ≥ 0, or more: root of the largest eigenvalue of max(GᵀG, 0)."""
-    return np.linalg.norm(G, 2) if features == "linear" else math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
+    """max ‖G h‖/‖h‖ over all h; for "relu" over h ≥ 0, or more: root of the largest eigenvalue of
+    max(GᵀG, 0).
+    """
+    return (
+        np.linalg.norm(G, 2)
+        if features == "linear"
+        else math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
+    )
 
 
 def _dual(scaled, Q, features):
-    """Value of the dual at Q ≥ 0 (K, K), scaled down off its diagonal as far as a point of the dual needs."""
+    """Value of the dual at Q ≥ 0 (K, K), scaled down off its diagonal as far as a point of the dual
+    needs.
+    """
     Q = np.where(np.eye(len(Q), dtype=bool), 0.0, Q)
     total = Q.sum(axis=0).max() * (1 + MARGIN)
     Q = Q / (total if total > 1 else 1.0)
     size = scaled.unit.max()  # GᵀG may underflow
-    norm = size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + MARGIN)  # of this Q, whatever it was made from
+    norm = (
+        size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + MARGIN)
+    )  # of this Q, whatever it was made from
     Q = Q * (scaled.lam / norm if norm > scaled.lam else 1.0)
     rest = Q.sum(axis=0)
     value = scaled.share @ (-xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest))
@@ -351,13 +422,16 @@ def _dual(scaled, Q, features):
 
 
 def dual_bound(ufm, logits, bias, rank=0, features="linear"):
-    """A lower bound of the optimal value of the UFM, with H ≥ 0 for features "relu", from any Z (K, K) and b (K,).
+    """A lower bound of the optimal value of the UFM, with H ≥ 0 for features "relu", from any Z (K,
+    K) and b (K,).
 
-    P off the diagonal, the probabilities of the other classes, is scaled down until G = (I − Q) diag(w) D^{1/2}/N has ‖G‖ ≤ λ_Z,
-    the norm being the spectral one or, for "relu", the square root of the largest eigenvalue of GᵀG with negative entries
-    set to 0. For "linear" a second bound, the same with another Q, comes from (I − P) diag(w) D^{1/2}/N with its `rank` largest
-    singular values set to λ_Z and the others cut at λ_Z; where such a Q is negative it has the entry of P. It is exact to second
-    order in the error of Z, the first to first order. The better one is returned; "relu" has the first only.
+    P off the diagonal, the probabilities of the other classes, is scaled down until G = (I − Q)
+    diag(w) D^{1/2}/N has ‖G‖ ≤ λ_Z, the norm being the spectral one or, for "relu", the square root
+    of the largest eigenvalue of GᵀG with negative entries set to 0. For "linear" a second bound,
+    the same with another Q, comes from (I − P) diag(w) D^{1/2}/N with its `rank` largest singular
+    values set to λ_Z and the others cut at λ_Z; where such a Q is negative it has the entry of P.
+    It is exact to second order in the error of Z, the first to first order. The better one is
+    returned; "relu" has the first only.
 
     Parameters
     ----------
@@ -387,7 +461,9 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
         s = np.minimum(s, scaled.lam)
         s[:rank] = scaled.lam
         sharp = (U * s) @ Vt
-        sharp -= sharp.mean(axis=0)  # columns of I − Q sum to zero; those of a rank beyond that of G need not
+        sharp -= sharp.mean(
+            axis=0
+        )  # columns of I − Q sum to zero; those of a rank beyond that of G need not
         Q = -sharp / scaled.unit
         bound = max(bound, _dual(scaled, np.where(Q > 0, Q, gradient), features))
     return scaled.mean * bound
@@ -399,7 +475,9 @@ def _nonnegative_norm(blocks, dual):
     within = (dual[0] / np.maximum(blocks.y_weight, 1)) ** 2
     same = (np.diag(M) - within) / blocks.counts  # product of two columns of G of one group
     own = within + same  # ‖G e_k‖²
-    positive_part = np.maximum(M, 0.0) * blocks.across + np.diag(own + blocks.more * np.maximum(same, 0.0))
+    positive_part = np.maximum(M, 0.0) * blocks.across + np.diag(
+        own + blocks.more * np.maximum(same, 0.0)
+    )
     return math.sqrt(np.linalg.eigvalsh(positive_part)[-1])
 
 
@@ -408,28 +486,33 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
 
     The first is (CVX), the second (CVX+):
 
-    .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \|Z D^{1/2}\|_*
+    .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \|Z
+              D^{1/2}\|_*
               + \frac{\lambda_b}{2} \|b\|^2
 
-    .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \sum_k \sqrt{n_k} \, \|z_k\|
+    .. math:: \min_{Z, b} \frac1N \sum_k w_k n_k \, \mathrm{CE}(z_k + b, e_k) + \lambda_Z \sum_k
+              \sqrt{n_k} \, \|z_k\|
               + \frac{\lambda_b}{2} \|b\|^2
 
-    Here Z = W H̄ (K, K) has the columns z_k, D is diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H); ‖·‖_* is the nuclear norm.
-    Classes of equal size and weight are merged into groups, then a proximal Newton method (`ncutils/newton.py`) runs until
-    the gap between objective and dual is at most tol · objective. Where it starts is a closed form; where it ends rests on none.
+    Here Z = W H̄ (K, K) has the columns z_k, D is diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H); ‖·‖_* is
+    the nuclear norm. Classes of equal size and weight are merged into groups, then a proximal
+    Newton method (`ncutils/newton.py`) runs until the gap between objective and dual is at most tol
+    · objective. Where it starts is a closed form; where it ends rests on none.
 
     Parameters
     ----------
-    ufm : UFM with any class sizes and weights, N at most 1e100. λ_b over the mean class weight of a sample is at least 1e-12 and
-        at most 1e100, or infinite; λ_Z at least max w_k sqrt(n_k)/N over 1e100.
-    features : "linear", features free of sign; or "relu", H ≥ 0, whose optimum is that of (CVX+) wherever
-        the returned solution is certified, and at most that elsewhere.
-    tol : relative gap to reach, > 0. 1e-13 is reached for class sizes to 1e12, ratios to 1e9, weights from 1e-3 to 1e3 and
-        λ_b from 1e-8 on, as far as was tried, and a gap below about 7e-15 never; a solution that ends above tol warns.
+    ufm : UFM with any class sizes and weights, N at most 1e100. λ_b over the mean class weight of a
+        sample is at least 1e-12 and at most 1e100, or infinite; λ_Z at least max w_k sqrt(n_k)/N
+        over 1e100.
+    features : "linear", features free of sign; or "relu", H ≥ 0, whose optimum is that of (CVX+)
+        wherever the returned solution is certified, and at most that elsewhere.
+    tol : relative gap to reach, > 0. 1e-13 is reached for class sizes to 1e12, ratios to 1e9,
+        weights from 1e-3 to 1e3 and λ_b from 1e-8 on, as far as was tried, and a gap below about
+        7e-15 never; a solution that ends above tol warns.
     max_iterations : points looked at, at most; a solution that stops there warns with its gap.
 
-    Returns a `Solution`. Raises ValueError where an argument is not allowed. Source: the paper's claim (a) for (CVX)
-    without weights, the rest ours.
+    Returns a `Solution`. Raises ValueError where an argument is not allowed. Source: the paper's
+    claim (a) for (CVX) without weights, the rest ours.
 
     >>> from ncutils import UFM, solve
     >>> exact = solve(UFM.from_lam_z([500] * 5 + [100] * 5, lam_z=0.0036, lam_b=0.02))
@@ -453,16 +536,32 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
     if not gap >= -CONTRADICTION * primal:  # nor NaN
         raise ArithmeticError(
             f"objective {float(scaled.mean * primal)!r} is below its lower bound {float(scaled.mean * dual)!r}: a fault of the solver. "
-            f"Please report it with the problem: {ufm}")
+            f"Please report it with the problem: {ufm}"
+        )
     if program_gap > tol * primal:
         what = "max_iterations or tol" if found.iterations == max_iterations else "tol"
         warnings.warn(
             f"solve stopped after {found.iterations} iterations at relative gap {program_gap / primal:.1e}, above "
-            f"tol = {tol:.1e}: raise {what}", RuntimeWarning, stacklevel=2)
-    bias = found.bias - blocks.counts @ found.bias / blocks.K  # which no loss sees; a tiny lam_b hardly does
+            f"tol = {tol:.1e}: raise {what}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    bias = (
+        found.bias - blocks.counts @ found.bias / blocks.K
+    )  # which no loss sees; a tiny lam_b hardly does
     return Solution(
-        ufm, features, scaled.mean * primal, scaled.mean * gap, bool(gap <= tol * primal), found.iterations, found.rank,
-        blocks, found.point, bias, probabilities)
+        ufm,
+        features,
+        scaled.mean * primal,
+        scaled.mean * gap,
+        bool(gap <= tol * primal),
+        found.iterations,
+        found.rank,
+        blocks,
+        found.point,
+        bias,
+        probabilities,
+    )
 
 
 def _gap(primal, dual):

@@ -28,7 +28,9 @@ def _digits():
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    return (data.images * (255 / 16)).round().astype(np.uint8)[:, None], data.target.astype(np.int64)
+    return (data.images * (255 / 16)).round().astype(np.uint8)[:, None], data.target.astype(
+        np.int64
+    )
 
 
 SOURCES = {"mnist5k": _mnist5k, "digits": _digits}
@@ -61,7 +63,9 @@ def _load_cached(name):
 
 
 def _idx(raw):
-    """The array in the bytes of an idx file: 0, 0, 8 for uint8, the number of dimensions, each as ">u4", the values."""
+    """The array in the bytes of an idx file: 0, 0, 8 for uint8, the number of dimensions, each as
+    ">u4", the values.
+    """
     ndim = raw[3]
     shape = np.frombuffer(raw, ">u4", ndim, offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
@@ -72,7 +76,9 @@ def _fashion_mnist(images, labels):
 
 
 def _cifar10(batch):
-    stored = pickle.loads(batch, encoding="latin1")  # which could run anything: only on bytes with the right md5
+    stored = pickle.loads(
+        batch, encoding="latin1"
+    )  # which could run anything: only on bytes with the right md5
     return stored["data"].reshape(-1, 3, 32, 32), np.array(stored["labels"], dtype=np.int64)
 
 
@@ -81,26 +87,36 @@ _PARSED = {}  # (name, part) → the stamps of its files, images, labels: at mos
 
 
 def _part(name, part):
-    """images uint8 (N, C, H, W) and labels (N,) of one part of the originals, as in ORIGINALS; parsed once."""
+    """images uint8 (N, C, H, W) and labels (N,) of one part of the originals, as in ORIGINALS;
+    parsed once.
+    """
     stamps = originals.stamps(name, part)
     known, *arrays = _PARSED.get((name, part), (None, None, None))
     if stamps is None or stamps != known:
-        arrays = PARSERS[name](*(originals.read(name, file, md5) for file, md5 in ORIGINALS[name][part].items()))
+        arrays = PARSERS[name](
+            *(originals.read(name, file, md5) for file, md5 in ORIGINALS[name][part].items())
+        )
         _PARSED[name, part] = stamps, *arrays
     return arrays
 
 
 def _missing(name, test_images):
-    """The files that count and are missing in $NCUTILS_DATA, and the parts at hand: those before the first gap."""
+    """The files that count and are missing in $NCUTILS_DATA, and the parts at hand: those before
+    the first gap.
+    """
     *training, test = range(len(ORIGINALS[name]))
-    gaps = {part: [file for file in ORIGINALS[name][part] if originals.locate(name, file) is None]
-            for part in training + [test] * test_images}
+    gaps = {
+        part: [file for file in ORIGINALS[name][part] if originals.locate(name, file) is None]
+        for part in training + [test] * test_images
+    }
     at_hand = [part for part in training if not any(gaps[before] for before in range(part + 1))]
     return sum(gaps.values(), []), at_hand + [test] * (test_images and not gaps[test])
 
 
 def _parts(name, test_images):
-    """The parts of a set that are at hand, in order, each read when it is asked for: part, images, labels."""
+    """The parts of a set that are at hand, in order, each read when it is asked for: part, images,
+    labels.
+    """
     if name in SOURCES:
         yield 0, *_load_cached(name)
     else:
@@ -113,18 +129,23 @@ def _resized(images, side):
     from PIL import Image
 
     bilinear = Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(image[0]).resize((side, side), bilinear)) for image in images])[:, None]
+    return np.stack(
+        [np.asarray(Image.fromarray(image[0]).resize((side, side), bilinear)) for image in images]
+    )[:, None]
 
 
 def _check_set(name, test_images):
     choice("name", name, tuple(SIDES))
     choice("test_images", test_images, (False, True))
     if test_images and name in SOURCES:
-        raise ValueError(f"test_images = {test_images}: {name} has none; only {' and '.join(ORIGINALS)} have")
+        raise ValueError(
+            f"test_images = {test_images}: {name} has none; only {' and '.join(ORIGINALS)} have"
+        )
 
 
 def available(name, test_images=False):
-    """How many images of each class `load_images` can take (10,), int64: it reads, or downloads, the whole set.
+    """How many images of each class `load_images` can take (10,), int64: it reads, or downloads,
+    the whole set.
 
     `name`, `test_images`, ValueError and RuntimeError as in `load_images`.
 
@@ -137,7 +158,9 @@ def available(name, test_images=False):
 
 
 def shortage(name, sizes, held, test_images):
-    """The sentence about the first class of which more images are asked for than are at hand, `held` (K,)."""
+    """The sentence about the first class of which more images are asked for than are at hand,
+    `held` (K,).
+    """
     k = next(k for k, n in enumerate(sizes) if n > held[k])
     text = f"class_sizes[{k}] = {sizes[k]}: {name} holds {held[k]} images of class {k}"
     if name in SOURCES:
@@ -158,21 +181,23 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     Parameters
     ----------
     name : "mnist5k", 500 images 28 × 28 of each digit; "digits", about 180 images 8 × 8 of each;
-        "fashion-mnist", 6000 images of each class, resized to 32 × 32; "cifar10", 5000 colour images 32 × 32 of each.
+        "fashion-mnist", 6000 images of each class, resized to 32 × 32; "cifar10", 5000 colour
+        images 32 × 32 of each.
     class_sizes : n_k for classes 0 … K−1 of the data, K ≥ 2; no more than it holds.
     seed : which n_k images of each class are taken, the same on every machine.
     pool : average blocks of pool × pool pixels; must divide the image size.
-    test_images : where the training images of a class do not suffice, go on with the 1000 test images of
-        "fashion-mnist" or "cifar10".
+    test_images : where the training images of a class do not suffice, go on with the 1000 test
+        images of "fashion-mnist" or "cifar10".
     dtype : "float32" for levels in [0, 1]; "uint8" for those stored, 0 to 255, with pool = 1 only.
 
-    The originals of the last two are looked for in $NCUTILS_DATA, where Debian's package has them, and in the
-    cache, and else downloaded; see `ncutils/originals.py`. The batches of CIFAR-10 are used in order: if $NCUTILS_DATA lacks
-    later ones, class sizes that the others allow get the same images (without test images, which then come sooner).
+    The originals of the last two are looked for in $NCUTILS_DATA, where Debian's package has them,
+    and in the cache, and else downloaded; see `ncutils/originals.py`. The batches of CIFAR-10 are
+    used in order: if $NCUTILS_DATA lacks later ones, class sizes that the others allow get the same
+    images (without test images, which then come sooner).
 
     Returns images (N, C, H, W) and labels (N,), int64.
-    Raises ValueError naming the argument or the file, the value and what is allowed; RuntimeError if a set is
-    neither there nor can be downloaded.
+    Raises ValueError naming the argument or the file, the value and what is allowed; RuntimeError
+    if a set is neither there nor can be downloaded.
 
     >>> from ncutils import load_images
     >>> images, labels = load_images("digits", class_sizes=[3, 2])
@@ -188,12 +213,15 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     if side % pool:
         raise ValueError(f"pool = {pool}: must divide the image size {side} × {side} of {name}")
     if choice("dtype", dtype, ("float32", "uint8")) == "uint8" and pool > 1:
-        raise ValueError(f"pool = {pool}: must be 1 with dtype = 'uint8', which keeps the stored levels")
+        raise ValueError(
+            f"pool = {pool}: must be 1 with dtype = 'uint8', which keeps the stored levels"
+        )
     one = np.random.default_rng(seed)
     taken, held = [[] for _ in sizes], np.zeros(len(sizes), dtype=int)
     for part, images, labels in _parts(name, test_images):
         for k, n in enumerate(sizes):
-            # A generator for each class of each file, so that nothing else decides which images are taken.
+            # A generator for each class of each file, so that nothing else decides which images are
+            # taken.
             rng = one if name in SOURCES else np.random.default_rng([seed, part, k])
             members = np.flatnonzero(labels == k)
             taken[k].append(images[rng.permutation(members)[: max(n - held[k], 0)]])

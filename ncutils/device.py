@@ -10,7 +10,9 @@ from .ufm import shown
 
 
 def named_device(device):
-    """`device`, None or a name, as None or a torch.device of type cpu or cuda, on this machine or another."""
+    """`device`, None or a name, as None or a torch.device of type cpu or cuda, on this machine or
+    another.
+    """
     if device is None:
         return None
     try:
@@ -28,7 +30,9 @@ def pick_device(device):
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device = {str(device)!r}: must be None, 'cpu' or, where there is a GPU, 'cuda'")
+        raise ValueError(
+            f"device = {str(device)!r}: must be None, 'cpu' or, where there is a GPU, 'cuda'"
+        )
     return device
 
 

@@ -1,11 +1,12 @@
 """One look for all figures: majority, minority and across keep colour and marker on every page;
 a line is exact, a hollow marker a trained UFM, a filled marker a network on images.
 
-`data` gives what a figure shows in numbers. A label of an artist that begins with "_" stands there alone, not in the legend;
-what is labelled "_decoration" stands nowhere.
+`data` gives what a figure shows in numbers. A label of an artist that begins with "_" stands there
+alone, not in the legend; what is labelled "_decoration" stands nowhere.
 
-`group` is a key of `STYLES`: "A", "B", "AB", "linear", "relu", "K_A = 5" or "K_A = 3". `ax` are Matplotlib's axes. Where
-nothing is said of it, a function draws on `ax` and returns nothing. Source: ours.
+`group` is a key of `STYLES`: "A", "B", "AB", "linear", "relu", "K_A = 5" or "K_A = 3". `ax` are
+Matplotlib's axes. Where nothing is said of it, a function draws on `ax` and returns nothing.
+Source: ours.
 """
 
 import csv
@@ -50,7 +51,8 @@ MOST = 2500  # points and pixels of a figure that `data` gives in full
 
 
 def use_theme():
-    """Set the companion's seaborn theme for this Python session; in a notebook, pictures of twice the resolution.
+    """Set the companion's seaborn theme for this Python session; in a notebook, pictures of twice
+    the resolution.
 
     >>> import matplotlib
     >>> from ncutils import figures
@@ -58,16 +60,31 @@ def use_theme():
     >>> matplotlib.rcParams["axes.grid"]
     True
     """
-    sns.set_theme(context="notebook", style="ticks", palette=[color for color, _ in OTHERS], font_scale=0.85, rc={
-        "figure.dpi": 110, "figure.constrained_layout.use": True, "axes.spines.top": False,
-        "axes.spines.right": False, "axes.titlesize": "medium", "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "legend.frameon": False, "axes.grid": True, "grid.color": "#e6e6e6"})
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=[color for color, _ in OTHERS],
+        font_scale=0.85,
+        rc={
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": "medium",
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "legend.frameon": False,
+            "axes.grid": True,
+            "grid.color": "#e6e6e6",
+        },
+    )
     if get_ipython() is not None:
         set_matplotlib_formats("retina")
 
 
 def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
-    """Figure and axes, `rows` × `columns`, `width` inches for all columns together and `height` for each row.
+    """Figure and axes, `rows` × `columns`, `width` inches for all columns together and `height` for
+    each row.
 
     `options` go to Matplotlib's `subplots`.
 
@@ -89,7 +106,8 @@ def _style(group):
 def exact(ax, x, y, group, label=None, width=1.8):
     """Exact values `y` over `x`, each (n,), as a line of `width` points.
 
-    `label` names it in the legend; None means the name of `group` and "exact". Raises ValueError for an unknown group.
+    `label` names it in the legend; None means the name of `group` and "exact". Raises ValueError
+    for an unknown group.
 
     >>> from ncutils import figures
     >>> fig, ax = figures.panels()
@@ -98,12 +116,19 @@ def exact(ax, x, y, group, label=None, width=1.8):
     ['majority A, exact']
     """
     style = _style(group)
-    ax.plot(x, y, color=style["color"], linestyle=style["linestyle"], lw=width,
-            label=label or f"{style['label']}, exact")
+    ax.plot(
+        x,
+        y,
+        color=style["color"],
+        linestyle=style["linestyle"],
+        lw=width,
+        label=label or f"{style['label']}, exact",
+    )
 
 
 def trained(ax, x, y, group, label=None):
-    """Values `y` over `x`, each (n,), of trained UFMs as hollow markers; `group` and `label` as in `exact`.
+    """Values `y` over `x`, each (n,), of trained UFMs as hollow markers; `group` and `label` as in
+    `exact`.
 
     >>> from ncutils import figures
     >>> fig, ax = figures.panels()
@@ -112,12 +137,22 @@ def trained(ax, x, y, group, label=None):
     ['minority B, trained UFM']
     """
     style = _style(group)
-    ax.plot(x, y, linestyle="none", marker=style["marker"], mfc="none", mec=style["color"], mew=1.4, ms=8,
-            label=label or f"{style['label']}, trained UFM")
+    ax.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=style["marker"],
+        mfc="none",
+        mec=style["color"],
+        mew=1.4,
+        ms=8,
+        label=label or f"{style['label']}, trained UFM",
+    )
 
 
 def network(ax, x, y, group, label=None, size=5):
-    """Values `y` over `x`, each (n,), of networks on images as filled markers of `size` points; `group`, `label` as in `exact`.
+    """Values `y` over `x`, each (n,), of networks on images as filled markers of `size` points;
+    `group`, `label` as in `exact`.
 
     >>> from ncutils import figures
     >>> fig, ax = figures.panels()
@@ -126,8 +161,17 @@ def network(ax, x, y, group, label=None, size=5):
     ['across A, B, network']
     """
     style = _style(group)
-    ax.plot(x, y, linestyle="none", marker=style["marker"], color=style["color"], ms=size, mec="white", mew=0.6,
-            label=label or f"{style['label']}, network")
+    ax.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=style["marker"],
+        color=style["color"],
+        ms=size,
+        mec="white",
+        mew=0.6,
+        label=label or f"{style['label']}, network",
+    )
 
 
 def limit(ax, x, y, group, label):
@@ -146,7 +190,8 @@ def limit(ax, x, y, group, label):
 
 
 def reference(ax, label, x=None, y=None, at=0.98):
-    """A dotted grey line at `x` or `y`, with its `label` along it, at fraction `at` of the other axis.
+    """A dotted grey line at `x` or `y`, with its `label` along it, at fraction `at` of the other
+    axis.
 
     >>> from ncutils import figures
     >>> fig, ax = figures.panels()
@@ -156,16 +201,34 @@ def reference(ax, label, x=None, y=None, at=0.98):
     """
     if x is not None:
         ax.axvline(x, color=GREY, ls=":", lw=1.4, label=f"_{label}")
-        ax.annotate(label, (x, at), xycoords=("data", "axes fraction"), xytext=(3, 0),
-                    textcoords="offset points", color=GREY, size="small", va="top")
+        ax.annotate(
+            label,
+            (x, at),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            color=GREY,
+            size="small",
+            va="top",
+        )
     else:
         ax.axhline(y, color=GREY, ls=":", lw=1.4, label=f"_{label}")
-        ax.annotate(label, (at, y), xycoords=("axes fraction", "data"), xytext=(0, -3),
-                    textcoords="offset points", color=GREY, size="small", ha="right", va="top")
+        ax.annotate(
+            label,
+            (at, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -3),
+            textcoords="offset points",
+            color=GREY,
+            size="small",
+            ha="right",
+            va="top",
+        )
 
 
 def threshold(ax, x, group, label):
-    """A predicted threshold at `x` as a vertical dotted line in the colour of `group`, as in `exact`; `label` in the legend.
+    """A predicted threshold at `x` as a vertical dotted line in the colour of `group`, as in
+    `exact`; `label` in the legend.
 
     >>> from ncutils import figures
     >>> fig, ax = figures.panels()
@@ -177,11 +240,12 @@ def threshold(ax, x, group, label):
 
 
 def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
-    """A (K, K) `matrix` below a `title`, with lines where `class_sizes` (K,) change; NaN is hatched.
+    """A (K, K) `matrix` below a `title`, with lines where `class_sizes` (K,) change; NaN is
+    hatched.
 
-    Colours reach to ± the largest size of `limits`, or without these of the matrix. `bar` draws a colour bar, which
-    says `unit`, and names the classes; without it `limits` ought to be those of a neighbour. Raises ValueError unless
-    `matrix` and `class_sizes` fit each other.
+    Colours reach to ± the largest size of `limits`, or without these of the matrix. `bar` draws a
+    colour bar, which says `unit`, and names the classes; without it `limits` ought to be those of a
+    neighbour. Raises ValueError unless `matrix` and `class_sizes` fit each other.
 
     >>> from ncutils import figures, theory
     >>> fig, ax = figures.panels()
@@ -191,15 +255,37 @@ def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
     """
     matrix, sizes = array_with_gaps("matrix", matrix), array_of(class_sizes, "iuf")
     if sizes is None or sizes.shape != matrix.shape[:1]:
-        raise ValueError(f"class_sizes = {shown(class_sizes)}: must be {len(matrix)} numbers, as matrix is {matrix.shape}")
+        raise ValueError(
+            f"class_sizes = {shown(class_sizes)}: must be {len(matrix)} numbers, as matrix is {matrix.shape}"
+        )
     ax.set_facecolor("white")
     bound = np.abs(limits or matrix[np.isfinite(matrix)]).max(initial=1e-12)
-    sns.heatmap(matrix, ax=ax, cmap="RdBu_r", vmin=-bound, vmax=bound, square=True, xticklabels=int(bar),
-                yticklabels=int(bar), cbar=bar, cbar_kws={"label": unit, "shrink": 0.8} if bar else None)
+    sns.heatmap(
+        matrix,
+        ax=ax,
+        cmap="RdBu_r",
+        vmin=-bound,
+        vmax=bound,
+        square=True,
+        xticklabels=int(bar),
+        yticklabels=int(bar),
+        cbar=bar,
+        cbar_kws={"label": unit, "shrink": 0.8} if bar else None,
+    )
     ax.collections[0].pixels = range(matrix.shape[1]), range(matrix.shape[0]), matrix  # for `data`
     if np.isnan(matrix).any():
         K = len(matrix)
-        ax.fill_between([0, K], 0, K, hatch="///", facecolor="none", edgecolor="#bbbbbb", lw=0, zorder=0, label=DECORATION)
+        ax.fill_between(
+            [0, K],
+            0,
+            K,
+            hatch="///",
+            facecolor="none",
+            edgecolor="#bbbbbb",
+            lw=0,
+            zorder=0,
+            label=DECORATION,
+        )
     for edge in np.flatnonzero(np.diff(sizes)) + 1:
         ax.axhline(edge, color="black", lw=1.2, label=DECORATION)
         ax.axvline(edge, color="black", lw=1.2, label=DECORATION)
@@ -209,10 +295,11 @@ def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
 
 
 def plane_of_means(ax, features, labels, classes, title):
-    """Features (d, N) of three classes, projected on the plane through their class means; means as larger markers.
+    """Features (d, N) of three classes, projected on the plane through their class means; means as
+    larger markers.
 
-    Of all `features` with their `labels`, an array (N,), those of the three class indices `classes` are drawn, below a `title`.
-    Raises ValueError unless there are three that `labels` holds.
+    Of all `features` with their `labels`, an array (N,), those of the three class indices `classes`
+    are drawn, below a `title`. Raises ValueError unless there are three that `labels` holds.
 
     >>> import numpy as np
     >>> from ncutils import figures
@@ -225,7 +312,9 @@ def plane_of_means(ax, features, labels, classes, title):
     features, named = real_array("features", features, 2), array_of(classes, "iu")
     labels = class_labels(labels, features.shape[1])
     if named is None or named.shape != (3,) or not np.isin(named, labels).all():
-        raise ValueError(f"classes = {shown(classes)}: must be three class indices that labels hold")
+        raise ValueError(
+            f"classes = {shown(classes)}: must be three class indices that labels hold"
+        )
     groups = [features[:, labels == k] for k in classes]
     means = np.stack([group.mean(axis=1) for group in groups], axis=1)
     center = means.mean(axis=1, keepdims=True)
@@ -233,15 +322,27 @@ def plane_of_means(ax, features, labels, classes, title):
     plane = plane * np.sign(plane.sum(axis=0))  # the sign of a singular vector is arbitrary
     for k, group, mean, (color, marker) in zip(classes, groups, means.T, OTHERS):
         x, y = plane.T @ (group - center)
-        ax.plot(x, y, linestyle="none", marker=marker, color=color, ms=3, alpha=0.25, label=f"_features of class {k}")
+        ax.plot(
+            x,
+            y,
+            linestyle="none",
+            marker=marker,
+            color=color,
+            ms=3,
+            alpha=0.25,
+            label=f"_features of class {k}",
+        )
         x, y = plane.T @ (mean - center[:, 0])
-        ax.plot(x, y, linestyle="none", marker=marker, color=color, ms=12, mew=2.5, label=f"class {k}")
+        ax.plot(
+            x, y, linestyle="none", marker=marker, color=color, ms=12, mew=2.5, label=f"class {k}"
+        )
     ax.set(title=title, xlabel="first coordinate in the plane", ylabel="second coordinate")
     ax.set_aspect("equal", adjustable="datalim")
 
 
 def field(ax, x, y, values, title, unit):
-    """Array `values` (len(y), len(x)) ≥ 0 over log axes `x` and `y`, one pixel each; what is exactly 0 is grey.
+    """Array `values` (len(y), len(x)) ≥ 0 over log axes `x` and `y`, one pixel each; what is
+    exactly 0 is grey.
 
     A colour bar says `unit`, and `title` is above.
 
@@ -251,7 +352,9 @@ def field(ax, x, y, values, title, unit):
     >>> ax.get_xscale(), ax.get_xlim() == (1, 100)
     ('log', True)
     """
-    mesh = ax.pcolormesh(x, y, np.ma.masked_equal(values, 0.0), cmap="YlGnBu", vmin=0.0, rasterized=True)
+    mesh = ax.pcolormesh(
+        x, y, np.ma.masked_equal(values, 0.0), cmap="YlGnBu", vmin=0.0, rasterized=True
+    )
     mesh.pixels = x, y, values  # for `data`: the mesh keeps the pixels' edges, and hides the zeros
     ax.set_facecolor("#c8c8c8")
     ax.figure.colorbar(mesh, ax=ax, label=unit, shrink=0.9)
@@ -270,15 +373,23 @@ def boundary(ax, x, y, linestyle, label):
     >>> ax.get_legend_handles_labels()[1]
     ['minority collapse']
     """
-    ax.plot(x, y, color="black", ls=linestyle, lw=1.4, label=label,
-            path_effects=[withStroke(linewidth=3, foreground="white")])
+    ax.plot(
+        x,
+        y,
+        color="black",
+        ls=linestyle,
+        lw=1.4,
+        label=label,
+        path_effects=[withStroke(linewidth=3, foreground="white")],
+    )
 
 
 def directions(ax, means, class_sizes, title):
-    """Class `means` (d, 3) of a majority class and two minority classes, in the plane that holds them: nothing is projected,
-    since Z has rank 2 at most. Class 1, the majority, points up and has length 1; class 2, to the right, is a hollow line and
-    class 3 a dashed one, so that both are seen where they coincide. Angles are written between neighbours, `class_sizes`
-    (3,) at the ends, and `title` above.
+    """Class `means` (d, 3) of a majority class and two minority classes, in the plane that holds
+    them: nothing is projected, since Z has rank 2 at most. Class 1, the majority, points up and has
+    length 1; class 2, to the right, is a hollow line and class 3 a dashed one, so that both are
+    seen where they coincide. Angles are written between neighbours, `class_sizes` (3,) at the ends,
+    and `title` above.
 
     Raises ValueError where the first mean is 0 or the three do not lie in a plane through 0.
 
@@ -291,7 +402,9 @@ def directions(ax, means, class_sizes, title):
     """
     means = real_array("means", means, 2)
     if means.shape[1] != 3 or array_of(class_sizes, "iuf") is None or np.shape(class_sizes) != (3,):
-        raise ValueError(f"means {means.shape} and class_sizes = {shown(class_sizes)}: must be (d, 3) and three numbers")
+        raise ValueError(
+            f"means {means.shape} and class_sizes = {shown(class_sizes)}: must be (d, 3) and three numbers"
+        )
     unit = np.linalg.norm(means[:, 0])
     if not unit:
         raise ValueError("means: class 1 is 0 and has no direction")
@@ -307,25 +420,54 @@ def directions(ax, means, class_sizes, title):
 
     for k, (width, size) in enumerate(((3, 11), (10, 19), (2.5, 8))):
         style = STYLES["A" if k == 0 else "B"]
-        line = dict(color=style["color"], lw=width, ls="-" if k < 2 else (0, (2, 1)), solid_capstyle="butt", zorder=2 + k)
+        line = dict(
+            color=style["color"],
+            lw=width,
+            ls="-" if k < 2 else (0, (2, 1)),
+            solid_capstyle="butt",
+            zorder=2 + k,
+        )
         ax.plot([0, x[k]], [0, y[k]], **line, label=f"_class {k + 1}")
         if k == 1:
-            ax.plot([0, x[k]], [0, y[k]], **line | {"color": "white", "lw": width - 4}, label=DECORATION)
-        ax.plot(x[k], y[k], style["marker"], color=style["color"], mfc="white" if k == 1 else None, mew=2, ms=size, zorder=6 + k,
-                label=DECORATION)
+            ax.plot(
+                [0, x[k]], [0, y[k]], **line | {"color": "white", "lw": width - 4}, label=DECORATION
+            )
+        ax.plot(
+            x[k],
+            y[k],
+            style["marker"],
+            color=style["color"],
+            mfc="white" if k == 1 else None,
+            mew=2,
+            ms=size,
+            zorder=6 + k,
+            label=DECORATION,
+        )
         if k < 2 or not merged:
             name = "classes 2 and 3" if merged and k else f"class {k + 1}"
             ax.annotate(
-                f"{name}\n{class_sizes[k]} images{' each' if merged and k else ''}", (x[k], y[k]),
-                xytext=(0, 14 if y[k] > 0 else -14), textcoords="offset points", color=style["color"],
-                ha="center", va="bottom" if y[k] > 0 else "top")
+                f"{name}\n{class_sizes[k]} images{' each' if merged and k else ''}",
+                (x[k], y[k]),
+                xytext=(0, 14 if y[k] > 0 else -14),
+                textcoords="offset points",
+                color=style["color"],
+                ha="center",
+                va="bottom" if y[k] > 0 else "top",
+            )
 
     turn = np.degrees(np.arctan2(x, y))  # clockwise from the majority
     ends = [0, turn[1]] if merged else [0, turn[1], turn[2] % 360, 360]
     for start, end in zip(ends, ends[1:]):
         arc, middle = np.radians(np.linspace(start, end, 100)), np.radians((start + end) / 2)
         ax.plot(0.26 * np.sin(arc), 0.26 * np.cos(arc), color=GREY, lw=1.2, label=DECORATION)
-        ax.text(0.53 * np.sin(middle), 0.45 * np.cos(middle), f"{end - start:.0f}°", fontsize="large", ha="center", va="center")
+        ax.text(
+            0.53 * np.sin(middle),
+            0.45 * np.cos(middle),
+            f"{end - start:.0f}°",
+            fontsize="large",
+            ha="center",
+            va="center",
+        )
     if merged:
         ax.text(-0.3, 0.6 * y[1], "0°", fontsize="large", ha="center", va="center")
     ax.plot(0, 0, "o", color=GREY, ms=6, zorder=9, label=DECORATION)
@@ -335,11 +477,13 @@ def directions(ax, means, class_sizes, title):
 
 
 def data(*figs):
-    """What figures `figs` show, as the text of a CSV file: a row "panel, series, x, y, value" for each point of a curve (without a
-    value) and for each pixel of a map, eight digits, empty where nothing is drawn.
+    """What figures `figs` show, as the text of a CSV file: a row "panel, series, x, y, value" for
+    each point of a curve (without a value) and for each pixel of a map, eight digits, empty where
+    nothing is drawn.
 
-    Lines that begin with "#" say what the axes of a panel mean, and name what is not in the file. A line across the panel has
-    no x, or no y. A figure of more than `MOST` points and pixels is thinned evenly, and a line says how.
+    Lines that begin with "#" say what the axes of a panel mean, and name what is not in the file. A
+    line across the panel has no x, or no y. A figure of more than `MOST` points and pixels is
+    thinned evenly, and a line says how.
 
     >>> from ncutils import figures
     >>> fig, ax = figures.panels()
@@ -355,7 +499,12 @@ def data(*figs):
     <BLANKLINE>
     """
     axes = [ax for fig in figs for ax in fig.axes if ax.get_label() != "<colorbar>"]
-    pixels = sum(map_.get_array().size for ax in axes for map_ in ax.collections if isinstance(map_, QuadMesh))
+    pixels = sum(
+        map_.get_array().size
+        for ax in axes
+        for map_ in ax.collections
+        if isinstance(map_, QuadMesh)
+    )
     full = pixels + sum(len(line.get_xdata()) for ax in axes for line in ax.lines) <= MOST
     step = 1 if full else max(1, math.ceil(math.sqrt(pixels / (MOST / 5))))
     words = lambda text: " ".join(text.replace("#", " ").split())  # "#" begins a comment
@@ -372,24 +521,52 @@ def data(*figs):
         notes += [f'panel "{title}": without what is drawn as {name}' for name in unknown]
         for name, *columns in series:
             name = words(name)
-            every = 1 if full or not np.isnan(columns[2]).all() else math.ceil(len(columns[0]) / (MOST / 25))
+            every = (
+                1
+                if full or not np.isnan(columns[2]).all()
+                else math.ceil(len(columns[0]) / (MOST / 25))
+            )
             if every > 1:
                 notes.append(f'panel "{title}", {name}: one point of every {every}')
             for point in zip(*(column[::every] for column in columns)):
-                table.writerow([title, name, *("" if np.isnan(number) else f"{number:.8g}" for number in point)])
+                table.writerow(
+                    [
+                        title,
+                        name,
+                        *("" if np.isnan(number) else f"{number:.8g}" for number in point),
+                    ]
+                )
     if step > 1:
         notes.append(f"maps: one row and column of every {step}")
     return "".join(f"# {note}\n" for note in notes) + text.getvalue()
 
 
 def _meaning(ax):
-    """What x, y and value of a panel are. A label that is not there stands below, or to the left, in the same grid."""
+    """What x, y and value of a panel are. A label that is not there stands below, or to the left,
+    in the same grid.
+    """
     is_map = lambda one: any(isinstance(map_, QuadMesh) for map_ in one.collections)
-    place, others = ax.get_subplotspec(), [one for one in ax.figure.axes if one.get_subplotspec() and is_map(one) == is_map(ax)]
-    below = [other.get_xlabel() for other in others if place and other.get_subplotspec().colspan.start == place.colspan.start]
-    left = [other.get_ylabel() for other in others if place and other.get_subplotspec().rowspan.start == place.rowspan.start]
-    bars = [map_.colorbar.ax for other in (ax, *others) for map_ in other.collections if map_.colorbar]
-    meaning = {"x": ax.get_xlabel() or next(filter(None, reversed(below)), ""), "y": ax.get_ylabel() or next(filter(None, left), "")}
+    place, others = (
+        ax.get_subplotspec(),
+        [one for one in ax.figure.axes if one.get_subplotspec() and is_map(one) == is_map(ax)],
+    )
+    below = [
+        other.get_xlabel()
+        for other in others
+        if place and other.get_subplotspec().colspan.start == place.colspan.start
+    ]
+    left = [
+        other.get_ylabel()
+        for other in others
+        if place and other.get_subplotspec().rowspan.start == place.rowspan.start
+    ]
+    bars = [
+        map_.colorbar.ax for other in (ax, *others) for map_ in other.collections if map_.colorbar
+    ]
+    meaning = {
+        "x": ax.get_xlabel() or next(filter(None, reversed(below)), ""),
+        "y": ax.get_ylabel() or next(filter(None, left), ""),
+    }
     if is_map(ax):
         values = next(filter(None, (bar.get_ylabel() for bar in bars)), "")
         meaning = {"x": meaning["x"] or "column", "y": meaning["y"] or "row", "value": values}
@@ -407,9 +584,12 @@ def _ticks(axis):
 
 
 def _series(ax, step, names):
-    """[(name, x, y, value)] of what a panel shows, each (n,), and the kinds of artists that are not among it. What has no label
-    takes the name of what looks the same, as `names` remembers from one panel to the next."""
-    groups = {id(part): group.get_label() for group in ax.containers for part in group.get_children()}
+    """[(name, x, y, value)] of what a panel shows, each (n,), and the kinds of artists that are not
+    among it. What has no label takes the name of what looks the same, as `names` remembers from one
+    panel to the next."""
+    groups = {
+        id(part): group.get_label() for group in ax.containers for part in group.get_children()
+    }
     series, unknown = [], []
     for artist in (*ax.lines, *ax.collections, *ax.patches, *ax.images):
         label = str(groups.get(id(artist), artist.get_label()))
@@ -422,23 +602,43 @@ def _series(ax, step, names):
         look = _look(artist) if isinstance(artist, Line2D) else artist
         if not re.fullmatch(r"_(child\d+|nolegend_)?", label):
             names[look] = label.removeprefix("_")
-        other = MAP if isinstance(artist, QuadMesh) else "vertical line" if np.isnan(points[1]).all() else "unnamed"
-        series.append((names.get(look, "horizontal line" if np.isnan(points[0]).all() else other), *points))
+        other = (
+            MAP
+            if isinstance(artist, QuadMesh)
+            else "vertical line"
+            if np.isnan(points[1]).all()
+            else "unnamed"
+        )
+        series.append(
+            (names.get(look, "horizontal line" if np.isnan(points[0]).all() else other), *points)
+        )
     return series, unknown
 
 
 def _look(line):
     """What tells one line, or one kind of markers, from another."""
     color = line.get_color() if line.get_linestyle() != "None" else "none"
-    edge, face = (line.get_markeredgecolor(), line.get_markerfacecolor()) if line.get_marker() != "None" else ("none", "none")
-    return line.get_linestyle(), line.get_marker(), *(to_hex(one, keep_alpha=True) for one in (color, edge, face))
+    edge, face = (
+        (line.get_markeredgecolor(), line.get_markerfacecolor())
+        if line.get_marker() != "None"
+        else ("none", "none")
+    )
+    return (
+        line.get_linestyle(),
+        line.get_marker(),
+        *(to_hex(one, keep_alpha=True) for one in (color, edge, face)),
+    )
 
 
 def _points(ax, artist, step):
-    """x, y and value of what an artist shows, each (n,), of maps every `step`-th row and column; None for kinds not known."""
+    """x, y and value of what an artist shows, each (n,), of maps every `step`-th row and column;
+    None for kinds not known.
+    """
     value = None
     if isinstance(artist, Line2D):
-        x, y = (np.ma.filled(np.ma.asarray(part, float), np.nan) for part in artist.get_data(orig=False))
+        x, y = (
+            np.ma.filled(np.ma.asarray(part, float), np.nan) for part in artist.get_data(orig=False)
+        )
         if artist.get_transform() == ax.get_xaxis_transform("grid"):  # from the bottom to the top
             x, y = x[:1], [np.nan]
         elif artist.get_transform() == ax.get_yaxis_transform("grid"):
@@ -449,15 +649,28 @@ def _points(ax, artist, step):
             x, y = np.meshgrid(x, y)
         else:
             corners, value = artist.get_coordinates(), artist.get_array()
-            x, y = np.moveaxis(corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:], 2, 0) / 4
+            x, y = (
+                np.moveaxis(
+                    corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:], 2, 0
+                )
+                / 4
+            )
         value = np.ma.filled(np.ma.asarray(value, float), np.nan).reshape(x.shape)
         x, y, value = (np.asarray(part, float)[::step, ::step].ravel() for part in (x, y, value))
     elif isinstance(artist, PathCollection):
         x, y = np.ma.filled(artist.get_offsets(), np.nan).T
     elif isinstance(artist, LineCollection):
         x, y = np.concatenate([np.empty((0, 2)), *artist.get_segments()]).T
-    elif isinstance(artist, PolyCollection) and artist.get_array() is None:  # between two curves: both ends at each x
-        x, y = np.array(sorted({tuple(corner) for path in artist.get_paths() for corner in path.vertices})).reshape(-1, 2).T
+    elif (
+        isinstance(artist, PolyCollection) and artist.get_array() is None
+    ):  # between two curves: both ends at each x
+        x, y = (
+            np.array(
+                sorted({tuple(corner) for path in artist.get_paths() for corner in path.vertices})
+            )
+            .reshape(-1, 2)
+            .T
+        )
     elif bars := [group for group in ax.containers if artist in group.get_children()]:
         lying = bars[0].orientation == "horizontal"
         x = [artist.get_x() + artist.get_width() * (1 if lying else 0.5)]

@@ -12,11 +12,13 @@ from .ufm import choice, real_number, shown
 
 EVIDENCE = ("exact", "trained", "network")
 NAME = re.compile(r"[\w .-]{1,60}")
-CERTIFIED = 1e-9  # the largest relative duality gap that the optima behind a row may have, unless it says otherwise
+# the largest relative duality gap that the optima behind a row may have, unless it says otherwise
+CERTIFIED = 1e-9
 
 
 class LedgerError(AssertionError):
-    """A row of a ledger failed, or it has no row: raised by `Ledger.show`, with the numbers of every failed row.
+    """A row of a ledger failed, or it has no row: raised by `Ledger.show`, with the numbers of
+    every failed row.
 
     >>> from ncutils.ledger import Ledger, LedgerError
     >>> try:
@@ -35,14 +37,15 @@ class Ledger:
     Parameters
     ----------
     name : of the claim, and of the file: letters, digits, spaces and ._- only.
-    folder : where `<folder>/<name>.json` is written, with every measured value in full; $NCUTILS_LEDGERS unless given;
-        without either no file is written.
+    folder : where `<folder>/<name>.json` is written, with every measured value in full;
+        $NCUTILS_LEDGERS unless given; without either no file is written.
 
-    In every check `evidence` says where the measured number comes from: "exact" (solver or closed form),
-    "trained" (a trained UFM) or "network". Trained values differ between processors in their last
-    digits, so the table shows only the bound they were checked against; so it does for residuals
-    and gaps of any origin. A check with `headline=True` is one of the few that the book's front page shows.
-    The checks so far are `rows`, a list of dicts. Raises ValueError where an argument is not allowed. Source: ours.
+    In every check `evidence` says where the measured number comes from: "exact" (solver or closed
+    form), "trained" (a trained UFM) or "network". Trained values differ between processors in their
+    last digits, so the table shows only the bound they were checked against; so it does for
+    residuals and gaps of any origin. A check with `headline=True` is one of the few that the book's
+    front page shows. The checks so far are `rows`, a list of dicts. Raises ValueError where an
+    argument is not allowed. Source: ours.
 
     >>> from ncutils import Ledger
     >>> ledger = Ledger("demo")
@@ -57,7 +60,9 @@ class Ledger:
 
     def __init__(self, name, folder=None):
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise ValueError(f"name = {shown(name)}: must be a name of a file, 60 letters, digits, spaces and ._- at most")
+            raise ValueError(
+                f"name = {shown(name)}: must be a name of a file, 60 letters, digits, spaces and ._- at most"
+            )
         if not isinstance(folder, (str, os.PathLike, type(None))):
             raise ValueError(f"folder = {shown(folder)}: must be the path of a folder, or None")
         self.name = name
@@ -70,10 +75,12 @@ class Ledger:
 
         Parameters
         ----------
-        theorem : label of a theorem or proposition in the book, such as "thm-threshold"; None where something is observed only.
-        optima : what was solved: Solutions, TwoGroups, trained models (their exact optima), or lists and dicts of these.
-            The largest of their relative duality gaps becomes the certificate of the rows; with none, a row
-            follows from closed forms alone and has no certificate.
+        theorem : label of a theorem or proposition in the book, such as "thm-threshold"; None where
+            something is observed only.
+        optima : what was solved: Solutions, TwoGroups, trained models (their exact optima), or
+            lists and dicts of these. The largest of their relative duality gaps becomes the
+            certificate of the rows; with none, a row follows from closed forms alone and has no
+            certificate.
         at_most : how large that gap may be.
 
         Raises ValueError where it is larger or NaN, or where something has no certificate.
@@ -88,25 +95,42 @@ class Ledger:
         try:
             gaps = [abs(gap) for gap in _certificates(optima)]
         except RecursionError:
-            raise ValueError("optima hold a list that holds itself: must be solutions, trained models, or lists of these") from None
+            raise ValueError(
+                "optima hold a list that holds itself: must be solutions, trained models, or lists of these"
+            ) from None
         worst = max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap, default=None)
         if worst is not None and not worst <= at_most:
-            raise ValueError(f"optima have a relative duality gap of {worst!r}: must be at most {at_most!r}")
+            raise ValueError(
+                f"optima have a relative duality gap of {worst!r}: must be at most {at_most!r}"
+            )
         self._theorem, self._certificate = theorem, worst
 
     def _add(self, what, evidence, relation, measured, predicted, tolerance, passed, headline):
         _text("what", what)
         choice("evidence", evidence, EVIDENCE), choice("headline", headline, (False, True))
-        self.rows.append({
-            "what": what, "theorem": self._theorem, "evidence": evidence, "relation": relation, "measured": measured,
-            "predicted": predicted, "tolerance": tolerance, "passed": bool(passed), "certificate": self._certificate,
-            "headline": bool(headline)})
+        self.rows.append(
+            {
+                "what": what,
+                "theorem": self._theorem,
+                "evidence": evidence,
+                "relation": relation,
+                "measured": measured,
+                "predicted": predicted,
+                "tolerance": tolerance,
+                "passed": bool(passed),
+                "certificate": self._certificate,
+                "headline": bool(headline),
+            }
+        )
 
-    def check(self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact", headline=False):
+    def check(
+        self, what, measured, predicted, atol=0.0, rtol=0.0, evidence="exact", headline=False
+    ):
         """Check that |measured − predicted| ≤ atol + rtol |predicted|; NaN and infinity fail.
 
-        `what` is a name for the row; `evidence` and `headline` as in `Ledger`. Raises ValueError unless `measured` and
-        `predicted` are numbers and the tolerances `atol` and `rtol` are finite and ≥ 0.
+        `what` is a name for the row; `evidence` and `headline` as in `Ledger`. Raises ValueError
+        unless `measured` and `predicted` are numbers and the tolerances `atol` and `rtol` are
+        finite and ≥ 0.
 
         >>> from ncutils import Ledger
         >>> ledger = Ledger("demo")
@@ -125,7 +149,8 @@ class Ledger:
     def check_at_most(self, what, measured, bound, evidence="exact", headline=False):
         """Check that measured ≤ bound; NaN fails.
 
-        `what`, `evidence` and `headline` as in `check`. Raises ValueError unless `measured` and `bound` are numbers.
+        `what`, `evidence` and `headline` as in `check`. Raises ValueError unless `measured` and
+        `bound` are numbers.
 
         >>> from ncutils import Ledger
         >>> Ledger("demo").check_at_most("gap", measured=1e-12, bound=1e-9)
@@ -134,7 +159,8 @@ class Ledger:
         self._add(what, evidence, "<=", measured, bound, None, measured <= bound, headline)
 
     def check_at_least(self, what, measured, bound, evidence="exact", headline=False):
-        """Check that measured ≥ bound; NaN fails. Arguments and the ValueError as in `check_at_most`.
+        """Check that measured ≥ bound; NaN fails. Arguments and the ValueError as in
+        `check_at_most`.
 
         >>> from ncutils import Ledger
         >>> Ledger("demo").check_at_least("accuracy", measured=0.97, bound=0.9, evidence="network")
@@ -174,23 +200,39 @@ class Ledger:
                     measured = f"{row['measured']:.{digits}f}"
             elif relation != "true":
                 predicted = f"{'≤' if relation == '<=' else '≥'} {row['predicted']:.4g}"
-            rows.append([
-                row["what"], row["evidence"], measured, predicted,
-                f"{tolerance:.1e}" if tolerance is not None else "", "PASS" if row["passed"] else "FAIL"])
+            rows.append(
+                [
+                    row["what"],
+                    row["evidence"],
+                    measured,
+                    predicted,
+                    f"{tolerance:.1e}" if tolerance is not None else "",
+                    "PASS" if row["passed"] else "FAIL",
+                ]
+            )
         return ["check", "evidence", "measured", "predicted", "tolerance", "result"], rows
 
     def _repr_html_(self):
         header, rows = self.table()
-        cells = lambda tag, row, more="": "".join(f"<{tag}{more}>{html.escape(cell)}</{tag}>" for cell in row)
+        cells = lambda tag, row, more="": "".join(
+            f"<{tag}{more}>{html.escape(cell)}</{tag}>" for cell in row
+        )
         body = "".join(
-            f'<tr><th scope="row">{html.escape(row[0])}</th>{cells("td", row[1:])}</tr>' for row in rows)
-        return (f'<table class="ledger"><caption>Ledger: {html.escape(self.name)}</caption>'
-                f'<thead><tr>{cells("th", header, " scope=col")}</tr></thead><tbody>{body}</tbody></table>')
+            f'<tr><th scope="row">{html.escape(row[0])}</th>{cells("td", row[1:])}</tr>'
+            for row in rows
+        )
+        return (
+            f'<table class="ledger"><caption>Ledger: {html.escape(self.name)}</caption>'
+            f"<thead><tr>{cells('th', header, ' scope=col')}</tr></thead><tbody>{body}</tbody></table>"
+        )
 
     def __repr__(self):
         header, rows = self.table()
         widths = [max(map(len, column)) for column in zip(header, *rows)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [header, *rows]]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+            for row in [header, *rows]
+        ]
         return "\n".join([f"Ledger: {self.name}", *lines])
 
     def record(self):
@@ -200,8 +242,13 @@ class Ledger:
         >>> Ledger("demo").record()
         {'ledger': 'demo', 'rows': []}
         """
-        finite = lambda value: value if not isinstance(value, float) or math.isfinite(value) else str(value)
-        return {"ledger": self.name, "rows": [{key: finite(value) for key, value in row.items()} for row in self.rows]}
+        finite = lambda value: (
+            value if not isinstance(value, float) or math.isfinite(value) else str(value)
+        )
+        return {
+            "ledger": self.name,
+            "rows": [{key: finite(value) for key, value in row.items()} for row in self.rows],
+        }
 
     def save(self):
         """Write the JSON file, whole or not at all; nothing where there is no folder.
@@ -219,7 +266,8 @@ class Ledger:
         write(Path(self.folder) / f"{self.name}.json", text.encode())
 
     def show(self):
-        """Display the whole table, write the JSON file, then raise `LedgerError` if a row failed or there is none.
+        """Display the whole table, write the JSON file, then raise `LedgerError` if a row failed or
+        there is none.
 
         >>> from ncutils import Ledger
         >>> ledger = Ledger("demo")
@@ -237,15 +285,21 @@ class Ledger:
         self.save()
         failed = [row for row in self.rows if not row["passed"]]
         if failed:
-            raise LedgerError("; ".join(
-                f"{row['what']}: measured {row['measured']!r}, {row['relation']} {row['predicted']!r}"
-                f" (tolerance {row['tolerance']!r})" for row in failed))
+            raise LedgerError(
+                "; ".join(
+                    f"{row['what']}: measured {row['measured']!r}, {row['relation']} {row['predicted']!r}"
+                    f" (tolerance {row['tolerance']!r})"
+                    for row in failed
+                )
+            )
         if not self.rows:
             raise LedgerError(f"ledger {self.name} has no row")
 
 
 def _certificates(optima):
-    """The relative duality gaps of Solutions, TwoGroups and trained models, however they are nested."""
+    """The relative duality gaps of Solutions, TwoGroups and trained models, however they are
+    nested.
+    """
     for one in optima.values() if isinstance(optima, dict) else optima:
         gap = real_number(getattr(one, "worst_gap", getattr(one, "relative_gap", None)))
         inside = getattr(one, "exact", one)
@@ -254,7 +308,9 @@ def _certificates(optima):
         elif isinstance(inside, (dict, list, tuple)):
             yield from _certificates(inside)
         else:
-            raise ValueError(f"optima hold {shown(one)}: must be solutions, trained models, or lists or dicts of these")
+            raise ValueError(
+                f"optima hold {shown(one)}: must be solutions, trained models, or lists or dicts of these"
+            )
 
 
 def _number(name, value):
@@ -273,4 +329,12 @@ def _decimals(tolerance, predicted):
     """Decimals to print a value with: those that its tolerance speaks for, two digits at least."""
     if not (0 < tolerance < math.inf and 0 < abs(predicted) < math.inf):
         return 8
-    return max(0, min(8, max(math.floor(1e-9 - math.log10(tolerance)), 1 - math.floor(math.log10(abs(predicted))))))
+    return max(
+        0,
+        min(
+            8,
+            max(
+                math.floor(1e-9 - math.log10(tolerance)), 1 - math.floor(math.log10(abs(predicted)))
+            ),
+        ),
+    )

@@ -19,7 +19,8 @@ class MLP(nn.Sequential):
     features : "linear", last features of either sign, as the theorems assume of free features;
         or "relu", nonnegative ones, as most classifiers have.
 
-    Raises ValueError where a width is no whole number ≥ 1 or `features` is another word. Source: elementary.
+    Raises ValueError where a width is no whole number ≥ 1 or `features` is another word. Source:
+    elementary.
 
     >>> import torch
     >>> from ncutils import MLP
@@ -29,8 +30,14 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, image_shape, widths=(256, 128), dim=64, features="linear"):
-        sizes = [math.prod(_checked(image_shape, features)), *_widths("MLP", widths), whole("MLP dim", dim, at_least=1)]
-        room("MLP widths", sizes, sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:])))
+        sizes = [
+            math.prod(_checked(image_shape, features)),
+            *_widths("MLP", widths),
+            whole("MLP dim", dim, at_least=1),
+        ]
+        room(
+            "MLP widths", sizes, sum(fan_in * fan_out for fan_in, fan_out in zip(sizes, sizes[1:]))
+        )
         layers = [nn.Flatten()]
         for fan_in, fan_out in zip(sizes, sizes[1:]):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
@@ -38,8 +45,9 @@ class MLP(nn.Sequential):
         self.dim, self.features = sizes[-1], features
 
     def stacked(self, weights, x):
-        """Last features (E, N, dim) of E such networks at once, from `weights` {name: (E, …)} and images (N, C, H, W), or
-        (E, N, C, H, W) of their own. Samples are columns between the layers: a fifth faster on a CPU than torch's vmap.
+        """Last features (E, N, dim) of E such networks at once, from `weights` {name: (E, …)} and
+        images (N, C, H, W), or (E, N, C, H, W) of their own. Samples are columns between the
+        layers: a fifth faster on a CPU than torch's vmap.
 
         >>> import torch
         >>> from ncutils import MLP
@@ -48,7 +56,11 @@ class MLP(nn.Sequential):
         >>> model.stacked(weights, x=torch.zeros(3, 1, 8, 8)).shape
         torch.Size([2, 3, 4])
         """
-        h = x.flatten(2).mT if x.ndim == 5 else x.flatten(1).T.expand(len(weights["1.weight"]), -1, -1)
+        h = (
+            x.flatten(2).mT
+            if x.ndim == 5
+            else x.flatten(1).T.expand(len(weights["1.weight"]), -1, -1)
+        )
         for name, layer in self.named_children():
             if isinstance(layer, nn.Linear):
                 h = torch.baddbmm(weights[f"{name}.bias"][:, :, None], weights[f"{name}.weight"], h)
@@ -58,11 +70,15 @@ class MLP(nn.Sequential):
 
 
 def _checked(image_shape, features, at_least=1):
-    """(C, H, W) as ints, H and W ≥ `at_least`, if these arguments of a model are allowed, else ValueError."""
+    """(C, H, W) as ints, H and W ≥ `at_least`, if these arguments of a model are allowed, else
+    ValueError.
+    """
     choice("features", features, ("linear", "relu"))
     if not isinstance(image_shape, (tuple, list)) or len(image_shape) != 3:
         raise ValueError(f"image_shape = {shown(image_shape)}: must be 3 whole numbers (C, H, W)")
-    return tuple(whole(f"image_shape[{i}]", size, at_least if i else 1) for i, size in enumerate(image_shape))
+    return tuple(
+        whole(f"image_shape[{i}]", size, at_least if i else 1) for i, size in enumerate(image_shape)
+    )
 
 
 def _widths(name, widths):
@@ -73,9 +89,11 @@ def _widths(name, widths):
 
 
 class ConvNet(nn.Sequential):
-    """Images (N, C, H, W) → last features (N, dim), through a few convolutions: small enough for a CPU.
+    """Images (N, C, H, W) → last features (N, dim), through a few convolutions: small enough for a
+    CPU.
 
-    Each is 3 × 3, of stride 2 and padding 1, with a ReLU and no batch norm: it halves height and width, rounded up.
+    Each is 3 × 3, of stride 2 and padding 1, with a ReLU and no batch norm: it halves height and
+    width, rounded up.
 
     Parameters
     ----------
@@ -96,19 +114,30 @@ class ConvNet(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """Residual block (N, fan_in, H, W) → (N, width, H/stride, W/stride), rounded up: end(residual(x) + shortcut(x)).
+    """Residual block (N, fan_in, H, W) → (N, width, H/stride, W/stride), rounded up:
+    end(residual(x) + shortcut(x)).
 
-    Residual: two 3 × 3 convolutions with batch norm, a ReLU between. Shortcut: the identity, or a 1 × 1
-    convolution with batch norm where the shape changes. End: a ReLU, or with `end="linear"` nothing.
+    Residual: two 3 × 3 convolutions with batch norm, a ReLU between. Shortcut: the identity, or a 1
+    × 1 convolution with batch norm where the shape changes. End: a ReLU, or with `end="linear"`
+    nothing.
     """
 
     def __init__(self, fan_in, width, stride=1, end="relu"):
         super().__init__()
         self.residual = nn.Sequential(
-            nn.Conv2d(fan_in, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        self.shortcut = nn.Identity() if stride == 1 and fan_in == width else nn.Sequential(
-            nn.Conv2d(fan_in, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            nn.Conv2d(fan_in, width, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if stride == 1 and fan_in == width
+            else nn.Sequential(
+                nn.Conv2d(fan_in, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+        )
         self.end = nn.ReLU() if end == "relu" else nn.Identity()
 
     def forward(self, x):
@@ -116,35 +145,49 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Sequential):
-    """Images (N, C, H, W) → last features (N, 512): the residual network of 18 layers, for images of 32 × 32.
+    """Images (N, C, H, W) → last features (N, 512): the residual network of 18 layers, for images
+    of 32 × 32.
 
-    One 3 × 3 convolution of stride 1, no max-pool; two blocks at each width, 64, 128, 256 and 512, where each width
-    after the first halves height and width of the maps, rounded up; the mean over all pixels. Batch norm throughout:
-    statistics of the batch in train mode (of more than one image if H = W = 8), running ones in eval mode.
+    One 3 × 3 convolution of stride 1, no max-pool; two blocks at each width, 64, 128, 256 and 512,
+    where each width after the first halves height and width of the maps, rounded up; the mean over
+    all pixels. Batch norm throughout: statistics of the batch in train mode (of more than one image
+    if H = W = 8), running ones in eval mode.
 
     Parameters
     ----------
     image_shape : (C, H, W), H, W ≥ 8.   features : "relu", means of the last block's ReLU; or "linear", without it.
 
-    Source: He, Zhang, Ren and Sun (2016), arXiv:1512.03385, with the first layer that is usual for 32 × 32.
+    Source: He, Zhang, Ren and Sun (2016), arXiv:1512.03385, with the first layer that is usual for
+    32 × 32.
     """
 
     def __init__(self, image_shape=(3, 32, 32), features="relu"):
         channels, _, _ = _checked(image_shape, features, at_least=8)
         super().__init__(
-            nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            BasicBlock(64, 64), BasicBlock(64, 64), BasicBlock(64, 128, 2), BasicBlock(128, 128),
-            BasicBlock(128, 256, 2), BasicBlock(256, 256), BasicBlock(256, 512, 2), BasicBlock(512, 512, end=features),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten())
+            nn.Conv2d(channels, 64, 3, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            BasicBlock(64, 64),
+            BasicBlock(64, 64),
+            BasicBlock(64, 128, 2),
+            BasicBlock(128, 128),
+            BasicBlock(128, 256, 2),
+            BasicBlock(256, 256),
+            BasicBlock(256, 512, 2),
+            BasicBlock(512, 512, end=features),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
         self.dim, self.features = 512, features
 
 
 class VGG11(nn.Sequential):
     """Images (N, C, 32, 32) → last features (N, 4096): VGG with batch norm, for images of 32 × 32.
 
-    Five stages of 3 × 3 convolutions, each with batch norm and a ReLU, a 2 × 2 max-pool after each stage; then
-    Linear(512, 4096), batch norm, ReLU, Linear(4096, 4096), in train mode for more than one image. As in the code of
-    the paper, github.com/WanliHongC/Neural-Collapse, whose second batch norm is defined but never used: left out here.
+    Five stages of 3 × 3 convolutions, each with batch norm and a ReLU, a 2 × 2 max-pool after each
+    stage; then Linear(512, 4096), batch norm, ReLU, Linear(4096, 4096), in train mode for more than
+    one image. As in the code of the paper, github.com/WanliHongC/Neural-Collapse, whose second
+    batch norm is defined but never used: left out here.
 
     Parameters
     ----------
@@ -165,7 +208,13 @@ class VGG11(nn.Sequential):
                 layers += [nn.Conv2d(fan_in, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
                 fan_in = width
             layers.append(nn.MaxPool2d(2))
-        layers += [nn.Flatten(), nn.Linear(512, 4096), nn.BatchNorm1d(4096), nn.ReLU(), nn.Linear(4096, 4096)]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(512, 4096),
+            nn.BatchNorm1d(4096),
+            nn.ReLU(),
+            nn.Linear(4096, 4096),
+        ]
         super().__init__(*layers, *([nn.ReLU()] if features == "relu" else []))
         self.dim, self.features = 4096, features
 
@@ -180,5 +229,7 @@ NETWORKS = {"mlp": MLP, "convnet": ConvNet, "resnet18": ResNet18, "vgg11": VGG11
 
 
 def build(network, image_shape, features):
-    """The model of this name, a key of `NETWORKS`, with its usual widths; `features` "linear" or "relu"."""
+    """The model of this name, a key of `NETWORKS`, with its usual widths; `features` "linear" or
+    "relu".
+    """
     return NETWORKS[choice("network", network, tuple(NETWORKS))](image_shape, features=features)

@@ -1,4 +1,5 @@
-"""Closed forms: thresholds and phases, the optimum with ReLU features, and the geometries that class means can tend to.
+"""Closed forms: thresholds and phases, the optimum with ReLU features, and the geometries that
+class means can tend to.
 
 The paper is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
 """
@@ -10,9 +11,24 @@ from enum import Enum
 import numpy as np
 from scipy.optimize import brentq
 
-from .ufm import ON_THE_LINE, UFM, cosines_from_gram, positive, problem, real_number, room, scaled, shown, whole
+from .ufm import (
+    ON_THE_LINE,
+    UFM,
+    cosines_from_gram,
+    positive,
+    problem,
+    real_number,
+    room,
+    scaled,
+    shown,
+    whole,
+)
 
-LARGEST_K, LARGEST_RATIO, LARGEST_LOG = 1e12, 1e20, 1e300  # beyond these, rounding shows or sums overflow
+LARGEST_K, LARGEST_RATIO, LARGEST_LOG = (
+    1e12,
+    1e20,
+    1e300,
+)  # beyond these, rounding shows or sums overflow
 WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
 
 
@@ -38,9 +54,10 @@ class GroupPhases:
 
     Attributes
     ----------
-    collapsed : {class size n: whether its classes, two at least, are one vector}; the keys are those of `UFM.groups`.
-    rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not collapsed
-        contributes K_g − 1; the group means at most one less than the number of groups.
+    collapsed : {class size n: whether its classes, two at least, are one vector}; the keys are
+        those of `UFM.groups`.
+    rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not
+        collapsed contributes K_g − 1; the group means at most one less than the number of groups.
 
     Source: ours, from the optimality conditions.
 
@@ -56,7 +73,9 @@ class GroupPhases:
 def _finite(name, value):
     number = real_number(value)
     if number is None or not abs(number) <= LARGEST_LOG:
-        raise ValueError(f"{name} = {shown(value)}: must be a finite number, at most {LARGEST_LOG:g} in size")
+        raise ValueError(
+            f"{name} = {shown(value)}: must be a finite number, at most {LARGEST_LOG:g} in size"
+        )
     return number
 
 
@@ -75,8 +94,9 @@ def minority_threshold(n_b):
 
     .. math:: \lambda_Z N = \sqrt{n_B}
 
-    Raises ValueError unless n_b > 0. Source: the paper's minority-collapse theorem; with or without bias and for any
-    number of groups it follows from the optimality condition (1 − p_kk + p_lk) sqrt(n_B)/N ≤ λ_Z within the group.
+    Raises ValueError unless n_b > 0. Source: the paper's minority-collapse theorem; with or without
+    bias and for any number of groups it follows from the optimality condition (1 − p_kk + p_lk)
+    sqrt(n_B)/N ≤ λ_Z within the group.
 
     >>> from ncutils import theory
     >>> theory.minority_threshold(100)
@@ -96,7 +116,9 @@ def _log_sum(a, b):
 
 
 def _zero(f, low, high):
-    """The zero of f, whose signs at low and high differ but for rounding; where rounding decides, the end nearer to it."""
+    """The zero of f, whose signs at low and high differ but for rounding; where rounding decides,
+    the end nearer to it.
+    """
     ends = f(low), f(high)
     if (ends[0] > 0) == (ends[1] > 0):
         return low if abs(ends[0]) < abs(ends[1]) else high
@@ -104,11 +126,13 @@ def _zero(f, low, high):
 
 
 class _ZeroMinority:
-    """Two groups with minority columns 0 in Z, at ln x, where x = λ_Z N/sqrt(n_A) ≤ 1 is 1 − p_d + p_o in the majority.
+    """Two groups with minority columns 0 in Z, at ln x, where x = λ_Z N/sqrt(n_A) ≤ 1 is 1 − p_d +
+    p_o in the majority.
 
-    A majority sample gives p_d to its own class, p_o to each other class of A and p_x to each of B; a minority sample, at
-    the logits b, p_y to each of A. With y = p_o/p_x and r = n_A/n_B, the S of `vanishing_thresholds` is
-    T_1 + T_2, T_1 = K K_B/(K_A y + K_B)², T_2 = K K_A p_y²/(r x²). As x grows, so do y and, with bias, p_y.
+    A majority sample gives p_d to its own class, p_o to each other class of A and p_x to each of B;
+    a minority sample, at the logits b, p_y to each of A. With y = p_o/p_x and r = n_A/n_B, the S of
+    `vanishing_thresholds` is T_1 + T_2, T_1 = K K_B/(K_A y + K_B)², T_2 = K K_A p_y²/(r x²). As x
+    grows, so do y and, with bias, p_y.
     """
 
     def __init__(self, k_a, k_b, n_a, n_b, lam_b):
@@ -122,31 +146,46 @@ class _ZeroMinority:
 
     def unique(self):
         """Whether one of the conditions holds under which S falls where it is 1."""
-        few, strong = self.log_k_b <= 2 + self.log_k_a, self.log_kappa <= _log_sum(1 + self.log_k_a, self.log_k_b)
+        few, strong = (
+            self.log_k_b <= 2 + self.log_k_a,
+            self.log_kappa <= _log_sum(1 + self.log_k_a, self.log_k_b),
+        )
         return few or strong or self.log_r <= 1
 
     def _logits(self, log_x, log_y):
         """ln p_x, β and ln p_y at this ln y."""
         log_p_x = log_x - _log_sum(self.log_k_a + log_y, self.log_k_b)
-        a = _log_sum(0.0, _log(-math.expm1(log_x)) - log_p_x - log_y)  # ln(p_d/p_o), p_d − p_o being 1 − x
+        a = _log_sum(
+            0.0, _log(-math.expm1(log_x)) - log_p_x - log_y
+        )  # ln(p_d/p_o), p_d − p_o being 1 − x
         beta = log_y + a / self.k_a
         return log_p_x, beta, beta - _log_sum(self.log_k_a + beta, self.log_k_b)
 
     def at(self, log_x):
         """ln y and ln p_y."""
-        def too_small(log_y):  # ln of p_x + max(−β, 0)/κ over p_y/r + max(β, 0)/κ: falls as y grows, 0 at the optimal bias
+
+        def too_small(
+            log_y,
+            # ln of p_x + max(−β, 0)/κ over p_y/r + max(β, 0)/κ: falls as y grows, 0 at the optimal bias
+        ):
             log_p_x, beta, log_p_y = self._logits(log_x, log_y)
             if self.log_kappa == -math.inf:
                 return -beta
-            back, forth = _log(max(-beta, 0.0)) - self.log_kappa, _log(max(beta, 0.0)) - self.log_kappa
+            back, forth = (
+                _log(max(-beta, 0.0)) - self.log_kappa,
+                _log(max(beta, 0.0)) - self.log_kappa,
+            )
             return _log_sum(log_p_x, back) - _log_sum(log_p_y - self.log_r, forth)
 
-        # from so small a y on, β ≤ ln(K_B/K) and so p_x ≥ p_y/r; and β ≥ ln y, so that y > r is too large
+        # from so small a y on, β ≤ ln(K_B/K) and so p_x ≥ p_y/r; and β ≥ ln y, so that y > r is too
+        # large
         log_y = _zero(too_small, -2 * (2 * self.log_k + 1 - log_x), self.log_r)
         return log_y, self._logits(log_x, log_y)[2]
 
     def excess(self, log_x, log_y, log_p_y):
-        """(S − 1) K_B/K_A, in which nothing cancels where K_B is much the larger; of an x, y and p_y each."""
+        """(S − 1) K_B/K_A, in which nothing cancels where K_B is much the larger; of an x, y and
+        p_y each.
+        """
         y = math.exp(min(log_y, 300.0))  # beyond, T_1 is 0
         within = (1 - 2 * y - self.share * y**2) / (1 + self.share * y) ** 2  # (T_1 − 1) K_B/K_A
         return within + math.exp(self.log_k + self.log_k_b - self.log_r + 2 * (log_p_y - log_x))
@@ -157,9 +196,12 @@ class _ZeroMinority:
 
     def steps(self, low, high):
         """[(ln x, S ≤ 1)] from low to high, so close that S = 1 nowhere between, or WIDTH apart."""
+
         def split(low, high, at_low, at_high):
             (y_low, p_low), (y_high, p_high) = at_low, at_high
-            never = self.excess(high, y_high, p_low) > 0 or self.excess(low, y_low, p_high) < 0  # bounds of S between them
+            never = (
+                self.excess(high, y_high, p_low) > 0 or self.excess(low, y_low, p_high) < 0
+            )  # bounds of S between them
             if never or high - low <= WIDTH:
                 return [(high, self.excess(high, *at_high) <= 0)]
             middle = (low + high) / 2
@@ -170,18 +212,19 @@ class _ZeroMinority:
 
 
 def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
-    r"""The levels λ_Z N at which minority means become zero, cease to be, become zero …, ascending; mostly one.
+    r"""The levels λ_Z N at which minority means become zero, cease to be, become zero …, ascending;
+    mostly one.
 
     .. math:: S = K (K_B n_A p_x^2 + K_A n_B p_y^2) / (\lambda_Z N)^2 = 1
 
-    The minority means are zero if and only if S ≤ 1. Here p_x is the probability that a majority sample gives to one
-    minority class and p_y that a minority sample gives to one majority class, where z_B = 0 and majority logits are
-    a (e_k − 1/K_A) on A; a ≥ 0 solves 1 − p_d + p_o = λ_Z N/sqrt(n_A), and the bias λ_b b_A = K_B (n_A p_x − n_B p_y)/N,
-    K_A b_A + K_B b_B = 0. Their number is odd.
-    There is one level without bias, and if K_B ≤ e² K_A, or λ_b ≥ K/((e K_A + K_B) (K_A + K_B n_B/n_A)), or n_A ≤ e n_B, or
-    K_A = 1. Else all are found that are further apart than a hundred-thousandth of themselves.
-    Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b > 0. Source: ours, from the optimality conditions; the paper
-    leaves open how many there are.
+    The minority means are zero if and only if S ≤ 1. Here p_x is the probability that a majority
+    sample gives to one minority class and p_y that a minority sample gives to one majority class,
+    where z_B = 0 and majority logits are a (e_k − 1/K_A) on A; a ≥ 0 solves 1 − p_d + p_o = λ_Z
+    N/sqrt(n_A), and the bias λ_b b_A = K_B (n_A p_x − n_B p_y)/N, K_A b_A + K_B b_B = 0. Their
+    number is odd. There is one level without bias, and if K_B ≤ e² K_A, or λ_b ≥ K/((e K_A + K_B)
+    (K_A + K_B n_B/n_A)), or n_A ≤ e n_B, or K_A = 1. Else all are found that are further apart than
+    a hundred-thousandth of themselves. Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0, lam_b
+    > 0. Source: ours, from the optimality conditions; the paper leaves open how many there are.
 
     >>> from ncutils import theory
     >>> [round(v, 4) for v in theory.vanishing_thresholds(10, 10**4, 10**4, 1, lam_b=0.0016)]
@@ -197,19 +240,29 @@ def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
         log_p_x = -_log_sum(log_y, minority.log_k_b)
         log_sum = _log_sum(minority.log_k_b + 2 * log_p_x, 2 * log_p_y - minority.log_r)
         return [math.sqrt(n_a) * math.exp((minority.log_k + log_sum) / 2)]
-    steps = list(zip(minority.span, (False, True))) if minority.unique() else minority.steps(*minority.span)
-    pairs = [(low, high) for (low, before), (high, after) in zip(steps, steps[1:]) if before != after]
+    steps = (
+        list(zip(minority.span, (False, True)))
+        if minority.unique()
+        else minority.steps(*minority.span)
+    )
+    pairs = [
+        (low, high) for (low, before), (high, after) in zip(steps, steps[1:]) if before != after
+    ]
     places = [_zero(minority.excess_at, *pair) for pair in pairs]
-    return [min(max(math.sqrt(n_a) * math.exp(log_x), math.sqrt(n_b)), math.sqrt(n_a)) for log_x in places]
+    return [
+        min(max(math.sqrt(n_a) * math.exp(log_x), math.sqrt(n_b)), math.sqrt(n_a))
+        for log_x in places
+    ]
 
 
 def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
-    r"""The level v = λ_Z N at which the minority means become zero: the first of `vanishing_thresholds`.
+    r"""The level v = λ_Z N at which the minority means become zero: the first of
+    `vanishing_thresholds`.
 
     .. math:: K (K_B n_A p_x^2 + K_A n_B p_y^2) = v^2
 
-    From v on they are zero where there is no second one. `k_a`, `k_b`, `n_a`, `n_b`, `lam_b`, the ValueError and the source are
-    those of `vanishing_thresholds`.
+    From v on they are zero where there is no second one. `k_a`, `k_b`, `n_a`, `n_b`, `lam_b`, the
+    ValueError and the source are those of `vanishing_thresholds`.
 
     >>> from ncutils import theory
     >>> [round(theory.vanishing_threshold(5, 5, 500, 100, lam_b), 4) for lam_b in (0.02, 2)]
@@ -224,8 +277,8 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     .. math:: \lambda_Z N = \sqrt{n_A} \text{ for } K_A \ge 2, \qquad
               \lambda_Z N = \sqrt{(K_B n_A + K_A n_B)/K} \text{ for } K_A = 1 \text{ without bias}
 
-    `k_a`, `k_b`, `n_a`, `n_b`, `lam_b` and the ValueError as in `vanishing_threshold`. Source: ours, from ‖G‖_2 ≤ λ_Z
-    at Z = 0.
+    `k_a`, `k_b`, `n_a`, `n_b`, `lam_b` and the ValueError as in `vanishing_threshold`. Source:
+    ours, from ‖G‖_2 ≤ λ_Z at Z = 0.
 
     >>> from ncutils import theory
     >>> theory.trivial_threshold(5, 5, 400, 100)
@@ -239,22 +292,27 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
 
 
 def _vanishes(k_a, k_b, n_a, n_b, lam_b, level):
-    """Whether the minority means are zero at λ_Z N = level from sqrt(n_B) to sqrt(n_A), or up to rounding at that level."""
+    """Whether the minority means are zero at λ_Z N = level from sqrt(n_B) to sqrt(n_A), or up to
+    rounding at that level.
+    """
     if k_a == 1:
         return False  # zero together with the majority's
     minority = _ZeroMinority(k_a, k_b, float(n_a), float(n_b), lam_b)
     log_x = math.log(level) - math.log(n_a) / 2
-    return any(minority.excess_at(min(log_x + shift, 0.0)) <= 0 for shift in (0.0, -2 * ON_THE_LINE))
+    return any(
+        minority.excess_at(min(log_x + shift, 0.0)) <= 0 for shift in (0.0, -2 * ON_THE_LINE)
+    )
 
 
 def phase(ufm):
-    """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number, or with class weights.
+    """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number, or
+    with class weights.
 
-    Classes of size n and weight w, two at least, are one vector from λ_Z N = w sqrt(n) on: with weights the optimality
-    condition within a group is w (1 − p_kk + p_lk) sqrt(n)/N ≤ λ_Z.
+    Classes of size n and weight w, two at least, are one vector from λ_Z N = w sqrt(n) on: with
+    weights the optimality condition within a group is w (1 − p_kk + p_lk) sqrt(n)/N ≤ λ_Z.
 
-    Raises ValueError where `ufm` is no UFM. Source: the paper (minority collapse) and ours (the other two lines, and
-    more than two groups).
+    Raises ValueError where `ufm` is no UFM. Source: the paper (minority collapse) and ours (the
+    other two lines, and more than two groups).
 
     >>> from ncutils import UFM, theory
     >>> theory.phase(UFM.from_lam_z([500] * 5 + [100] * 5, lam_z=0.0036))
@@ -274,13 +332,16 @@ def phase(ufm):
         return Phase.MINORITY_COLLAPSE if len(in_b) > 1 else Phase.DISTINCT
     collapsed = {
         kind: bool(level >= ufm.weights[members[0]] * minority_threshold(ufm.sizes[members[0]]))
-        for kind, members in ufm.groups.items() if len(members) > 1}
+        for kind, members in ufm.groups.items()
+        if len(members) > 1
+    }
     within = sum(len(ufm.groups[kind]) - 1 for kind, flag in collapsed.items() if not flag)
     return GroupPhases(collapsed, (within, within + len(ufm.groups) - 1))
 
 
 def simplex_etf(num_classes):
-    """Cosines (K, K) of a simplex equiangular tight frame of K = `num_classes` vectors: 1 and −1/(K−1), the balanced optimum.
+    """Cosines (K, K) of a simplex equiangular tight frame of K = `num_classes` vectors: 1 and
+    −1/(K−1), the balanced optimum.
 
     Raises ValueError unless K ≥ 2. Source: Papyan, Han and Donoho (2020).
 
@@ -298,9 +359,9 @@ def simplex_etf(num_classes):
 def seli(class_sizes):
     """Cosines (K, K) of features and of classifiers in the SELI geometry of the given class sizes.
 
-    With (I − 11ᵀ/K) D^{1/2} = U Σ Vᵀ, features have Gram D^{-1/2} V Σ Vᵀ D^{-1/2}, classifiers U Σ Uᵀ.
-    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers. Source: Thrampoulidis et al., Imbalance
-    Trouble, NeurIPS 2022.
+    With (I − 11ᵀ/K) D^{1/2} = U Σ Vᵀ, features have Gram D^{-1/2} V Σ Vᵀ D^{-1/2}, classifiers U Σ
+    Uᵀ. Raises ValueError unless `class_sizes` are at least 2 positive whole numbers. Source:
+    Thrampoulidis et al., Imbalance Trouble, NeurIPS 2022.
 
     >>> from ncutils import theory
     >>> features, classifiers = theory.seli([200] * 5 + [100] * 5)
@@ -309,7 +370,9 @@ def seli(class_sizes):
     """
     n = scaled(UFM.from_lam_z(class_sizes, 1.0).sizes)
     if n.max() > LARGEST_RATIO * n.min():
-        raise ValueError(f"class_sizes: the largest must be at most {LARGEST_RATIO:g} times the smallest, beyond which rounding shows")
+        raise ValueError(
+            f"class_sizes: the largest must be at most {LARGEST_RATIO:g} times the smallest, beyond which rounding shows"
+        )
     K = len(n)
     U, s, Vt = np.linalg.svd((np.eye(K) - 1 / K) * np.sqrt(n))
     U, s, V = U[:, :-1], s[:-1], Vt[:-1].T  # the last singular value is 0: columns sum to zero
@@ -337,12 +400,12 @@ def relu_vanishing_threshold(n_k, num_classes):
 def relu_logits(class_sizes, lam_z):
     """Z (K, K) at the optimum of the UFM with nonnegative features (H ≥ 0) and no bias.
 
-    z_k = a_k (e_k − 1/K) with a_k = ln((1 − (K−1) ε_k)/ε_k), where ε_k = λ_Z N / sqrt(n_k K (K−1)) is the
-    probability of each wrong class; z_k = 0 where ε_k ≥ 1/K. Features of different classes are orthogonal,
-    and non-zero columns of Z are always at the angle of an ETF, −1/(K−1).
-    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0. Source: the
-    optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0; that class means are orthogonal
-    is a theorem of Dang et al., ICML 2024.
+    z_k = a_k (e_k − 1/K) with a_k = ln((1 − (K−1) ε_k)/ε_k), where ε_k = λ_Z N / sqrt(n_k K (K−1))
+    is the probability of each wrong class; z_k = 0 where ε_k ≥ 1/K. Features of different classes
+    are orthogonal, and non-zero columns of Z are always at the angle of an ETF, −1/(K−1).
+    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0.
+    Source: the optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0;
+    that class means are orthogonal is a theorem of Dang et al., ICML 2024.
 
     >>> from ncutils import theory
     >>> theory.relu_logits([20, 10], lam_z=0.005).round(4)
@@ -351,7 +414,11 @@ def relu_logits(class_sizes, lam_z):
     """
     ufm = UFM.from_lam_z(class_sizes, lam_z)
     K = ufm.num_classes
-    log_wrong = math.log(ufm.lam_z) + math.log(ufm.num_samples) - (np.log(ufm.sizes) + math.log(K * (K - 1))) / 2
+    log_wrong = (
+        math.log(ufm.lam_z)
+        + math.log(ufm.num_samples)
+        - (np.log(ufm.sizes) + math.log(K * (K - 1))) / 2
+    )
     wrong = np.exp(np.minimum(log_wrong, -math.log(K)))
     a = np.where(log_wrong < -math.log(K), np.log1p(-(K - 1) * wrong) - log_wrong, 0.0)
     return a * (np.eye(K) - 1 / K)
@@ -395,7 +462,10 @@ def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
     cross = log_n_a / 2 - log_c + math.log(root)
     within = {
         "A": log_n_a / 2 - log_c - math.log1p(-k_b / root) + math.log(k_a),
-        "B": log_n_b / 2 - log_c - math.log1p(-k_a * math.exp(-log_ratio / 2) / root) + math.log(k_b),
+        "B": log_n_b / 2
+        - log_c
+        - math.log1p(-k_a * math.exp(-log_ratio / 2) / root)
+        + math.log(k_b),
     }
     Z = np.empty((K, K))
     for k in range(K):
@@ -411,8 +481,8 @@ def deviation_constants(k_a, k_b, r, c):
     """Limits of (cos + 1/(K−1)) · ln n_B for the columns of Z, n_B → ∞: {"A": …, "B": …, "AB": …}.
 
     With Z = ½ ln(n_B) (I − 11ᵀ/K) + S + o(1), first order in 1/ln n_B. A group of one class has no
-    angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Raises ValueError unless k_a, k_b ≥ 1, r ≥ 1
-    and c > 0. Source: ours.
+    angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Raises ValueError unless
+    k_a, k_b ≥ 1, r ≥ 1 and c > 0. Source: ours.
 
     >>> from ncutils import theory
     >>> constants = theory.deviation_constants(5, 5, r=2, c=0.1)

@@ -9,12 +9,24 @@ import torch
 from . import metrics
 from .convex import solve
 from .device import pick_device
-from .ufm import UFM, array_of, choice, class_labels, positive, problem, real_array, room, shown, whole
+from .ufm import (
+    UFM,
+    array_of,
+    choice,
+    class_labels,
+    positive,
+    problem,
+    real_array,
+    room,
+    shown,
+    whole,
+)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A batch of E trained models, member e for problem `ufms[e]`. Made by `train_ufm` and `train_network`.
+    """A batch of E trained models, member e for problem `ufms[e]`. Made by `train_ufm` and
+    `train_network`.
 
     Attributes
     ----------
@@ -23,12 +35,13 @@ class Trained:
     biases : b (E, K).
     features : list of H (d, N_e), columns in the order of `labels[e]`.
     labels : list of class indices (N_e,).
-    history : list of dicts, one per recorded moment, with "iteration" or "epoch" and arrays (E,): "objective", "gap"
-        (relative, against the exact optimum), "nc1", "trace_ratio"; of networks, all that `measures` names.
+    history : list of dicts, one per recorded moment, with "iteration" or "epoch" and arrays (E,):
+        "objective", "gap" (relative, against the exact optimum), "nc1", "trace_ratio"; of networks,
+        all that `measures` names.
     exact : list of exact `Solution`s, of (CVX) or, for nonnegative features, of (CVX+).
     start : list of H (d, N_e) before training.
-    diverged : {member: message} of networks whose training diverged. Their gaps and history are NaN, their weights
-        whatever they became.
+    diverged : {member: message} of networks whose training diverged. Their gaps and history are
+        NaN, their weights whatever they became.
 
     Source: ours.
 
@@ -57,24 +70,35 @@ class Trained:
 
     @property
     def gaps(self):
-        """objective / exact.objective − 1 (E,): how far each is from the optimum, ≥ 0 up to rounding.
+        """objective / exact.objective − 1 (E,): how far each is from the optimum, ≥ 0 up to
+        rounding.
 
-        Where `exact` is not certified, which happens with nonnegative features, exact.objective is only an
-        upper bound of the optimum: a better model has a gap below 0, though never below −exact.relative_gap.
+        Where `exact` is not certified, which happens with nonnegative features, exact.objective is
+        only an upper bound of the optimum: a better model has a gap below 0, though never below
+        −exact.relative_gap.
         """
         alive = [e for e in range(len(self.ufms)) if e not in self.diverged]
         gaps = np.full(len(self.ufms), math.nan)
-        gaps[alive] = metrics.relative_gap(self.objectives[alive], np.array([self.exact[e].objective for e in alive]))
+        gaps[alive] = metrics.relative_gap(
+            self.objectives[alive], np.array([self.exact[e].objective for e in alive])
+        )
         return gaps
 
     def _place(self, member):
         """`member` if there is one of this number, else ValueError."""
-        if not isinstance(member, (int, np.integer)) or isinstance(member, bool) or not 0 <= member < len(self.ufms):
-            raise ValueError(f"member = {shown(member)}: must be a whole number from 0 to {len(self.ufms) - 1}")
+        if (
+            not isinstance(member, (int, np.integer))
+            or isinstance(member, bool)
+            or not 0 <= member < len(self.ufms)
+        ):
+            raise ValueError(
+                f"member = {shown(member)}: must be a whole number from 0 to {len(self.ufms) - 1}"
+            )
         return member
 
     def dead_features(self, member):
-        """Number of features, rows of H of this `member`, that are exactly 0 on every sample: ReLU units that have died.
+        """Number of features, rows of H of this `member`, that are exactly 0 on every sample: ReLU
+        units that have died.
 
         Raises ValueError unless 0 ≤ member < E, as do the methods that follow.
 
@@ -96,7 +120,8 @@ class Trained:
         return metrics.class_means(self.features[self._place(member)], self.labels[member])
 
     def logits(self, member):
-        """Z = W H̄ (K, K), mean logits of this `member` in nats, without the bias; `member` as in `dead_features`.
+        """Z = W H̄ (K, K), mean logits of this `member` in nats, without the bias; `member` as in
+        `dead_features`.
 
         >>> from ncutils import UFM, train_ufm
         >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
@@ -106,8 +131,8 @@ class Trained:
         return self.classifiers[self._place(member)] @ self.class_means(member)
 
     def cosines(self, member, of="logits"):
-        """Cosines (K, K) of this `member`, as `metrics.cosines`: `of` the "logits", "features" (class means) or
-        "classifier" (rows of W). Raises ValueError where `of` is another word.
+        """Cosines (K, K) of this `member`, as `metrics.cosines`: `of` the "logits", "features"
+        (class means) or "classifier" (rows of W). Raises ValueError where `of` is another word.
 
         >>> from ncutils import UFM, train_ufm
         >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
@@ -117,19 +142,26 @@ class Trained:
         choice("of", of, ("logits", "features", "classifier")), self._place(member)
         if of == "logits":
             return metrics.cosines(self.logits(member))
-        return metrics.cosines(self.class_means(member) if of == "features" else self.classifiers[member].T)
+        return metrics.cosines(
+            self.class_means(member) if of == "features" else self.classifiers[member].T
+        )
 
     def accuracy(self, member, classes):
-        """Fraction of this `member`'s training samples of `classes`, class indices, that are classified right.
+        """Fraction of this `member`'s training samples of `classes`, class indices, that are
+        classified right.
 
-        `classes` is a list, a range or an array. Raises ValueError where the member has no sample of these classes.
+        `classes` is a list, a range or an array. Raises ValueError where the member has no sample
+        of these classes.
 
         >>> from ncutils import UFM, train_ufm
         >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
         >>> trained.accuracy(0, classes=[0, 2])
         1.0
         """
-        scores = self.classifiers[self._place(member)] @ self.features[member] + self.biases[member][:, None]
+        scores = (
+            self.classifiers[self._place(member)] @ self.features[member]
+            + self.biases[member][:, None]
+        )
         named = array_of(classes, "iu")
         chosen = np.isin(self.labels[member], [] if named is None else named)
         if not chosen.any():
@@ -137,11 +169,13 @@ class Trained:
         return float((scores.argmax(axis=0) == self.labels[member])[chosen].mean())
 
     def measures(self, member, exact):
-        """Every number that is recorded of a network, by name, for one `member`; A are the largest classes, B the smallest.
+        """Every number that is recorded of a network, by name, for one `member`; A are the largest
+        classes, B the smallest.
 
-        objective; gap_KIND, its relative gap to `exact[KIND]`, the solutions of (CVX) "linear" and of (CVX+) "relu", and
-        error_KIND = ‖Z − Z*‖/‖Z*‖, NaN where Z* = 0; nc1, trace_ratio; a_b; length_a, length_b, the mean lengths of the
-        columns of Z in nats; cos_a, cos_b, cos_ab, the mean cosines of the columns of Z; accuracy_a, accuracy_b.
+        objective; gap_KIND, its relative gap to `exact[KIND]`, the solutions of (CVX) "linear" and
+        of (CVX+) "relu", and error_KIND = ‖Z − Z*‖/‖Z*‖, NaN where Z* = 0; nc1, trace_ratio; a_b;
+        length_a, length_b, the mean lengths of the columns of Z in nats; cos_a, cos_b, cos_ab, the
+        mean cosines of the columns of Z; accuracy_a, accuracy_b.
 
         >>> from ncutils import UFM, train_ufm
         >>> trained = train_ufm(UFM.from_lam_z([20, 20, 10], lam_z=0.01), dim=4, tol=1e-9)
@@ -150,23 +184,35 @@ class Trained:
         (True, 0.3372, 1.0)
         """
         ufm, Z, H = self.ufms[member], self.logits(member), self.features[member]
-        objective = _objective(ufm, self.classifiers[member], H, self.biases[member], self.labels[member])
+        objective = _objective(
+            ufm, self.classifiers[member], H, self.biases[member], self.labels[member]
+        )
         found = {"objective": objective}
         for kind, solution in exact.items():
             size = np.linalg.norm(solution.logits)
             found[f"gap_{kind}"] = objective / solution.objective - 1
-            found[f"error_{kind}"] = float(np.linalg.norm(Z - solution.logits) / size) if size > 0 else math.nan
+            found[f"error_{kind}"] = (
+                float(np.linalg.norm(Z - solution.logits) / size) if size > 0 else math.nan
+            )
         sizes = list(ufm.groups)
         A, B = ufm.groups[sizes[0]], ufm.groups[sizes[-1]]
         cosines, lengths = metrics.cosines(Z), np.linalg.norm(Z, axis=0)
         different = ~np.eye(ufm.num_classes, dtype=bool)
-        mean = lambda rows, columns: _mean(cosines[np.ix_(rows, columns)][different[np.ix_(rows, columns)]])
+        mean = lambda rows, columns: _mean(
+            cosines[np.ix_(rows, columns)][different[np.ix_(rows, columns)]]
+        )
         return found | {
-            "nc1": metrics.nc1(H, self.labels[member]), "trace_ratio": metrics.trace_ratio(H, self.labels[member]),
+            "nc1": metrics.nc1(H, self.labels[member]),
+            "trace_ratio": metrics.trace_ratio(H, self.labels[member]),
             "a_b": metrics.minority_gap(Z, B) if len(B) > 1 else math.nan,
-            "length_a": float(lengths[A].mean()), "length_b": float(lengths[B].mean()),
-            "cos_a": mean(A, A), "cos_b": mean(B, B), "cos_ab": mean(A, B),
-            "accuracy_a": self.accuracy(member, A), "accuracy_b": self.accuracy(member, B)}
+            "length_a": float(lengths[A].mean()),
+            "length_b": float(lengths[B].mean()),
+            "cos_a": mean(A, A),
+            "cos_b": mean(B, B),
+            "cos_ab": mean(A, B),
+            "accuracy_a": self.accuracy(member, A),
+            "accuracy_b": self.accuracy(member, B),
+        }
 
 
 def _mean(values):
@@ -174,10 +220,11 @@ def _mean(values):
 
 
 def ufm_objective(ufm, W, H, b, labels):
-    """The UFM's objective, in nats and float64, at W (K, d), H (d, N), b (K,) for the class indices `labels` (N,).
+    """The UFM's objective, in nats and float64, at W (K, d), H (d, N), b (K,) for the class indices
+    `labels` (N,).
 
-    It is the formula of `UFM`, infinite where no float can hold it. Raises ValueError where shapes or types are others
-    or a number is not finite.
+    It is the formula of `UFM`, infinite where no float can hold it. Raises ValueError where shapes
+    or types are others or a number is not finite.
 
     >>> import numpy as np
     >>> from ncutils import UFM, ufm_objective
@@ -189,7 +236,9 @@ def ufm_objective(ufm, W, H, b, labels):
     K = problem(ufm).num_classes
     W, H, b = real_array("W", W, 2), real_array("H", H, 2), real_array("b", b, 1)
     if W.shape != (K, len(H)) or b.shape != (K,):
-        raise ValueError(f"W {W.shape}, H {H.shape}, b {b.shape}: must be ({K}, d), (d, N) and ({K},)")
+        raise ValueError(
+            f"W {W.shape}, H {H.shape}, b {b.shape}: must be ({K}, d), (d, N) and ({K},)"
+        )
     labels = class_labels(labels, H.shape[1], K)
     with np.errstate(over="ignore"):
         return _objective(ufm, W, H, b, labels)
@@ -209,18 +258,24 @@ def _objective(ufm, W, H, b, labels):
 
 
 def _losses(logits, labels):
-    """Cross-entropy (N,) of `logits` (K, N), which are overwritten. Nothing cancels when the loss is tiny."""
+    """Cross-entropy (N,) of `logits` (K, N), which are overwritten. Nothing cancels when the loss
+    is tiny.
+    """
     sample = np.arange(len(labels))
     margins = np.subtract(logits, logits[labels, sample], out=logits)
     margins[labels, sample] = -np.inf  # the other classes only
-    excess = np.maximum(margins.max(axis=0), LARGE) - LARGE  # where it is not 0, the own class is nothing in the sum
+    excess = (
+        np.maximum(margins.max(axis=0), LARGE) - LARGE
+    )  # where it is not 0, the own class is nothing in the sum
     margins -= excess
     return np.log1p(np.exp(margins, out=margins).sum(axis=0)) + excess
 
 
 def problems(ufms):
     """A UFM or a list of them, equal in their number of classes, as a list, else ValueError."""
-    ufms = [ufms] if isinstance(ufms, UFM) else list(ufms) if isinstance(ufms, (list, tuple)) else []
+    ufms = (
+        [ufms] if isinstance(ufms, UFM) else list(ufms) if isinstance(ufms, (list, tuple)) else []
+    )
     if not ufms or not all(isinstance(ufm, UFM) for ufm in ufms):
         raise ValueError("ufms must be a UFM or a list of at least one UFM")
     if len({ufm.num_classes for ufm in ufms}) > 1:
@@ -245,10 +300,11 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
 
     Every sample has its own feature column: nothing is assumed collapsed. The coordinates are
     balanced, W = (λ_H/λ_W)^{1/4} W̃ and H = (λ_W/λ_H)^{1/4} H̃, so that both penalties are λ_Z/2;
-    then Nesterov's method, each member with its own step (backtracking) and restart. With features="relu",
-    H ≥ 0 is kept by projection. Training may then get stuck where a class has no feature of its own, or shares one
-    with another; the gap shows it. It happens less often the larger `dim`: with two groups and K = 10, from
-    dim = 16 K on it was seen only in the last tenth below the threshold.
+    then Nesterov's method, each member with its own step (backtracking) and restart. With
+    features="relu", H ≥ 0 is kept by projection. Training may then get stuck where a class has no
+    feature of its own, or shares one with another; the gap shows it. It happens less often the
+    larger `dim`: with two groups and K = 10, from dim = 16 K on it was seen only in the last tenth
+    below the threshold.
 
     Parameters
     ----------
@@ -259,7 +315,8 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     tol : stop when every member is certified to be within tol of its optimum, that is
         objective ≤ (1 + tol) (exact.objective − exact.gap); None runs them all.
     device : None means CUDA if present, else CPU.
-    features : "linear", free of sign, or "relu", nonnegative, compared with `solve` of the same kind.
+    features : "linear", free of sign, or "relu", nonnegative, compared with `solve` of the same
+        kind.
 
     Returns `Trained`, with history on a geometric grid of iterations. Raises ValueError where an
     argument is not allowed, FloatingPointError where the objective overflows. Source: ours; restart
@@ -277,7 +334,9 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     if tol is not None:
         tol = positive("tol", tol)
     device, largest = pick_device(device), max(ufm.num_samples for ufm in ufms)
-    room("dim", f"{dim} with {largest} samples", 10 * E * max(K, dim) * max(K, largest))  # there are about ten such arrays
+    room(
+        "dim", f"{dim} with {largest} samples", 10 * E * max(K, dim) * max(K, largest)
+    )  # there are about ten such arrays
     exact = solutions(ufms, choice("features", features, ("linear", "relu")))
 
     # Shorter members are padded with samples of weight 0, whose features start at 0 and stay there.
@@ -306,16 +365,26 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
         if not slope:
             return value
         G = weight * (log_p.exp() - Y)
-        return value, (G @ H.mT + lam * W, W.mT @ G + lam * H, unit * (G.sum(2, keepdim=True) + lam_b * unit * b))
+        return value, (
+            G @ H.mT + lam * W,
+            W.mT @ G + lam * H,
+            unit * (G.sum(2, keepdim=True) + lam_b * unit * b),
+        )
 
     sq = lambda array: (array**2).sum((1, 2), keepdim=True)
     rng = np.random.default_rng(seed)
     spread = [(n / (K * dim)) ** 0.25 for n in sizes]  # logits of order 1, ‖W̃‖ ≈ ‖H̃‖
-    allowed = (lambda W, H, b: (W, H.clamp(min=0), b)) if features == "relu" else (lambda *point: point)
+    allowed = (
+        (lambda W, H, b: (W, H.clamp(min=0), b)) if features == "relu" else (lambda *point: point)
+    )
     x = allowed(
         to_device(rng.standard_normal((E, K, dim))) * column(spread),
-        to_device(rng.standard_normal((E, dim, max(sizes)))) * (weight > 0) / column(spread) / dim**0.5,
-        to_device(np.zeros((E, K, 1))))
+        to_device(rng.standard_normal((E, dim, max(sizes))))
+        * (weight > 0)
+        / column(spread)
+        / dim**0.5,
+        to_device(np.zeros((E, K, 1))),
+    )
 
     def finish(point):
         """(W, H, b) of the problem as posed, in NumPy, without padding."""
@@ -337,17 +406,23 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
         y = tuple(a + momentum * (a - b) for a, b in zip(x, before))
         value, slope = objective(y, slope=True)
         if not value.isfinite().all():  # no step would ever be short enough
-            raise FloatingPointError(f"the objective overflows in iteration {iteration}: the penalties are too large")
+            raise FloatingPointError(
+                f"the objective overflows in iteration {iteration}: the penalties are too large"
+            )
         while True:
             new = allowed(*(a - step * g for a, g in zip(y, slope)))
             new_value = objective(new)
             move = [n - a for n, a in zip(new, y)]
-            model = sum((g * m + m**2 / (2 * step)).sum((1, 2), keepdim=True) for g, m in zip(slope, move))
+            model = sum(
+                (g * m + m**2 / (2 * step)).sum((1, 2), keepdim=True) for g, m in zip(slope, move)
+            )
             short = new_value <= value + model + 1e-15 * value.abs()
             if short.all():
                 break
             step = torch.where(short, step, step / 2)
-        uphill = sum(((a - n) * (n - o)).sum((1, 2), keepdim=True) for a, n, o in zip(y, new, x)) > 0
+        uphill = (
+            sum(((a - n) * (n - o)).sum((1, 2), keepdim=True) for a, n, o in zip(y, new, x)) > 0
+        )
         t_new = torch.where(uphill, 1.0, (1 + (1 + 4 * t**2).sqrt()) / 2)
         momentum = torch.where(uphill, 0.0, (t - 1) / t_new)
         before, x, t, step = x, new, t_new, step * 1.1
@@ -355,10 +430,18 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
         if iteration in grid or done:
             W, H, b = finish(x)
             values = np.array([_objective(*member) for member in zip(ufms, W, H, b, labels)])
-            done = done and within_tol(values)  # in which, unlike in `new_value`, tiny losses have all their digits
+            done = done and within_tol(
+                values
+            )  # in which, unlike in `new_value`, tiny losses have all their digits
         if iteration in grid or done:
-            history.append({
-                "iteration": iteration, "objective": values, "gap": values / optimum - 1, **_collapse(H, labels)})
+            history.append(
+                {
+                    "iteration": iteration,
+                    "objective": values,
+                    "gap": values / optimum - 1,
+                    **_collapse(H, labels),
+                }
+            )
         if done:
             break
     W, H, b = finish(x)
@@ -367,5 +450,7 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
 
 def _collapse(features, labels):
     pairs = list(zip(features, labels))
-    return {"nc1": np.array([metrics.nc1(*pair) for pair in pairs]),
-            "trace_ratio": np.array([metrics.trace_ratio(*pair) for pair in pairs])}
+    return {
+        "nc1": np.array([metrics.nc1(*pair) for pair in pairs]),
+        "trace_ratio": np.array([metrics.trace_ratio(*pair) for pair in pairs]),
+    }

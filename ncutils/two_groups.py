@@ -1,25 +1,29 @@
 r"""The exact solution for two groups of classes: one unknown each, many problems at once.
 
-Majority A has K_A classes of n_A samples, minority B has K_B of n_B ≤ n_A; K = K_A + K_B. Z, b and the objective
-depend on K_A, K_B, r = n_A/n_B, τ = λ_Z N/sqrt(n_B) and λ_b only. Write τ_A = τ/sqrt(r), τ_B = τ. A sample of group g
-(h is the other) has probability p_d for its own class, p_o for each other class of g, p_x for each class of h.
-Optimality reads
+Majority A has K_A classes of n_A samples, minority B has K_B of n_B ≤ n_A; K = K_A + K_B. Z, b and
+the objective depend on K_A, K_B, r = n_A/n_B, τ = λ_Z N/sqrt(n_B) and λ_b only. Write τ_A =
+τ/sqrt(r), τ_B = τ. A sample of group g (h is the other) has probability p_d for its own class, p_o
+for each other class of g, p_x for each class of h. Optimality reads
 
     within g    1 − p_d + p_o = T_g = min(τ_g, 1): p_o = (T_g − K_h p_x)/K_g, and the gap is a_g = ln(p_d/p_o)
     between     M_A/p_xA = M_B/p_xB > 0 and K (K_B p_xA² + K_A p_xB²/r) = τ_A²,  or  M_A = M_B = 0 and K (…) ≤ τ_A²,
-                M_A = K_A (m_A − β), M_B = K_B (m_B + β), m_g = (ln p_d + (K_g − 1) ln p_o)/K_g − ln p_x
+                M_A = K_A (m_A − β), M_B = K_B (m_B + β), m_g = (ln p_d + (K_g − 1) ln p_o)/K_g − ln
+                p_x
     bias        β = b_A − b_B = K (n_A p_xA − n_B p_xB)/(N λ_b),   K_A b_A + K_B b_B = 0
 
-with T_g = 1 for K_g = 1. m_g is the mean logit of the own group minus the logit of the other, M_g/K_g the same without
-bias. With ψ = ln(p_xB/p_xA) M_A increases and M_B decreases, so ψ + ln M_A − ln M_B has one zero or none. If none, Z does
-not tell the groups apart, and one equation in p_xA is left: never where τ_B < 1, always where τ_A ≥ 1. The gap compares
-these logits with the dual value at these probabilities (see convex.py).
+with T_g = 1 for K_g = 1. m_g is the mean logit of the own group minus the logit of the other,
+M_g/K_g the same without bias. With ψ = ln(p_xB/p_xA) M_A increases and M_B decreases, so ψ + ln M_A
+− ln M_B has one zero or none. If none, Z does not tell the groups apart, and one equation in p_xA
+is left: never where τ_B < 1, always where τ_A ≥ 1. The gap compares these logits with the dual
+value at these probabilities (see convex.py).
 
-The points of the ellipse K (…) = τ_A² are sqrt(K K_B) p_xA = τ_A cos θ, sqrt(K K_A) p_xB = τ_B sin θ. As p_xB < T_B/K_A,
-C sin θ < 1 with C = max(1, (τ_B/T_B) sqrt(K_A/K)). The unknown is the t with (C sin θ)² = σ(2t), σ being the logistic
-function, or where C = 1, what is the same but for a constant, ψ: then cos² θ, 1 − C² sin² θ and o_g = 1 − K_h p_x/T_g are
-sums of positive terms, right however small. So is o_B where the bias makes a sample of B all but certain to be taken for A.
-Source: ours, from the optimality conditions of the paper's program (Hong and Ling, arXiv:2309.09725).
+The points of the ellipse K (…) = τ_A² are sqrt(K K_B) p_xA = τ_A cos θ, sqrt(K K_A) p_xB = τ_B sin
+θ. As p_xB < T_B/K_A, C sin θ < 1 with C = max(1, (τ_B/T_B) sqrt(K_A/K)). The unknown is the t with
+(C sin θ)² = σ(2t), σ being the logistic function, or where C = 1, what is the same but for a
+constant, ψ: then cos² θ, 1 − C² sin² θ and o_g = 1 − K_h p_x/T_g are sums of positive terms, right
+however small. So is o_B where the bias makes a sample of B all but certain to be taken for A.
+Source: ours, from the optimality conditions of the paper's program (Hong and Ling,
+arXiv:2309.09725).
 """
 
 import math
@@ -37,30 +41,42 @@ from .ufm import CONTRADICTION, ON_THE_LINE, array_of, choice, room, shown
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
 FEW = 2**10  # so few problems take hardly longer than one
 GAP = 1e-10  # a larger one is warned about
-STEPS, PATIENCE = 400, 8  # steps at most, bisection alone needs about 100 at the extremes; Newton steps before it may help
-LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B, LARGEST_LAM_B = 1e12, 1e9, 1e-16, 1e100  # beyond these, rounding shows
+STEPS, PATIENCE = (
+    400,
+    8,
+)  # steps at most, bisection alone needs about 100 at the extremes; Newton steps before it may help
+LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B, LARGEST_LAM_B = (
+    1e12,
+    1e9,
+    1e-16,
+    1e100,
+)  # beyond these, rounding shows
 
 
 @dataclass(frozen=True, eq=False)
 class TwoGroups:
-    """Exact solutions of two-group problems, float64 arrays of the shape that the arguments broadcast to.
+    """Exact solutions of two-group problems, float64 arrays of the shape that the arguments
+    broadcast to.
 
     Made by `solve_two_groups` and `solve_two_groups_log`.
 
     Attributes
     ----------
-    k_a, k_b, log_ratio, log_tau, lam_b : the problems: K_A, K_B, ln(n_A/n_B), ln(λ_Z N/sqrt(n_B)), λ_b.
-    a_a, a_b : gap of a group in nats, logit of the own class minus that of another class of the group. Exactly 0 where
-        the group has collapsed; NaN where it has one class, so that there is no gap.
-    m_a, m_b : mean logit over the own group minus logit of a class of the other, without bias. Exactly 0 where Z does
-        not tell the groups apart.
+    k_a, k_b, log_ratio, log_tau, lam_b : the problems: K_A, K_B, ln(n_A/n_B), ln(λ_Z N/sqrt(n_B)),
+        λ_b.
+    a_a, a_b : gap of a group in nats, logit of the own class minus that of another class of the
+        group. Exactly 0 where the group has collapsed; NaN where it has one class, so that there is
+        no gap.
+    m_a, m_b : mean logit over the own group minus logit of a class of the other, without bias.
+        Exactly 0 where Z does not tell the groups apart.
     bias_a, bias_b : the bias of each class of the group; 0 where lam_b is infinite.
     phase : whole numbers, places in list(Phase); read off the zeros of a_a, a_b and m_b.
-    log_objective : ln of the value of (CVX). By the scaling law that is a function of the five numbers above.
-    relative_gap : (objective − dual bound)/objective, a bound of the relative error of the objective up to rounding,
-        which is at most about 5e-15 + 2e-16 (|log_tau| + log_ratio).
-    own_a, other_a, cross_a, own_b, other_b, cross_b : the columns of Z: logit of the own class, of another class of the
-        group (NaN if it has none), of a class of the other group.
+    log_objective : ln of the value of (CVX). By the scaling law that is a function of the five
+        numbers above.
+    relative_gap : (objective − dual bound)/objective, a bound of the relative error of the
+        objective up to rounding, which is at most about 5e-15 + 2e-16 (|log_tau| + log_ratio).
+    own_a, other_a, cross_a, own_b, other_b, cross_b : the columns of Z: logit of the own class, of
+        another class of the group (NaN if it has none), of a class of the other group.
     norm_a, norm_b : the lengths of the columns of Z; exactly 0 where they vanish.
     objective : exp(log_objective), 0 where that underflows.
 
@@ -93,7 +109,9 @@ class TwoGroups:
     own_a, own_b = (property(lambda self, g=g: self._columns()[0][g]) for g in (0, 1))
     other_a, other_b = (property(lambda self, g=g: self._columns()[1][g]) for g in (0, 1))
     cross_a, cross_b = (property(lambda self, g=g: self._columns()[2][g]) for g in (0, 1))
-    norm_a, norm_b = (property(lambda self, g=g: np.hypot(*self._parts("logits"))[g]) for g in (0, 1))
+    norm_a, norm_b = (
+        property(lambda self, g=g: np.hypot(*self._parts("logits"))[g]) for g in (0, 1)
+    )
 
     @property
     def worst_gap(self):
@@ -103,23 +121,41 @@ class TwoGroups:
     def _groups(self):
         """K_g, K_h, a_g (0 if K_g = 1), m_g, each (2, …), A first."""
         k = np.stack([self.k_a, self.k_b])
-        return k, k[::-1], np.where(k > 1, np.stack([self.a_a, self.a_b]), 0.0), np.stack([self.m_a, self.m_b])
+        return (
+            k,
+            k[::-1],
+            np.where(k > 1, np.stack([self.a_a, self.a_b]), 0.0),
+            np.stack([self.m_a, self.m_b]),
+        )
 
     def _columns(self):
         k, other, a, m = self._groups()
         mean = other * m / (k + other)  # over the own group; a column sums to zero
-        return mean + a * (1 - 1 / k), np.where(k > 1, mean - a / k, np.nan), 0.0 - k * m / (k + other)
+        return (
+            mean + a * (1 - 1 / k),
+            np.where(k > 1, mean - a / k, np.nan),
+            0.0 - k * m / (k + other),
+        )
 
     def _log_angle(self):
-        """ln cos θ and ln sin θ (2, …): between the groups Z D^{1/2} is a length times (cos θ, sin θ) times a unit vector
-        of fixed direction. NaN where Z does not tell the groups apart."""
+        """ln cos θ and ln sin θ (2, …): between the groups Z D^{1/2} is a length times (cos θ, sin
+        θ) times a unit vector of fixed direction. NaN where Z does not tell the groups apart."""
         k, _, a, m = self._groups()
         with np.errstate(divide="ignore", invalid="ignore"):
             log_tan = np.log(m[1]) - np.log(m[0]) + np.log(k[1] / k[0]) / 2 - self.log_ratio / 2
             # sqrt(K K_A) p_xB/τ_B, where m_A underflows
-            log_own = np.logaddexp(a[1] * (1 - 1 / k[1]), np.log(k[1] - 1) - a[1] / k[1]) + m[1] + self.bias_b - self.bias_a
-            log_sin = np.log(k[0] * k.sum(0)) / 2 - np.logaddexp(np.log(k[0]), log_own) - self.log_tau
-            log_sin = np.where(m[0] > 1e-290, -np.logaddexp(0.0, -2 * log_tan) / 2, np.minimum(log_sin, 0.0))
+            log_own = (
+                np.logaddexp(a[1] * (1 - 1 / k[1]), np.log(k[1] - 1) - a[1] / k[1])
+                + m[1]
+                + self.bias_b
+                - self.bias_a
+            )
+            log_sin = (
+                np.log(k[0] * k.sum(0)) / 2 - np.logaddexp(np.log(k[0]), log_own) - self.log_tau
+            )
+            log_sin = np.where(
+                m[0] > 1e-290, -np.logaddexp(0.0, -2 * log_tan) / 2, np.minimum(log_sin, 0.0)
+            )
             return np.stack([-np.logaddexp(0.0, 2 * log_tan) / 2, log_sin])
 
     def _parts(self, of):
@@ -128,20 +164,28 @@ class TwoGroups:
         share = other / (k + other)
         if of == "logits":
             return a * np.sqrt(1 - 1 / k), m * np.sqrt(k * share)
-        s = m * k * np.sqrt(share)  # sqrt(n_g/n_A) s is proportional to the cosine and sine of the angle
+        s = (
+            m * k * np.sqrt(share)
+        )  # sqrt(n_g/n_A) s is proportional to the cosine and sine of the angle
         log_angle = np.where(s > 0, self._log_angle(), 0.0)
         if of == "classifier":  # s over cosine or sine, m_A being the one that may underflow
-            s, log_angle = np.stack([s[1], s[1]]), np.stack([-log_angle[1] - self.log_ratio / 2, -log_angle[1]])
+            s, log_angle = (
+                np.stack([s[1], s[1]]),
+                np.stack([-log_angle[1] - self.log_ratio / 2, -log_angle[1]]),
+            )
             s = s * share
-        return np.sqrt(a * (k - 1)), np.sqrt(s) * np.exp(np.minimum(log_angle / 2, 300.0))  # far above the other one
+        return np.sqrt(a * (k - 1)), np.sqrt(s) * np.exp(
+            np.minimum(log_angle / 2, 300.0)
+        )  # far above the other one
 
     def cosines(self, of="logits"):
-        """Cosines {"A": within A, "B": within B, "AB": across} of the columns of Z ("logits"), the class means
-        ("features") or the rows of W ("classifier"). NaN where a vector is zero, and within a group of one class.
+        """Cosines {"A": within A, "B": within B, "AB": across} of the columns of Z ("logits"), the
+        class means ("features") or the rows of W ("classifier"). NaN where a vector is zero, and
+        within a group of one class.
 
-        With f the share of a squared length that lies between the groups they are f − (1 − f)/(K_g − 1) within g
-        and −sqrt(f_A f_B) across. Features: D^{-1/2} V Σ Vᵀ D^{-1/2}, classifier: U Σ Uᵀ, for Z D^{1/2} = U Σ Vᵀ.
-        Raises ValueError where `of` is another word. Source: ours.
+        With f the share of a squared length that lies between the groups they are f − (1 − f)/(K_g
+        − 1) within g and −sqrt(f_A f_B) across. Features: D^{-1/2} V Σ Vᵀ D^{-1/2}, classifier: U Σ
+        Uᵀ, for Z D^{1/2} = U Σ Vᵀ. Raises ValueError where `of` is another word. Source: ours.
 
         >>> from ncutils import solve_two_groups
         >>> found = solve_two_groups(5, 5, 500, 100, [0.001, 0.003, 0.0036])
@@ -152,14 +196,26 @@ class TwoGroups:
         within, between = self._parts(of)
         k, _, a, _ = self._groups()
         length = np.hypot(within, between)
-        some, alone = length > 0, np.where((a == 0) & (self.m_b > 0), 1.0, np.nan)  # m_A may underflow
-        root = np.where(some, between / np.where(some, length, 1.0), alone)  # sqrt(f): 1 − (1 − f) would cancel
-        rest = np.where(some, within / np.where(some, length, 1.0), 0.0) / np.sqrt(np.maximum(k - 1, 1))
+        some, alone = (
+            length > 0,
+            np.where((a == 0) & (self.m_b > 0), 1.0, np.nan),
+        )  # m_A may underflow
+        root = np.where(
+            some, between / np.where(some, length, 1.0), alone
+        )  # sqrt(f): 1 − (1 − f) would cancel
+        rest = np.where(some, within / np.where(some, length, 1.0), 0.0) / np.sqrt(
+            np.maximum(k - 1, 1)
+        )
         inside = np.where(k > 1, (root - rest) * (root + rest), np.nan)
-        return {"A": inside[0], "B": inside[1], "AB": np.where(self.m_b > 0, -root[0] * root[1], np.nan)[()]}
+        return {
+            "A": inside[0],
+            "B": inside[1],
+            "AB": np.where(self.m_b > 0, -root[0] * root[1], np.nan)[()],
+        }
 
     def logits(self, index=()):
-        """Z (K, K) of one problem, in nats, `index` being its place in the arrays; the first K_A classes are A.
+        """Z (K, K) of one problem, in nats, `index` being its place in the arrays; the first K_A
+        classes are A.
 
         Raises ValueError where `index` is not the place of one problem.
 
@@ -170,13 +226,23 @@ class TwoGroups:
                [-0.672, -0.672,  1.568]])
         """
         shape, places = np.shape(self.k_a), index if isinstance(index, tuple) else (index,)
-        named = all(isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in places)
-        if not named or len(places) != len(shape) or any(not -n <= place < n for place, n in zip(places, shape)):
-            raise ValueError(f"index = {shown(index)}: must be the place of one problem in arrays of shape {shape}")
+        named = all(
+            isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in places
+        )
+        if (
+            not named
+            or len(places) != len(shape)
+            or any(not -n <= place < n for place, n in zip(places, shape))
+        ):
+            raise ValueError(
+                f"index = {shown(index)}: must be the place of one problem in arrays of shape {shape}"
+            )
         k_a, k_b = int(self.k_a[places]), int(self.k_b[places])
         room("index", shown(index), (k_a + k_b) ** 2)
         own, other, cross = self._columns()
-        pick = lambda entry: np.repeat([entry[0][index], entry[1][index]], [k_a, k_b])  # one entry for each column
+        pick = lambda entry: np.repeat(
+            [entry[0][index], entry[1][index]], [k_a, k_b]
+        )  # one entry for each column
         in_a = np.arange(k_a + k_b) < k_a
         Z = np.where(in_a[:, None] == in_a, pick(other), pick(cross))
         np.fill_diagonal(Z, pick(own))
@@ -184,7 +250,8 @@ class TwoGroups:
 
 
 def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
-    """Global optima of (CVX) for K_A classes of n_A samples and K_B of n_B ≤ n_A. All arguments broadcast.
+    """Global optima of (CVX) for K_A classes of n_A samples and K_B of n_B ≤ n_A. All arguments
+    broadcast.
 
     Parameters
     ----------
@@ -194,8 +261,9 @@ def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
     lam_b : λ_b from 1e-16 to 1e100; math.inf, which may be mixed with finite values, means no bias.
     device : "cpu", "cuda", or None, CUDA if present.
 
-    Returns `TwoGroups`. A level λ_Z N within 1e-12, relatively, of a threshold counts as on it: collapsed. Raises
-    ValueError, before any work, naming argument, value and what is allowed. Source: ours, from the optimality conditions.
+    Returns `TwoGroups`. A level λ_Z N within 1e-12, relatively, of a threshold counts as on it:
+    collapsed. Raises ValueError, before any work, naming argument, value and what is allowed.
+    Source: ours, from the optimality conditions.
 
     >>> from ncutils import solve_two_groups
     >>> solve_two_groups(5, 5, 500, 100, [0.003, 0.0036], lam_b=0.02).objective.round(4)
@@ -220,11 +288,13 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     ----------
     k_a, k_b, lam_b, device : as in `solve_two_groups`.
     log_ratio : ln(n_A/n_B), from 0 to 1e9.
-    log_tau : ln(λ_Z N/sqrt(n_B)), at most 1e9 in size. With λ_Z N = c fixed and n_B = n it is ln c − ½ ln n.
+    log_tau : ln(λ_Z N/sqrt(n_B)), at most 1e9 in size. With λ_Z N = c fixed and n_B = n it is ln c
+        − ½ ln n.
 
-    Returns `TwoGroups` of the shape that the arguments broadcast to, with a RuntimeWarning should a relative gap be
-    above 1e-10 and more than rounding. Raises ArithmeticError should one be below −1e-13 and more than rounding: a dual
-    bound above the objective is a contradiction. ValueError and source as in `solve_two_groups`.
+    Returns `TwoGroups` of the shape that the arguments broadcast to, with a RuntimeWarning should a
+    relative gap be above 1e-10 and more than rounding. Raises ArithmeticError should one be below
+    −1e-13 and more than rounding: a dual bound above the objective is a contradiction. ValueError
+    and source as in `solve_two_groups`.
 
     >>> import numpy as np
     >>> from ncutils import solve_two_groups_log
@@ -234,10 +304,14 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     array([-0.117282, -0.111863])
     """
     arguments = {
-        "k_a": _whole("k_a", k_a), "k_b": _whole("k_b", k_b),
+        "k_a": _whole("k_a", k_a),
+        "k_b": _whole("k_b", k_b),
         "log_ratio": _numbers("log_ratio", log_ratio, 0.0, LARGEST_LOG, "numbers from 0 to 1e9"),
-        "log_tau": _numbers("log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"),
-        "lam_b": _lam_b(lam_b)}
+        "log_tau": _numbers(
+            "log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"
+        ),
+        "lam_b": _lam_b(lam_b),
+    }
     shape, device = _common_shape(**arguments), pick_device(device)
     names = *arguments, "relative_gap"
     arguments = [np.broadcast_to(argument, shape) for argument in arguments.values()]
@@ -246,24 +320,39 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     for start in range(0, out.shape[1], CHUNK[device.type]):
         part = slice(start, start + CHUNK[device.type])
         with torch.no_grad():
-            out[:, part] = _solve(*(torch.from_numpy(values[part].copy()).to(device) for values in flat)).cpu().numpy()
+            out[:, part] = (
+                _solve(*(torch.from_numpy(values[part].copy()).to(device) for values in flat))
+                .cpu()
+                .numpy()
+            )
     a_a, a_b, m_a, m_b, bias_a, bias_b, log_objective, gap = out.reshape(8, *shape)
     # places in list(Phase); a gap of NaN, in a group of one class, is no collapse
-    phase = np.where(m_b > 0, np.where(a_b == 0, 1, 0), np.where((a_a == 0) | (arguments[0] == 1), 3, 2))
+    phase = np.where(
+        m_b > 0, np.where(a_b == 0, 1, 0), np.where((a_a == 0) | (arguments[0] == 1), 3, 2)
+    )
     fields = *arguments, a_a, a_b, m_a, m_b, bias_a, bias_b, phase, log_objective, gap
     solved = TwoGroups(*(field[()] for field in fields))  # numbers where all arguments are
     rounding = 1e-15 * (np.abs(solved.log_tau) + solved.log_ratio)
     for place in np.argwhere(solved.relative_gap < -CONTRADICTION - rounding)[:1]:
-        problem = ", ".join(f"{name} = {values[tuple(place)]}" for name, values in zip(names, (*arguments, gap)))
-        raise ArithmeticError(f"a dual bound above the objective, which is a fault of this solver, at {problem}")
+        problem = ", ".join(
+            f"{name} = {values[tuple(place)]}" for name, values in zip(names, (*arguments, gap))
+        )
+        raise ArithmeticError(
+            f"a dual bound above the objective, which is a fault of this solver, at {problem}"
+        )
     if not (np.abs(solved.relative_gap) <= GAP + rounding).all():
-        warnings.warn(f"the worst relative gap is {solved.worst_gap:.1e}, above {GAP:.0e}: see relative_gap for which",
-                      RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"the worst relative gap is {solved.worst_gap:.1e}, above {GAP:.0e}: see relative_gap for which",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return solved
 
 
 def _numbers(name, values, lowest, highest, allowed, whole=False):
-    """`values` as a float64 array, all from lowest to highest, else ValueError with the first that is not."""
+    """`values` as a float64 array, all from lowest to highest, else ValueError with the first that
+    is not.
+    """
     array = array_of(values, "iuf")
     if array is None:
         raise ValueError(f"{name} = {shown(values)}: must be {allowed}")
@@ -302,9 +391,10 @@ TAKEN = 17  # of the fields that follow
 
 
 class _Problems(NamedTuple):
-    """Problems and what their equations need; (2, E): for the groups A, B; (E,): for both. A probability p of a sample
-    of group g is kept over c_g = min(τ_g, 1), whose logarithm is known: then none underflows. As p_x rises,
-    o_g = 1 − K_h p_x/T_g falls: p_o = T_g o_g/K_g, and p_d = 1 − T_g + p_o, or o_g in a group of one class."""
+    """Problems and what their equations need; (2, E): for the groups A, B; (E,): for both. A
+    probability p of a sample of group g is kept over c_g = min(τ_g, 1), whose logarithm is known:
+    then none underflows. As p_x rises, o_g = 1 − K_h p_x/T_g falls: p_o = T_g o_g/K_g, and p_d = 1
+    − T_g + p_o, or o_g in a group of one class."""
 
     k: torch.Tensor  # K_g (2, E)
     log_k: torch.Tensor  # (2, E)
@@ -333,7 +423,12 @@ class _Problems(NamedTuple):
 
     def take(self, index):
         pair = index.expand(2, -1)  # gather is faster than indexing
-        return _Problems(*(field.gather(1, pair) if field.dim() == 2 else field.gather(0, index) for field in self[:TAKEN]))
+        return _Problems(
+            *(
+                field.gather(1, pair) if field.dim() == 2 else field.gather(0, index)
+                for field in self[:TAKEN]
+            )
+        )
 
     def group(self, g):
         return _Problems(*(field[g] if field.dim() == 2 else field for field in self[:TAKEN]))
@@ -348,7 +443,9 @@ def _problems(k, log_ratio, log_tau, lam_b):
     c, share = log_c.exp(), torch.exp(2 * log_root + log_c - log_c[0])
     several, fewer = k > 1, torch.minimum(k[0], k[1]) / K
     log_t = torch.where(several, log_c, 0.0)
-    log_cap = torch.where(k < other, torch.log1p(-fewer), log_k.flip(0) - log_all) + 2 * (log_tau - log_t)
+    log_cap = torch.where(k < other, torch.log1p(-fewer), log_k.flip(0) - log_all) + 2 * (
+        log_tau - log_t
+    )
     log_over = log_cap[1].clamp(min=0)  # ln C²
     log_cap = log_cap.clamp(max=0)
     log_reach = log_tau - log_c - (log_all + log_k.flip(0)) / 2
@@ -358,14 +455,36 @@ def _problems(k, log_ratio, log_tau, lam_b):
     pull[1] *= -1
     over = (log_over > 0).double()
     return _Problems(
-        k, log_k, log_c, log_t - log_c - log_k.flip(0), -torch.expm1(log_t), torch.where(several, c / k, 1.0),
-        (log_t == 0).double(), -((k - 1) * log_k + log_c) / k, reach, log_reach, (log_cap / 2).exp(), -torch.expm1(log_cap),
-        pull, (1 - over) * ((log_k[0] - log_k[1]) / 2 + log_root[1]), over, torch.exp(-log_over), -torch.expm1(-log_over),
-        other, log_root, log_tau, c, share, log_over)
+        k,
+        log_k,
+        log_c,
+        log_t - log_c - log_k.flip(0),
+        -torch.expm1(log_t),
+        torch.where(several, c / k, 1.0),
+        (log_t == 0).double(),
+        -((k - 1) * log_k + log_c) / k,
+        reach,
+        log_reach,
+        (log_cap / 2).exp(),
+        -torch.expm1(log_cap),
+        pull,
+        (1 - over) * ((log_k[0] - log_k[1]) / 2 + log_root[1]),
+        over,
+        torch.exp(-log_over),
+        -torch.expm1(-log_over),
+        other,
+        log_root,
+        log_tau,
+        c,
+        share,
+        log_over,
+    )
 
 
 class _Point(NamedTuple):
-    """The probabilities of the samples of both groups (2, E), and slopes in what they are explicit in: t or odds."""
+    """The probabilities of the samples of both groups (2, E), and slopes in what they are explicit
+    in: t or odds.
+    """
 
     log_x: torch.Tensor  # ln(p_x/c_g)
     x: torch.Tensor
@@ -387,9 +506,13 @@ def _point(p, log_x, x, log_o, o, turn, push):
 
 
 def _crossing(p, t):
-    """The `_Point` at t on the ellipse K (K_B p_xA² + K_A p_xB²/r) = τ_A² ≤ 1, and ψ = ln(p_xB/p_xA)."""
+    """The `_Point` at t on the ellipse K (K_B p_xA² + K_A p_xB²/r) = τ_A² ≤ 1, and ψ =
+    ln(p_xB/p_xA).
+    """
     u = 2 * (t + p.offset)  # where C = 1 the unknown is ψ
-    rise, fall = torch.sigmoid(torch.stack([u, -u])).clamp(min=1e-300)  # C² sin² θ and 1 − C² sin² θ
+    rise, fall = torch.sigmoid(torch.stack([u, -u])).clamp(
+        min=1e-300
+    )  # C² sin² θ and 1 − C² sin² θ
     larger, left = torch.maximum(rise, fall), u.clamp(max=0)
     cos2, sin2 = p.beyond + p.inverse * fall, p.inverse * rise
     log_x = p.log_reach + torch.stack([cos2, larger]).log() / 2
@@ -397,7 +520,9 @@ def _crossing(p, t):
     root = torch.stack([cos2, rise]).sqrt()
     y = p.top * root  # K_h p_x/T_g
     above = 1 + y
-    o = (p.free + p.top * p.top * torch.stack([sin2, fall])) / above  # 1 − y² over 1 + y: in the sum nothing cancels
+    o = (
+        p.free + p.top * p.top * torch.stack([sin2, fall])
+    ) / above  # 1 − y² over 1 + y: in the sum nothing cancels
     log_o = torch.stack([o[0], o[1].lerp(larger / above[1], p.over)]).log()
     log_o[1] += p.over * (left - u)  # o_B may underflow where 1 − top² is 0
     turn = torch.stack([sin2 * fall / cos2, fall])
@@ -414,20 +539,25 @@ def _odds(p, s):
 
 
 def _between(p, t):
-    """M_A e^{ψ/2} − M_B e^{−ψ/2} over the larger power, its slope, and whether M_A, M_B ≤ 0: no root has both > 0."""
+    """M_A e^{ψ/2} − M_B e^{−ψ/2} over the larger power, its slope, and whether M_A, M_B ≤ 0: no
+    root has both > 0.
+    """
     point, psi = _crossing(p, t)
     pulled = p.pull * point.x
     beta, fall = pulled[0] + pulled[1], pulled[0] * point.turn[0] - pulled[1] * point.turn[1]
     m = point.m - torch.stack([beta, -beta])
     power = p.k * torch.stack([psi, -psi]).clamp(-690, 0).exp()
     value = power * m
-    # a negative m leaves the sign of the value right, but could turn that of the slope: there its part is left out
+    # a negative m leaves the sign of the value right, but could turn that of the slope: there its
+    # part is left out
     slope = power * (point.rate + fall + m.clamp(min=0) * ((point.turn[0] + point.turn[1]) / 2))
     return value[0] - value[1], slope[0] + slope[1], torch.maximum(m[0], m[1]) <= 0
 
 
 def _apart(p, s):
-    """Where Z does not tell the groups apart, m_A = −m_B = β: the `_Point`s of A and B for odds s of A."""
+    """Where Z does not tell the groups apart, m_A = −m_B = β: the `_Point`s of A and B for odds s
+    of A.
+    """
     a = _odds(p.group(0), s)
     return a, _odds(p.group(1), p.log_k[1] - p.log_k[0] - a.m)
 
@@ -441,12 +571,17 @@ def _within_a(p, s):
 
 
 def _root(function, p, x):
-    """Roots (E,) of an increasing function of (problems, x) that gives value, slope and whether there is none: Newton's
-    method from x for all problems at once, bisecting where it leaves the bracket or, after the first steps, crawls, so
-    that it ends in time even where the function is flat or exponential. Returns (x, none)."""
+    """Roots (E,) of an increasing function of (problems, x) that gives value, slope and whether
+    there is none: Newton's method from x for all problems at once, bisecting where it leaves the
+    bracket or, after the first steps, crawls, so that it ends in time even where the function is
+    flat or exponential. Returns (x, none)."""
     roots, hopeless = x.clone(), torch.zeros_like(x, dtype=torch.bool)
     index = torch.arange(len(x), device=x.device)
-    low, high, last = torch.full_like(x, -math.inf), torch.full_like(x, math.inf), torch.full_like(x, math.inf)
+    low, high, last = (
+        torch.full_like(x, -math.inf),
+        torch.full_like(x, math.inf),
+        torch.full_like(x, math.inf),
+    )
     done = hopeless.clone()
     for number in range(STEPS):
         value, slope, none = function(p, x)
@@ -454,35 +589,52 @@ def _root(function, p, x):
         low, high = torch.where(beyond, low, x), torch.where(beyond, x, high)
         bracket = torch.where(beyond, low, high) - x
         step, size = -value / slope, 1 + x.abs()
-        newton, settled = step.abs() < bracket.abs(), step * step <= 1e-17 * size  # the next step is about this one squared
+        newton, settled = (
+            step.abs() < bracket.abs(),
+            step * step <= 1e-17 * size,
+        )  # the next step is about this one squared
         if number >= PATIENCE:
             newton &= settled | (step.abs() <= last.abs() / 2)
         limit = 2.0 ** min(number + 1, 40)  # while one side is open
         step = torch.where(newton, step, bracket / 2).clamp(-limit, limit)
         done |= none
-        x, last = x + step.masked_fill(done, 0.0), step  # what is done stays, so that no problem sees another
+        x, last = (
+            x + step.masked_fill(done, 0.0),
+            step,
+        )  # what is done stays, so that no problem sees another
         done |= (newton & settled) | (high - low <= 4e-16 * size)
         left = len(x) - int(done.sum())
-        if left <= (len(x) / 2 if len(x) > FEW else 0) or number == STEPS - 1:  # those left go on alone
+        if (
+            left <= (len(x) / 2 if len(x) > FEW else 0) or number == STEPS - 1
+        ):  # those left go on alone
             roots[index], hopeless[index] = x, none
             if left == 0:
                 break
             keep = (~done).nonzero()[:, 0]
-            p, (index, x, low, high, last) = p.take(keep), (each.gather(0, keep) for each in (index, x, low, high, last))
+            p, (index, x, low, high, last) = (
+                p.take(keep),
+                (each.gather(0, keep) for each in (index, x, low, high, last)),
+            )
             done = torch.zeros_like(x, dtype=torch.bool)
     return roots, hopeless
 
 
 def _solve(k_a, k_b, log_ratio, log_tau, lam_b):
-    """The rows a_A, a_B, m_A, m_B (of Z), b_A, b_B, ln objective, relative gap (8, E) of problems (E,)."""
+    """The rows a_A, a_B, m_A, m_B (of Z), b_A, b_B, ln objective, relative gap (8, E) of problems
+    (E,).
+    """
     k, K = torch.stack([k_a, k_b]), k_a + k_b
     p = _problems(k, log_ratio, log_tau, lam_b)
     told = p.log_tau[0] < -ON_THE_LINE  # whether Z tells the groups apart
     place = torch.zeros_like(log_tau)
     if told.any():
         some = told.nonzero()[:, 0]
-        start = (-p.log_tau[0] - (K / k_b).log() / 2).clamp(max=0)  # ψ where p_xA = p_xB, unless p_xB > 1/K there
-        log_y = torch.minimum(start + (p.log_k[0] - p.log_k[1] + p.log_over) / 2 + p.log_root[1], p.log_k[0] - K.log())
+        start = (-p.log_tau[0] - (K / k_b).log() / 2).clamp(
+            max=0
+        )  # ψ where p_xA = p_xB, unless p_xB > 1/K there
+        log_y = torch.minimum(
+            start + (p.log_k[0] - p.log_k[1] + p.log_over) / 2 + p.log_root[1], p.log_k[0] - K.log()
+        )
         start = torch.where(p.over > 0, log_y - torch.log1p(-torch.exp(2 * log_y)) / 2, start)
         place[some], none = _root(_between, p.take(some), start[some])
         told[some] = ~none
@@ -498,15 +650,23 @@ def _solve(k_a, k_b, log_ratio, log_tau, lam_b):
 
 
 def _outcome(p, lam_b, psi, told, point):
-    """The rows of `_solve` from the probabilities: the logits, then primal and dual value apart, both times N/(n_A c_A)."""
+    """The rows of `_solve` from the probabilities: the logits, then primal and dual value apart,
+    both times N/(n_A c_A).
+    """
     K, x, m = p.k.sum(0), point.x, point.m
-    small = torch.log1p(p.spare * p.k / (p.c * point.o))  # p_d − p_o = 1 − T_g: nothing cancels in a small gap
+    small = torch.log1p(
+        p.spare * p.k / (p.c * point.o)
+    )  # p_d − p_o = 1 − T_g: nothing cancels in a small gap
     a = torch.where(p.c > 0.01, small, point.log_d - point.log_o + p.log_k - p.log_c)
     a = torch.where((p.k > 1) & (p.log_tau < -ON_THE_LINE), a, 0.0)
-    lean = psi + p.log_k[0] - p.log_k[1]  # M_A p_xB = M_B p_xA divides m_A + m_B, in which the bias cancels
+    lean = (
+        psi + p.log_k[0] - p.log_k[1]
+    )  # M_A p_xB = M_B p_xA divides m_A + m_B, in which the bias cancels
     z = torch.where(told, m.sum(0) * torch.sigmoid(torch.stack([-lean, lean])), 0.0)
     pulled = (p.pull * x).sum(0)
-    beta = torch.where(p.pull[0] * x[0] > 1, m[0] - z[0], pulled)  # the better conditioned of two equal values
+    beta = torch.where(
+        p.pull[0] * x[0] > 1, m[0] - z[0], pulled
+    )  # the better conditioned of two equal values
     sign = torch.stack([torch.ones_like(beta), -torch.ones_like(beta)])
 
     root = p.log_root.exp()
@@ -515,15 +675,30 @@ def _outcome(p, lam_b, psi, told, point):
     penalty = torch.where(torch.isinf(lam_b), 0.0, lam_b) * p.k[0] * p.k[1] / K * samples / 2
     s = z * p.k * (p.other / K).sqrt() * root
     nuclear = ((p.k - 1) * a * root).sum(0) + (s * s).sum(0).sqrt()  # ‖Z D^{1/2}‖_*/sqrt(n_A)
-    primal = ((weight * _loss(p, a, z + sign * beta)).sum(0) + p.log_tau[0].clamp(0, 700).exp() * nuclear
-              + penalty * beta * (beta / c_a))
+    primal = (
+        (weight * _loss(p, a, z + sign * beta)).sum(0)
+        + p.log_tau[0].clamp(0, 700).exp() * nuclear
+        + penalty * beta * (beta / c_a)
+    )
 
-    q = (K * p.other).sqrt() * torch.exp(p.log_root + p.log_c - p.log_c[0] - p.log_tau[0].clamp(min=0)) * x
+    q = (
+        (K * p.other).sqrt()
+        * torch.exp(p.log_root + p.log_c - p.log_c[0] - p.log_tau[0].clamp(min=0))
+        * x
+    )
     shrink = 1 / (q * q).sum(0).sqrt().clamp(min=1)  # a point of the dual however the root came out
-    dual = (weight * _entropy(p, point, shrink)).sum(0) - penalty * (shrink * pulled) * (shrink * pulled / c_a)
+    dual = (weight * _entropy(p, point, shrink)).sum(0) - penalty * (shrink * pulled) * (
+        shrink * pulled / c_a
+    )
     bias = torch.stack([p.k[1] * beta / K, 0.0 - p.k[0] * beta / K])
-    return torch.cat([torch.where(p.k > 1, a, math.nan), z, bias,
-                      torch.stack([(primal / samples).log() + p.log_c[0], (primal - dual) / primal])])
+    return torch.cat(
+        [
+            torch.where(p.k > 1, a, math.nan),
+            z,
+            bias,
+            torch.stack([(primal / samples).log() + p.log_c[0], (primal - dual) / primal]),
+        ]
+    )
 
 
 def _log1p_over(c, v):
@@ -536,14 +711,22 @@ def _loss(p, a, m):
     across = -m - a * (1 - 1 / p.k)  # logit of the other group minus that of the own class
     most, c = across.clamp(min=0), p.c.clamp(min=1e-300)
     others = (p.k - 1) * torch.exp((-a - most - p.log_c).clamp(max=700))
-    others = others + p.other * torch.exp((across - most - p.log_c).clamp(max=700)) + torch.expm1(-most) / c
+    others = (
+        others
+        + p.other * torch.exp((across - most - p.log_c).clamp(max=700))
+        + torch.expm1(-most) / c
+    )
     return most / c + _log1p_over(p.c, others)
 
 
 def _entropy(p, point, shrink):
-    """Entropy over c (2, E) of the probabilities of `point`, drawn to certainty by the factor `shrink`."""
+    """Entropy over c (2, E) of the probabilities of `point`, drawn to certainty by the factor
+    `shrink`.
+    """
     log_s = shrink.log() + p.log_c
     rest = shrink * ((p.k - 1) + p.other * point.x) / p.k  # (1 − p_d)/c
     rest = torch.minimum(rest, (1 - 1e-16) / p.c)  # 0 ln 0 is 0
-    unsure = (p.k - 1) / p.k * point.o * (point.log_o - p.log_k + log_s) + p.other * point.x * (point.log_x + log_s)
+    unsure = (p.k - 1) / p.k * point.o * (point.log_o - p.log_k + log_s) + p.other * point.x * (
+        point.log_x + log_s
+    )
     return -(1 - p.c * rest) * _log1p_over(p.c, -rest) - shrink * unsure

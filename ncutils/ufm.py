@@ -1,4 +1,6 @@
-"""The problem: class sizes and penalties of the unconstrained feature model (UFM); checks of arguments."""
+"""The problem: class sizes and penalties of the unconstrained feature model (UFM); checks of
+arguments.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,14 +11,17 @@ from numbers import Real
 
 import numpy as np
 
-ON_THE_LINE = 1e-12  # a level λ_Z N this close to a threshold, relatively, counts as on it: rounding would decide
+# a level λ_Z N this close to a threshold, relatively, counts as on it: rounding would decide
+ON_THE_LINE = 1e-12
 CONTRADICTION = 1e-13  # of the objective: a lower bound that far above it is a fault, not rounding
 LARGEST_ENTRY = 1e150  # of an array: the squares of larger numbers overflow
 LARGEST_ARRAY = 2**28  # numbers, 2 GiB
 
 
 def real_number(value):
-    """`value` as a float if it is one real number that a float can hold, else None: text, truth values and arrays are none."""
+    """`value` as a float if it is one real number that a float can hold, else None: text, truth
+    values and arrays are none.
+    """
     if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
         try:
             return float(value)
@@ -27,7 +32,9 @@ def real_number(value):
 
 
 def shown(value):
-    """`value` for a message; whole numbers of thousands of digits, which Python does not print, as what they are."""
+    """`value` for a message; whole numbers of thousands of digits, which Python does not print, as
+    what they are.
+    """
     try:
         return repr(value)
     except ValueError:
@@ -44,7 +51,9 @@ def positive(name, value, infinite=False):
 
 
 def whole(name, value, at_least):
-    """`value` as an int if it is a whole number ≥ `at_least` that a float can hold, else ValueError."""
+    """`value` as an int if it is a whole number ≥ `at_least` that a float can hold, else
+    ValueError.
+    """
     number = real_number(value)
     if number is None or not math.isfinite(number) or value != int(value) or value < at_least:
         raise ValueError(f"{name} = {shown(value)}: must be a whole number >= {at_least}")
@@ -54,12 +63,16 @@ def whole(name, value, at_least):
 def room(name, value, entries):
     """`value`, if the array of so many `entries` that it asks for fits into 2 GiB, else ValueError."""
     if entries > LARGEST_ARRAY:
-        raise ValueError(f"{name} = {value}: asks for an array of more than {LARGEST_ARRAY} numbers, 2 GiB")
+        raise ValueError(
+            f"{name} = {value}: asks for an array of more than {LARGEST_ARRAY} numbers, 2 GiB"
+        )
     return value
 
 
 def array_of(values, kinds):
-    """`values` as an array if its type is one of these NumPy kinds and no value is masked, else None."""
+    """`values` as an array if its type is one of these NumPy kinds and no value is masked, else
+    None.
+    """
     try:
         array = np.asarray(values)
     except Exception:  # an object that converts itself may raise anything
@@ -75,12 +88,16 @@ def real_array(name, values, ndim):
     with np.errstate(over="ignore"):  # what float64 cannot hold is infinite, and refused
         array = array.astype(np.float64)
     if array.ndim != ndim or array.size == 0:
-        raise ValueError(f"{name} has shape {array.shape}: must have {ndim} dimensions and no empty one")
+        raise ValueError(
+            f"{name} has shape {array.shape}: must have {ndim} dimensions and no empty one"
+        )
     largest = np.abs(array).max()
     if not np.isfinite(largest):
         raise ValueError(f"{name} holds NaN or infinite values: all must be finite")
     if largest > LARGEST_ENTRY:
-        raise ValueError(f"{name} holds numbers as large as {largest:.2g}: must be at most {LARGEST_ENTRY:g}")
+        raise ValueError(
+            f"{name} holds numbers as large as {largest:.2g}: must be at most {LARGEST_ENTRY:g}"
+        )
     return array
 
 
@@ -95,12 +112,16 @@ def array_with_gaps(name, matrix):
 
 
 def scaled(array):
-    """`array` times the power of 2 that makes its largest entry about 1, without rounding: then no square underflows."""
+    """`array` times the power of 2 that makes its largest entry about 1, without rounding: then no
+    square underflows.
+    """
     return np.ldexp(array, -np.frexp(np.abs(array).max())[1])
 
 
 def class_labels(labels, count, classes=None):
-    """`labels` as an int64 array of `count` class indices ≥ 0, below `classes` if given, else ValueError."""
+    """`labels` as an int64 array of `count` class indices ≥ 0, below `classes` if given, else
+    ValueError.
+    """
     array = array_of(labels, "biufcmMOSUV")
     if array is None or array.shape != (count,) or array.dtype.kind not in "iu":
         kind = "is no array" if array is None else f"has shape {array.shape} and type {array.dtype}"
@@ -108,7 +129,9 @@ def class_labels(labels, count, classes=None):
     if array.min() < 0:
         raise ValueError(f"labels holds {array.min()}: must be class indices >= 0")
     if array.max() >= (classes or 2**63):
-        raise ValueError(f"labels holds {array.max()}: must be class indices below {classes or 2**63}")
+        raise ValueError(
+            f"labels holds {array.max()}: must be class indices below {classes or 2**63}"
+        )
     return array.astype(np.int64)
 
 
@@ -131,11 +154,15 @@ def _class_weights(values, count):
     except Exception:  # what iterates may raise anything
         weights = ()
     if isinstance(values, (str, bytes, dict, set)) or len(weights) != count:
-        raise ValueError(f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None")
+        raise ValueError(
+            f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None"
+        )
     weights = tuple(positive(f"class_weights[{k}]", w) for k, w in enumerate(weights))
     for k, w in enumerate(weights):
         if not 1 / LARGEST_WEIGHT <= w <= LARGEST_WEIGHT:
-            raise ValueError(f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}")
+            raise ValueError(
+                f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}"
+            )
     return weights
 
 
@@ -156,8 +183,8 @@ class UFM:
     lam_w, lam_h : λ_W, λ_H > 0, penalties on W and H.
     lam_b : λ_b > 0, penalty on b; `math.inf` means no bias.
     class_weights : K numbers w_k from 1e-6 to 1e6, weights of the losses; None means 1 each.
-        They are taken as they are: PyTorch's `CrossEntropyLoss(weight=w)` divides by Σ w_k n_k instead of N, which are
-        the weights w_k N / Σ_l w_l n_l here.
+        They are taken as they are: PyTorch's `CrossEntropyLoss(weight=w)` divides by Σ w_k n_k
+        instead of N, which are the weights w_k N / Σ_l w_l n_l here.
 
     Raises ValueError, naming argument and value, where one is not allowed.
 
@@ -186,10 +213,14 @@ class UFM:
         except Exception:  # what iterates may raise anything
             sizes = ()
         if len(sizes) < 2 or isinstance(self.class_sizes, (str, bytes, dict, set)):
-            raise ValueError(f"class_sizes = {shown(self.class_sizes)}: must be at least 2 whole numbers")
+            raise ValueError(
+                f"class_sizes = {shown(self.class_sizes)}: must be at least 2 whole numbers"
+            )
         sizes = tuple(whole(f"class_sizes[{k}]", n, 1) for k, n in enumerate(sizes))
         if real_number(sum(sizes)) is None:
-            raise ValueError("class_sizes: their sum must be a number that a float can hold, below 1.8e308")
+            raise ValueError(
+                "class_sizes: their sum must be a number that a float can hold, below 1.8e308"
+            )
         object.__setattr__(self, "class_sizes", sizes)
         object.__setattr__(self, "lam_w", positive("lam_w", self.lam_w))
         object.__setattr__(self, "lam_h", positive("lam_h", self.lam_h))
@@ -200,8 +231,8 @@ class UFM:
     def from_lam_z(cls, class_sizes, lam_z, lam_b=math.inf, balance=1.0, class_weights=None):
         """The UFM with λ_W = λ_Z · balance and λ_H = λ_Z / balance, so that sqrt(λ_W λ_H) = λ_Z.
 
-        `class_sizes`, `lam_b` and `class_weights` as in `UFM`. Raises ValueError, too, unless `lam_z` and `balance` are
-        positive and finite. Source: ours.
+        `class_sizes`, `lam_b` and `class_weights` as in `UFM`. Raises ValueError, too, unless
+        `lam_z` and `balance` are positive and finite. Source: ours.
 
         >>> from ncutils import UFM
         >>> UFM.from_lam_z([5, 3], lam_z=0.5, balance=2.0)
@@ -238,13 +269,21 @@ class UFM:
     def lam_z(self):
         """λ_Z = sqrt(λ_W λ_H), the only combination of λ_W and λ_H that Z and b depend on."""
         product = self.lam_w * self.lam_h
-        return math.sqrt(product) if 1e-300 < product < 1e300 else math.sqrt(self.lam_w) * math.sqrt(self.lam_h)
+        return (
+            math.sqrt(product)
+            if 1e-300 < product < 1e300
+            else math.sqrt(self.lam_w) * math.sqrt(self.lam_h)
+        )
 
     @cached_property
     def groups(self):
-        """Classes of equal size: {n: array of class indices}, largest n first; with class weights, classes of equal size
-        and weight: {(n, w): array of class indices}."""
-        kinds = self.class_sizes if self.class_weights is None else list(zip(self.class_sizes, self.class_weights))
+        """Classes of equal size: {n: array of class indices}, largest n first; with class weights,
+        classes of equal size and weight: {(n, w): array of class indices}."""
+        kinds = (
+            self.class_sizes
+            if self.class_weights is None
+            else list(zip(self.class_sizes, self.class_weights))
+        )
         found = {kind: [] for kind in sorted(set(kinds), reverse=True)}
         for k, kind in enumerate(kinds):
             found[kind].append(k)
@@ -252,7 +291,9 @@ class UFM:
 
     @property
     def labels(self):
-        """Class index of each sample (N,), class after class. ValueError for so many samples that they fill 2 GiB."""
+        """Class index of each sample (N,), class after class. ValueError for so many samples that
+        they fill 2 GiB.
+        """
         room("class_sizes", self.class_sizes, self.num_samples)
         return np.repeat(np.arange(self.num_classes), self.class_sizes)
 

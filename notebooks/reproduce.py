@@ -1,11 +1,13 @@
-"""Does another run print the same? Run the notebooks under other conditions and compare them with the stored ones.
+"""Does another run print the same? Run the notebooks under other conditions and compare them with
+the stored ones.
 
     python notebooks/reproduce.py [--jobs N] [NAME ...]
 
-Each notebook runs as it is stored, a second time, with two threads, with other seeds of the trainers, and with other images
-drawn from the data set. What it prints must be what is stored, in every condition, the ledger included: of trained models it shows
-bounds, not digits. Measured values and pictures may differ, and the table says how many do; but a second run must give the
-same ones, and a value that the ledger calls exact may depend on no seed. The runs go to _build/reproduce.
+Each notebook runs as it is stored, a second time, with two threads, with other seeds of the
+trainers, and with other images drawn from the data set. What it prints must be what is stored, in
+every condition, the ledger included: of trained models it shows bounds, not digits. Measured values
+and pictures may differ, and the table says how many do; but a second run must give the same ones,
+and a value that the ledger calls exact may depend on no seed. The runs go to _build/reproduce.
 """
 
 import argparse
@@ -25,7 +27,9 @@ import run
 
 
 def shift_seeds(by, *names):
-    """In a kernel: the functions of ncutils that are named take other seeds than the notebook gives them."""
+    """In a kernel: the functions of ncutils that are named take other seeds than the notebook gives
+    them.
+    """
     import functools
     import inspect
     import sys
@@ -38,8 +42,11 @@ def shift_seeds(by, *names):
             given = inspect.signature(function).bind(*arguments, **options)
             given.apply_defaults()
             seed = given.arguments["seed"]
-            given.arguments["seed"] = [s + by for s in seed] if hasattr(seed, "__iter__") else seed + by
+            given.arguments["seed"] = (
+                [s + by for s in seed] if hasattr(seed, "__iter__") else seed + by
+            )
             return function(*given.args, **given.kwargs)
+
         return call
 
     for name in names:
@@ -63,10 +70,17 @@ CONDITIONS = {
 
 def outputs(notebook, pictures):
     """What each code cell has printed and shown, {cell: list}: its pictures, or everything else."""
-    chosen = lambda data: {kind: content for kind, content in data.items() if kind.startswith("image/") == pictures}
-    text = lambda output: None if pictures else [output.get(part) for part in ("text", "ename", "evalue")]
-    return {cell.id: [(text(output), chosen(output.get("data", {}))) for output in cell.outputs]
-            for cell in notebook.cells if cell.cell_type == "code"}
+    chosen = lambda data: {
+        kind: content for kind, content in data.items() if kind.startswith("image/") == pictures
+    }
+    text = lambda output: (
+        None if pictures else [output.get(part) for part in ("text", "ename", "evalue")]
+    )
+    return {
+        cell.id: [(text(output), chosen(output.get("data", {}))) for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
 
 
 def differences(ours, theirs):
@@ -80,7 +94,9 @@ class Run:
     def __init__(self, folder, name):
         notebook = nbformat.read(folder / f"{name}.ipynb", as_version=4)
         self.text, self.pictures = outputs(notebook, False), outputs(notebook, True)
-        self.pictures = {cell: shown for cell, shown in self.pictures.items() if any(data for _, data in shown)}
+        self.pictures = {
+            cell: shown for cell, shown in self.pictures.items() if any(data for _, data in shown)
+        }
         ledger = folder / "ledgers" / f"{name.partition('_')[2]}.json"
         rows = json.loads(ledger.read_text(encoding="utf-8"))["rows"] if ledger.exists() else []
         self.values = {row["what"]: (row["evidence"], row["measured"]) for row in rows}
@@ -88,13 +104,25 @@ class Run:
 
 def compare(condition, found, wanted):
     """What is at fault, or "same"; how many pictures, how many measured values are the same."""
-    text, pictures, values = (differences(getattr(found, part), getattr(wanted, part)) for part in ("text", "pictures", "values"))
-    faults = [f"another text in {len(text)} of {len(wanted.text)} cells: {', '.join(text)}"] if text else []
+    text, pictures, values = (
+        differences(getattr(found, part), getattr(wanted, part))
+        for part in ("text", "pictures", "values")
+    )
+    faults = (
+        [f"another text in {len(text)} of {len(wanted.text)} cells: {', '.join(text)}"]
+        if text
+        else []
+    )
     if condition == "again" and (pictures or values):
-        faults.append("not the first run's " + ", ".join([f"picture in {cell}" for cell in pictures] + values))
+        faults.append(
+            "not the first run's " + ", ".join([f"picture in {cell}" for cell in pictures] + values)
+        )
     if condition.startswith("other"):
-        faults += [f"called exact, but depends on it: {what}" for what in values
-                   if found.values.get(what, wanted.values.get(what))[0] == "exact"]
+        faults += [
+            f"called exact, but depends on it: {what}"
+            for what in values
+            if found.values.get(what, wanted.values.get(what))[0] == "exact"
+        ]
     same = lambda part, changed: f"{len(part) - len(changed)} of {len(part)}"
     return "; ".join(faults) or "same", same(wanted.pictures, pictures), same(wanted.values, values)
 
@@ -112,7 +140,9 @@ def reproduce(paths, stored, output, jobs):
         print(f"{condition}:", flush=True)
         folder = output / condition.replace(" ", "-")
         failed = {}
-        asyncio.run(run.run_all(paths, folder, max(1, jobs // how.get("threads", 1)), failed, **how))
+        asyncio.run(
+            run.run_all(paths, folder, max(1, jobs // how.get("threads", 1)), failed, **how)
+        )
         for path in paths:
             wanted = output / "as-stored" if condition == "again" else stored
             if path in failed:
@@ -132,11 +162,28 @@ def reproduce(paths, stored, output, jobs):
 def main(arguments=None):
     parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
         description="Does another run print the same? "
-                    "Run the notebooks under other conditions and compare them with the stored ones.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: one per core)")
+        "Run the notebooks under other conditions and compare them with the stored ones."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="notebooks at a time (default: one per core)",
+    )
     options = parser.parse_args(arguments)
-    return 0 if reproduce(run.chosen(parser, options.names), run.HERE, run.ROOT / "_build" / "reproduce", options.jobs) else 1
+    return (
+        0
+        if reproduce(
+            run.chosen(parser, options.names),
+            run.HERE,
+            run.ROOT / "_build" / "reproduce",
+            options.jobs,
+        )
+        else 1
+    )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python notebooks/run.py [--store | --check] [--jobs N] [NAME ...]
 
-The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers (ledgers/*.json), the data of
-the figures that have a name (data/NN_name/*.csv) and the image of the cell tagged `readme` (result.png, with --store in book/_static).
-A stored output holds nothing that differs from run to run, so that a change in it means that a result changed.
-With --check nothing is run: every stored .ipynb must be what its .md says, run from top to bottom.
+The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers
+(ledgers/*.json), the data of the figures that have a name (data/NN_name/*.csv) and the image of the
+cell tagged `readme` (result.png, with --store in book/_static). A stored output holds nothing that
+differs from run to run, so that a change in it means that a result changed. With --check nothing is
+run: every stored .ipynb must be what its .md says, run from top to bottom.
 """
 
 import argparse
@@ -75,7 +76,9 @@ def difference(source, stored):
         return f"{stored.name}: {len(found.cells)} cells instead of {len(wanted.cells)}"
     for ours, theirs in zip(wanted.cells, found.cells):
         for part in ("id", "cell_type", "metadata"):
-            if ours[part] != theirs.get(part):  # a notebook that was saved elsewhere may have no ids
+            if ours[part] != theirs.get(
+                part
+            ):  # a notebook that was saved elsewhere may have no ids
                 return f"{stored.name}, {ours.id}: {part} is {theirs.get(part)!r} instead of {ours[part]!r}"
         if ours.source != theirs.source:
             texts = theirs.source.splitlines(), ours.source.splitlines()
@@ -85,7 +88,8 @@ def difference(source, stored):
 
 
 def fault(source):
-    """Say what is wrong with a .md source and the .ipynb beside it: missing, no notebook, different, not run in order.
+    """Say what is wrong with a .md source and the .ipynb beside it: missing, no notebook,
+    different, not run in order.
 
     None if nothing is.
     """
@@ -95,44 +99,61 @@ def fault(source):
     for path, read in ((source, read_source), (stored, read_stored)):
         try:
             read(path)
-        except Exception as error:  # of any kind: the marks of a merge, another encoding, JSON that is something else
+        # of any kind: the marks of a merge, another encoding, JSON that is something else
+        except Exception as error:
             return f"{path.name}: not a notebook ({textwrap.shorten(str(error), 90)})"
     if found := difference(source, stored):
         return found
-    counts = [cell.execution_count for cell in read_stored(stored).cells if cell.cell_type == "code"]
+    counts = [
+        cell.execution_count for cell in read_stored(stored).cells if cell.cell_type == "code"
+    ]
     if counts != list(range(1, len(counts) + 1)):
         return f"{stored.name}: its cells were run as {counts}, not once from top to bottom"
     return None
 
 
 def check(paths):
-    """Print what is wrong with the stored notebooks of these sources, and how to mend it. Returns the exit status."""
+    """Print what is wrong with the stored notebooks of these sources, and how to mend it. Returns
+    the exit status.
+    """
     faults = {path: found for path in paths if (found := fault(path))}
     for path, found in faults.items():
-        print(f"{found}\n    {path.name} is what counts. If it is right: .venv/bin/python notebooks/run.py --store {path.stem}")
+        print(
+            f"{found}\n    {path.name} is what counts. If it is right: .venv/bin/python notebooks/run.py --store {path.stem}"
+        )
     return int(bool(faults))
 
 
 def kernel_environment(ledgers, figures, threads=1):
-    """The environment of a kernel that writes its ledgers and the data of its figures to these folders."""
+    """The environment of a kernel that writes its ledgers and the data of its figures to these
+    folders.
+    """
     path = [str(ROOT)] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    # With another backend of Matplotlib than ipykernel's own no cell would show its figures, nor close them.
+    # With another backend of Matplotlib than ipykernel's own no cell would show its figures, nor
+    # close them.
     inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     return inherited | {
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),  # the package beside the notebooks, installed or not
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, path)
+        ),  # the package beside the notebooks, installed or not
         "PYTHONDONTWRITEBYTECODE": "1",
         "NCUTILS_LEDGERS": str(ledgers),
         "NCUTILS_FIGURES": str(figures),
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        "OMP_WAIT_POLICY": "PASSIVE",  # or two threads that wait for each other keep the cores from who else needs them
+        # or two threads that wait for each other keep the cores from who else needs them
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TQDM_DISABLE": "1",
     }
 
 
 def kernel_manager():
-    """What starts a kernel in this Python: of no folder, such as those in $JUPYTER_PATH, is another kernel taken."""
-    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    """What starts a kernel in this Python: of no folder, such as those in $JUPYTER_PATH, is another
+    kernel taken.
+    """
+    return AsyncKernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[])
+    )
 
 
 def drop_stderr(notebook):
@@ -146,13 +167,17 @@ def drop_stderr(notebook):
 
 
 def shrink_images(notebook):
-    """Give the pictures a palette of 256 colours, chosen for each: half the size, and no difference that the eye sees."""
+    """Give the pictures a palette of 256 colours, chosen for each: half the size, and no difference
+    that the eye sees.
+    """
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
                 small = io.BytesIO()
                 with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
-                    few = picture.convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+                    few = picture.convert("RGB").quantize(
+                        256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+                    )
                     few.save(small, "PNG", optimize=True)
                 output.data["image/png"] = base64.b64encode(small.getvalue()).decode() + "\n"
 
@@ -168,10 +193,15 @@ def tagged_image(notebook, tag):
 
 
 def figure_data(notebook, folder, page):
-    """{name: CSV} of the figures with a name, from the files that notebooks/figure_data.py wrote to a folder."""
+    """{name: CSV} of the figures with a name, from the files that notebooks/figure_data.py wrote to
+    a folder.
+    """
     found = {}
     for cell in notebook.cells:
-        figure, file = cell.metadata.get("mystnb", {}).get("figure", {}), folder / f"{cell.get('execution_count')}.csv"
+        figure, file = (
+            cell.metadata.get("mystnb", {}).get("figure", {}),
+            folder / f"{cell.get('execution_count')}.csv",
+        )
         if "name" in figure and file.exists():
             caption = " ".join(figure.get("caption", "").split())
             about = f"# {figure['name']} of {page}: {caption}\n# by the companion's authors, CC BY 4.0\n"
@@ -197,18 +227,25 @@ def machine():
 
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     hardware = ", ".join([processor(), f"{os.cpu_count()} cores", *gpu])
-    return {"hardware": hardware, "versions": f"Python {platform.python_version()}, torch {torch.__version__}"}
+    return {
+        "hardware": hardware,
+        "versions": f"Python {platform.python_version()}, torch {torch.__version__}",
+    }
 
 
 def replace(path, content):
     """Write a file whole or not at all."""
-    from ncutils.files import write  # here, as the package takes longer to import than everything else
+    from ncutils.files import (
+        write,
+    )  # here, as the package takes longer to import than everything else
 
     write(path, content)
 
 
 def check_writable(folder):
-    """OSError, naming the folder, unless files can be written there: better known before notebooks run than after."""
+    """OSError, naming the folder, unless files can be written there: better known before notebooks
+    run than after.
+    """
     from ncutils.files import named
 
     probe = folder / "ledgers" / ".probe"
@@ -220,10 +257,12 @@ def check_writable(folder):
 
 
 async def run(source, output, threads=1, before=None):
-    """Run one notebook and put it, its ledgers and its figures' data into the folder `output`. Returns the notebook.
+    """Run one notebook and put it, its ledgers and its figures' data into the folder `output`.
+    Returns the notebook.
 
-    One thread by default: with small matrices two processes beat two threads, and sums keep their order. `before` is code
-    that runs ahead of the first cell. Nothing in `output` changes before every cell has passed.
+    One thread by default: with small matrices two processes beat two threads, and sums keep their
+    order. `before` is code that runs ahead of the first cell. Nothing in `output` changes before
+    every cell has passed.
     """
     notebook = read_source(source)
     if before is not None:
@@ -235,35 +274,52 @@ async def run(source, output, threads=1, before=None):
             km=kernel_manager(),
             timeout=None,
             record_timing=False,
-            extra_arguments=["--log-level=ERROR", "--ext=notebooks.figure_data"],  # of the log only what a reader can act on
+            extra_arguments=[
+                "--log-level=ERROR",
+                "--ext=notebooks.figure_data",
+            ],  # of the log only what a reader can act on
             coalesce_streams=True,  # how a stream is cut into messages depends on the clock
             resources={"metadata": {"path": str(source.parent)}},
         )
         environment = kernel_environment(ledgers, figures, threads)
-        await client.async_execute(env=environment, cleanup_kc=True)  # the kernel, which we gave it, ends with it
+        await client.async_execute(
+            env=environment, cleanup_kc=True
+        )  # the kernel, which we gave it, ends with it
         if before is not None:
             del notebook.cells[0]
-        notebook.metadata = nbformat.from_dict(read_source(source).metadata)  # the kernel added its version
+        notebook.metadata = nbformat.from_dict(
+            read_source(source).metadata
+        )  # the kernel added its version
         shrink_images(notebook)
         if warnings := drop_stderr(notebook):
             print(f"{source.stem} wrote to stderr:\n{warnings}", file=sys.stderr)
-        how = {"cell": ledger_cell(notebook), "seconds": round(time.monotonic() - start, 1)} | machine()
+        how = {
+            "cell": ledger_cell(notebook),
+            "seconds": round(time.monotonic() - start, 1),
+        } | machine()
         for ledger in sorted(Path(ledgers).glob("*.json")):
             content = json.loads(ledger.read_text(encoding="utf-8")) | {"run": how}
-            replace(output / "ledgers" / ledger.name, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-        data = {output / "data" / source.stem / f"{name}.csv": text
-                for name, text in figure_data(notebook, Path(figures), source.stem).items()}
+            replace(
+                output / "ledgers" / ledger.name,
+                (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
+            )
+        data = {
+            output / "data" / source.stem / f"{name}.csv": text
+            for name, text in figure_data(notebook, Path(figures), source.stem).items()
+        }
         for file, text in data.items():
             replace(file, text.encode())
-        for former in {*(output / "data" / source.stem).glob("*.csv")} - {*data}:  # of a figure that is no more
+        for former in {*(output / "data" / source.stem).glob("*.csv")} - {
+            *data
+        }:  # of a figure that is no more
             former.unlink()
     replace(output / f"{source.stem}.ipynb", (nbformat.writes(notebook) + "\n").encode())
     return notebook
 
 
 async def run_all(paths, output, jobs, failed=None, **conditions):
-    """Run notebooks, `jobs` at a time, under the conditions of `run`. Returns {source: notebook} of those that passed; the
-    dict `failed` gets {source: reason} of the others."""
+    """Run notebooks, `jobs` at a time, under the conditions of `run`. Returns {source: notebook} of
+    those that passed; the dict `failed` gets {source: reason} of the others."""
     free, passed, failed = asyncio.Semaphore(jobs), {}, {} if failed is None else failed
     check_writable(output)
     machine()  # before the clock runs
@@ -296,12 +352,28 @@ def chosen(parser, names):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
-        description="Run the notebooks: each NN_name.md beside this file becomes an executed NN_name.ipynb.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given")
+        description="Run the notebooks: each NN_name.md beside this file becomes an executed NN_name.ipynb."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given"
+    )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--store", action="store_true", help="write beside the sources instead of to _build/notebooks")
-    what.add_argument("--check", action="store_true", help="run nothing; say which stored .ipynb is not its .md, executed")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="notebooks at a time (default: one per core)")
+    what.add_argument(
+        "--store",
+        action="store_true",
+        help="write beside the sources instead of to _build/notebooks",
+    )
+    what.add_argument(
+        "--check",
+        action="store_true",
+        help="run nothing; say which stored .ipynb is not its .md, executed",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count(),
+        help="notebooks at a time (default: one per core)",
+    )
     options = parser.parse_args(arguments)
 
     paths = chosen(parser, options.names)
@@ -320,7 +392,9 @@ def main(arguments=None):
 def leave(main, script):
     """End a script with the status of its `main`, or with a line that says what cannot be written."""
     if sys.stdout:  # None where it was closed
-        sys.stdout.reconfigure(errors="replace")  # ? for what the terminal's encoding lacks, as it may the … of a run
+        sys.stdout.reconfigure(
+            errors="replace"
+        )  # ? for what the terminal's encoding lacks, as it may the … of a run
     try:
         sys.exit(main())
     except OSError as error:  # the disk is full, or the folder may not be written

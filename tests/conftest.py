@@ -12,8 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The same examples on every machine and in every run; nothing is stored between runs.
 settings.register_profile(
-    "repeatable", derandomize=True, database=None, deadline=None, max_examples=40,
-    suppress_health_check=[HealthCheck.too_slow])
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("repeatable")
 
 # The head of a notebook's .md source, for small ones that tests write.
@@ -26,23 +31,41 @@ kernelspec:
 """
 
 # Chromium asks its maker's hosts for updates and the like unless told not to.
-QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--no-sandbox"]
+QUIET = [
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-sandbox",
+]
 
 
 def build_site(output, notebooks=ROOT / "notebooks", *more):
     """Run book/build_site.py as a user would; returns the finished process."""
-    command = [sys.executable, ROOT / "book" / "build_site.py", "--notebooks", notebooks, "--output", output, *more]
+    command = [
+        sys.executable,
+        ROOT / "book" / "build_site.py",
+        "--notebooks",
+        notebooks,
+        "--output",
+        output,
+        *more,
+    ]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 def until(page, condition):
-    """Wait until a condition in JavaScript holds. Playwright's wait_for_function evaluates text, which the pages' policy forbids."""
-    page.evaluate("""new Promise((done, fail) => {
+    """Wait until a condition in JavaScript holds. Playwright's wait_for_function evaluates text,
+    which the pages' policy forbids.
+    """
+    page.evaluate(
+        """new Promise((done, fail) => {
         const end = Date.now() + 20000;
         const look = () => (CONDITION) ? done() : Date.now() > end ? fail(new Error("never: CONDITION")) : setTimeout(look, 20);
         look();
-    })""".replace("(CONDITION)", f"({condition})").replace("CONDITION", condition.replace('"', "'")))
+    })""".replace("(CONDITION)", f"({condition})").replace("CONDITION", condition.replace('"', "'"))
+    )
 
 
 @pytest.fixture
@@ -70,8 +93,12 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    """The system's Chromium. Of one module only: while it runs, Playwright's event loop stands in the way of others."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """The system's Chromium. Of one module only: while it runs, Playwright's event loop stands in
+    the way of others.
+    """
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if found is None:
         pytest.skip("no Chromium is installed: apt-get install chromium")
     from playwright.sync_api import sync_playwright

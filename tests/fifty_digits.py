@@ -1,8 +1,9 @@
 """The programs (CVX) and (CVX+) and their dual at 50 digits, and hard problems to try them on.
 
-Points are float64 arrays in the coordinates of `ncutils/blocks.py`, one column a group, and every number is taken for exactly
-what it is. The formulas are derived from the definitions, for a column k of group g, and share nothing with the package.
-Results are numbers of a context of their own, `mp`, whose arithmetic has 50 digits whatever mpmath is set to elsewhere.
+Points are float64 arrays in the coordinates of `ncutils/blocks.py`, one column a group, and every
+number is taken for exactly what it is. The formulas are derived from the definitions, for a column
+k of group g, and share nothing with the package. Results are numbers of a context of their own,
+`mp`, whose arithmetic has 50 digits whatever mpmath is set to elsewhere.
 """
 
 import math
@@ -16,29 +17,41 @@ from ncutils import UFM
 mp = MPContext()
 mp.dps = 50
 
-exactly = np.frompyfunc(mp.mpf, 1, 1)  # arrays of mpf, of dtype object, with which NumPy's sums and products work
+exactly = np.frompyfunc(
+    mp.mpf, 1, 1
+)  # arrays of mpf, of dtype object, with which NumPy's sums and products work
 root = np.frompyfunc(mp.sqrt, 1, 1)
 exp = np.frompyfunc(mp.exp, 1, 1)
 log1p = np.frompyfunc(mp.log1p, 1, 1)
 entropy = np.frompyfunc(lambda p: -p * mp.log(p) if p > 0 else mp.zero, 1, 1)
-own_entropy = np.frompyfunc(lambda rest: (rest - 1) * mp.log1p(-rest) if rest < 1 else mp.zero, 1, 1)  # of 1 − rest
+own_entropy = np.frompyfunc(
+    lambda rest: (rest - 1) * mp.log1p(-rest) if rest < 1 else mp.zero, 1, 1
+)  # of 1 − rest
 
 
 def program(ufm):
-    """(sizes, counts, weights, λ_Z, λ_b) of a UFM, one entry a group: the first arguments of the functions below."""
+    """(sizes, counts, weights, λ_Z, λ_b) of a UFM, one entry a group: the first arguments of the
+    functions below.
+    """
     first = [members[0] for members in ufm.groups.values()]
     counts = [len(members) for members in ufm.groups.values()]
     return [ufm.class_sizes[k] for k in first], counts, ufm.weights[first], ufm.lam_z, ufm.lam_b
 
 
 class _Groups:
-    """Sizes n, counts K and weights w (G,) of the groups, N, and the weight of a group's loss, in mpf."""
+    """Sizes n, counts K and weights w (G,) of the groups, N, and the weight of a group's loss, in
+    mpf.
+    """
 
     def __init__(self, sizes, counts, weights):
-        self.n, self.K, self.w = (exactly(np.asarray(numbers, dtype=object)) for numbers in (sizes, counts, weights))
+        self.n, self.K, self.w = (
+            exactly(np.asarray(numbers, dtype=object)) for numbers in (sizes, counts, weights)
+        )
         self.G, self.N = len(self.n), self.n @ self.K
         self.share = self.w * self.n * self.K / self.N
-        self.others = self.K[:, None] - np.eye(self.G, dtype=int)  # classes of group h other than one of group g
+        self.others = self.K[:, None] - np.eye(
+            self.G, dtype=int
+        )  # classes of group h other than one of group g
         self.pair = root(self.K[:, None] * self.K)
 
 
@@ -50,7 +63,9 @@ def primal(sizes, counts, weights, lam_z, lam_b, C, bias, features):
     several = np.array([count > 1 for count in counts])
     assert not y[~several].any() and (math.isfinite(lam_b) or not b.any())
     a = np.where(several, y / root(np.where(several, K - 1, 1) * n), mp.zero)
-    Z = M / (groups.pair * root(n))  # (h, g): logit of a class of group h at one of group g; within a group less a/K
+    Z = M / (
+        groups.pair * root(n)
+    )  # (h, g): logit of a class of group h at one of group g; within a group less a/K
     same = Z.diagonal() - a / K
     own = same + a
     logits = Z.copy()
@@ -65,14 +80,17 @@ def primal(sizes, counts, weights, lam_z, lam_b, C, bias, features):
 
 
 def dual_value(sizes, counts, weights, lam_z, lam_b, q):
-    """Value at q (G, G): q_hg is what a sample of group g gives to one class of group h, of the others if h = g.
+    """Value at q (G, G): q_hg is what a sample of group g gives to one class of group h, of the
+    others if h = g.
 
     It bounds the optimum from below if q is `feasible`; −inf where q is not in the simplex."""
     return _dual_value(_Groups(sizes, counts, weights), _without_lone(q, counts), lam_b)
 
 
 def feasible(sizes, counts, weights, lam_z, lam_b, q, features):
-    """Whether q (G, G) is in the simplex and norm ≤ λ_Z, without an eigenvalue: λ_Z² I less the matrix is definite."""
+    """Whether q (G, G) is in the simplex and norm ≤ λ_Z, without an eigenvalue: λ_Z² I less the
+    matrix is definite.
+    """
     groups = _Groups(sizes, counts, weights)
     q = _without_lone(q, counts)
     if not in_simplex(groups, q):
@@ -112,19 +130,24 @@ def _dual_value(groups, q, lam_b):
 def _squared_norm(groups, q, features):
     """Two parts, the largest of whose eigenvalues is norm²: a number, and a matrix (G, G).
 
-    GᵀG, or its positive part, is constant on blocks but for its diagonal. It has the number as eigenvalue on vectors that sum
-    to zero in each group, and acts as the matrix on vectors that are constant on groups."""
+    GᵀG, or its positive part, is constant on blocks but for its diagonal. It has the number as
+    eigenvalue on vectors that sum to zero in each group, and acts as the matrix on vectors that are
+    constant on groups."""
     K, unit = groups.K, groups.w * root(groups.n) / groups.N  # scale of a column
     rest = (groups.others * q).sum(0)
     same = q.diagonal()
-    columns = -q * unit  # (h, g): entry of a column of group g of G in the rows of group h; rest_g · unit_g in its own
+    columns = (
+        -q * unit
+        # (h, g): entry of a column of group g of G in the rows of group h; rest_g · unit_g in its own
+    )
     own = rest * unit
     if features == "linear":
         M = groups.pair * columns
         np.fill_diagonal(M, unit * (rest - (K - 1) * same))
         within = (own + same * unit)[K > 1]
         return max(within, default=mp.zero) ** 2, M.T @ M
-    # products of two different columns k, l: as if no entry were special, then the rows k and l put right
+    # products of two different columns k, l: as if no entry were special, then the rows k and l put
+    # right
     plain = columns.T @ (K[:, None] * columns)
     special = own - columns.diagonal()
     product = plain + special[:, None] * columns + (special[:, None] * columns).T
@@ -139,7 +162,10 @@ def _squared_norm(groups, q, features):
 def singular_values(M):
     """Those of M (G, G). Squaring M halves the digits, of which there are enough."""
     with mp.workdps(2 * mp.dps + 10):
-        return [mp.sqrt(max(s, mp.zero)) for s in mp.eigsy(mp.matrix((M.T @ M).tolist()), eigvals_only=True)]
+        return [
+            mp.sqrt(max(s, mp.zero))
+            for s in mp.eigsy(mp.matrix((M.T @ M).tolist()), eigvals_only=True)
+        ]
 
 
 def positive_definite(matrix):
@@ -175,10 +201,23 @@ def _weighted():
 
 
 NAMED = [
-    Named("a pair at 1e-15", UFM.from_lam_z([10000] * 40 + [1] * 2, 1e-15), "linear", 1.21092909283760e-10, 24.44886348846),
-    Named("three groups at 4e-13", UFM.from_lam_z([10**6] * 21 + [5000] * 8 + [5] * 9, 4e-13), "linear", 1.95653856417636e-7),
+    Named(
+        "a pair at 1e-15",
+        UFM.from_lam_z([10000] * 40 + [1] * 2, 1e-15),
+        "linear",
+        1.21092909283760e-10,
+        24.44886348846,
+    ),
+    Named(
+        "three groups at 4e-13",
+        UFM.from_lam_z([10**6] * 21 + [5000] * 8 + [5] * 9, 4e-13),
+        "linear",
+        1.95653856417636e-7,
+    ),
     Named("weighted groups", _weighted(), "relu", 0.024119143006712),
-    Named("all different, relu", UFM.from_lam_z(range(1, 14), 1e-18), "relu", 1.308079913469738e-15),
+    Named(
+        "all different, relu", UFM.from_lam_z(range(1, 14), 1e-18), "relu", 1.308079913469738e-15
+    ),
     Named("all different", UFM.from_lam_z(range(1, 14), 1e-18), "linear", 1.262835507765903e-15),
 ]
 
@@ -186,8 +225,9 @@ NAMED = [
 def hard_problems(count, seed):
     """`count` pairs (UFM, features), on a wide range of everything at once, logarithmically even.
 
-    Sizes 1 … 1e12 with ratios to 1e9; λ_Z N 1e-6 … 1.1 times the smallest w sqrt(n); λ_b 1e-8 … 1e8 or ∞; weights
-    1e-3 … 1e3 in a third; 1 … 12 groups, in an eighth to 50; 1 … 30 classes a group, in one of twenty groups to 300.
+    Sizes 1 … 1e12 with ratios to 1e9; λ_Z N 1e-6 … 1.1 times the smallest w sqrt(n); λ_b 1e-8 … 1e8
+    or ∞; weights 1e-3 … 1e3 in a third; 1 … 12 groups, in an eighth to 50; 1 … 30 classes a group,
+    in one of twenty groups to 300.
     """
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -195,14 +235,23 @@ def hard_problems(count, seed):
         G = int(rng.choice([50, rng.integers(13, 51)])) if many else int(rng.integers(1, 13))
         ratio = rng.uniform(0, 9)
         smallest = rng.uniform(0, 12 - ratio)
-        group_sizes = np.unique(np.round(10 ** (smallest + ratio * np.sort(rng.random(G)))).astype(int))
+        group_sizes = np.unique(
+            np.round(10 ** (smallest + ratio * np.sort(rng.random(G)))).astype(int)
+        )
         counts = np.round(30 ** rng.random(len(group_sizes))).astype(int)
         counts[rng.random(len(counts)) < 1 / 20] *= 10
         counts[0] += counts.sum() == 1  # there are two classes at least
         sizes = np.repeat(group_sizes, counts)
-        weights = np.repeat(10 ** rng.uniform(-3, 3, len(counts)), counts) if rng.random() < 1 / 3 else None
+        weights = (
+            np.repeat(10 ** rng.uniform(-3, 3, len(counts)), counts)
+            if rng.random() < 1 / 3
+            else None
+        )
         level = (np.sqrt(sizes) if weights is None else weights * np.sqrt(sizes)).min()
         lam_z = 10 ** rng.uniform(-6, math.log10(1.1)) * level / sizes.sum()
         lam_b = math.inf if rng.random() < 1 / 3 else 10 ** rng.uniform(-8, 8)
         sizes, weights = sizes.tolist(), None if weights is None else weights.tolist()
-        yield UFM.from_lam_z(sizes, lam_z, lam_b=lam_b, class_weights=weights), ("linear", "relu")[rng.integers(2)]
+        yield (
+            UFM.from_lam_z(sizes, lam_z, lam_b=lam_b, class_weights=weights),
+            ("linear", "relu")[rng.integers(2)],
+        )

@@ -1,5 +1,6 @@
-"""The reduction to groups of equal classes: against the same code with classes taken one by one, against the full matrix,
-and against finite differences. (Other methods are compared with in test_convex.py and test_two_groups.py.)"""
+"""The reduction to groups of equal classes: against the same code with classes taken one by one,
+against the full matrix, and against finite differences. (Other methods are compared with in
+test_convex.py and test_two_groups.py.)"""
 
 import math
 
@@ -12,7 +13,12 @@ from ncutils import UFM, blocks, convex, newton, solve
 from ncutils.blocks import Blocks, Smooth
 
 INF = math.inf
-groups = st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 4)), min_size=1, max_size=4, unique_by=lambda g: g[0])
+groups = st.lists(
+    st.tuples(st.integers(1, 2000), st.integers(1, 4)),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda g: g[0],
+)
 groupings = groups.filter(lambda groups: sum(count for _, count in groups) > 1)
 levels = st.floats(1e-3, 1.1)  # λ_Z N over the root of the largest size
 biases = st.sampled_from([INF, 1e3, 0.3, 0.02, 1e-4])
@@ -24,7 +30,9 @@ def problem(groups, level, lam_b):
 
 
 def one_by_one(ufm, term, tol):
-    """Z, b and value with every class a group of its own: K² + K unknowns, nothing assumed about equal sizes."""
+    """Z, b and value with every class a group of its own: K² + K unknowns, nothing assumed about
+    equal sizes.
+    """
     program = Blocks(ufm.sizes, np.ones(ufm.num_classes), ufm.lam_z, ufm.lam_b)
     found = newton.minimise(program, term, tol, 200)
     return found.point[1:] / np.sqrt(ufm.sizes), found.bias, found.primal, found.dual
@@ -34,7 +42,9 @@ def one_by_one(ufm, term, tol):
 def test_classes_in_groups_and_one_by_one_have_the_same_solution(groups, level, lam_b, features):
     ufm = problem(groups, level, lam_b)
     grouped = solve(ufm, features, tol=1e-13)
-    Z, b, primal, dual = one_by_one(ufm, {"linear": newton.Nuclear, "relu": newton.Columns}[features], 1e-13)
+    Z, b, primal, dual = one_by_one(
+        ufm, {"linear": newton.Nuclear, "relu": newton.Columns}[features], 1e-13
+    )
     assert primal - dual <= 1e-13 * primal
     assert grouped.objective == pytest.approx(primal, rel=3e-13)
     assert grouped.logits == pytest.approx(Z, abs=1e-9)
@@ -50,7 +60,12 @@ def test_the_objective_in_groups_is_that_of_the_full_matrix(groups, level, lam_b
 
 def random_point(counts, seed):
     rng = np.random.default_rng(seed)
-    program = Blocks(rng.uniform(1, 100, len(counts)), np.array(counts, dtype=float), 0.01, rng.choice([INF, 0.1]))
+    program = Blocks(
+        rng.uniform(1, 100, len(counts)),
+        np.array(counts, dtype=float),
+        0.01,
+        rng.choice([INF, 0.1]),
+    )
     C = 3 * rng.standard_normal((program.G + 1, program.G))
     C[0, program.more == 0] = 0
     return program, C, rng
@@ -60,7 +75,9 @@ def expand(program, C):
     """X (K, K) that C stands for, written out class by class."""
     group = np.repeat(np.arange(program.G), program.counts.astype(int))
     x = C[0] / np.maximum(np.sqrt(program.more), 1)
-    X = C[1:][np.ix_(group, group)] / np.sqrt(np.outer(program.counts[group], program.counts[group]))
+    X = C[1:][np.ix_(group, group)] / np.sqrt(
+        np.outer(program.counts[group], program.counts[group])
+    )
     for g in range(program.G):
         members = np.flatnonzero(group == g)
         X[np.ix_(members, members)] += x[g] * (np.eye(len(members)) - 1 / len(members))
@@ -85,7 +102,9 @@ class TestDerivatives:
     def test_margins_and_point_are_inverse(self, counts, seed):
         program, C, _ = random_point(counts, seed)
         E = program.margins(C) * (program.others > 0)
-        assert program.margins(program.point(E)) * (program.others > 0) == pytest.approx(E, abs=1e-12)
+        assert program.margins(program.point(E)) * (program.others > 0) == pytest.approx(
+            E, abs=1e-12
+        )
         X, _ = expand(program, program.point(E))
         assert abs(X.sum(axis=0)).max() < 1e-11
 
@@ -115,26 +134,42 @@ class TestDerivatives:
     def test_the_terms_are_proximal_points_with_their_curvature(self, counts, seed):
         program, Y, rng = random_point(counts, seed)
         program.lam = 0.3
-        Y[1:] = program.balanced.T @ program.balanced @ Y[1:]  # columns of Z sum to zero: what the terms rely on
-        for Term, value in ((newton.Nuclear, lambda X: np.linalg.norm(X, "nuc")),
-                            (newton.Columns, lambda X: np.linalg.norm(X, axis=0).sum())):
+        Y[1:] = (
+            program.balanced.T @ program.balanced @ Y[1:]
+        )  # columns of Z sum to zero: what the terms rely on
+        for Term, value in (
+            (newton.Nuclear, lambda X: np.linalg.norm(X, "nuc")),
+            (newton.Columns, lambda X: np.linalg.norm(X, axis=0).sum()),
+        ):
             term, t = Term(program, Y, 0.5), 0.5
-            assert term.value == pytest.approx(program.lam * value(expand(program, term.point)[0]), rel=1e-12)
+            assert term.value == pytest.approx(
+                program.lam * value(expand(program, term.point)[0]), rel=1e-12
+            )
             assert term.point + t * term.dual == pytest.approx(Y, abs=1e-13)
-            # the second derivative of the Moreau envelope's proximal map, (1 + t C)⁻¹, by finite differences
+            # the second derivative of the Moreau envelope's proximal map, (1 + t C)⁻¹, by finite
+            # differences
             E = np.where(term.free, rng.standard_normal(Y.shape), 0.0)
             D = term.from_basis(E + t * term.curvature(E))
             h = 1e-6
-            moved = (Term(program, Y + h * D, t).point - Term(program, Y - h * D, t).point) / (2 * h)
+            moved = (Term(program, Y + h * D, t).point - Term(program, Y - h * D, t).point) / (
+                2 * h
+            )
             assert term.to_basis(moved) == pytest.approx(E, abs=1e-4 * max(1, abs(D).max()))
             root = lambda D: term.inverse_root(D, 0.7)
-            assert root(root(term.curvature(E) + 0.7 * E)) == pytest.approx(E, abs=1e-9 * max(1, abs(D).max()))
+            assert root(root(term.curvature(E) + 0.7 * E)) == pytest.approx(
+                E, abs=1e-9 * max(1, abs(D).max())
+            )
 
 
 def test_merging_groups_keeps_classes_and_samples():
     program = Blocks(np.array([9.0, 8, 5, 2, 1]), np.array([1.0, 2, 1, 3, 4]), 0.1, INF)
     merged, part = program.merged(2)
-    assert merged.G == 2 and merged.K == 11 and merged.N == pytest.approx(program.N) and part.tolist() == [0, 0, 0, 1, 1]
+    assert (
+        merged.G == 2
+        and merged.K == 11
+        and merged.N == pytest.approx(program.N)
+        and part.tolist() == [0, 0, 0, 1, 1]
+    )
 
 
 @pytest.mark.parametrize("features", ["linear", "relu"])

@@ -1,4 +1,6 @@
-"""The pages as a reader's browser shows them, opened as files, and from a server where that makes a difference."""
+"""The pages as a reader's browser shows them, opened as files, and from a server where that makes a
+difference.
+"""
 
 import re
 import subprocess
@@ -13,14 +15,19 @@ from bs4 import BeautifulSoup
 from conftest import until
 
 THEMES = ["light", "dark"]
-# Without "preload": else axe asks for style sheets again, which a page that was opened as a file may not.
+# Without "preload": else axe asks for style sheets again, which a page that was opened as a file
+# may not.
 AXE = {"preload": False, "resultTypes": ["violations"]}
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 
 
 def pages(site):
     """Every page of the site, but for the one that leads on to the front page."""
-    return sorted(path for path in site.rglob("*.html") if "_static" not in path.parts and path != site / "index.html")
+    return sorted(
+        path
+        for path in site.rglob("*.html")
+        if "_static" not in path.parts and path != site / "index.html"
+    )
 
 
 def listen(page):
@@ -49,7 +56,9 @@ def visit(browser, site):
     def visit(path, theme="light", viewport=WIDE):
         contexts.append(browser.new_context(color_scheme=theme, viewport=viewport))
         path, _, query = str(path).partition("?")
-        return load(listen(contexts[-1].new_page()), f"{(site / path).as_uri()}?{query}".rstrip("?"))
+        return load(
+            listen(contexts[-1].new_page()), f"{(site / path).as_uri()}?{query}".rstrip("?")
+        )
 
     yield visit
     for context in contexts:
@@ -59,9 +68,22 @@ def visit(browser, site):
 @pytest.fixture(scope="module")
 def served(site):
     """The address of the site on a server, which like static hosts sends no policy of its own."""
-    # In a process of its own: of two threads that start at once under coverage one may die, and its request is never answered.
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", site]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    # In a process of its own: of two threads that start at once under coverage one may die, and its
+    # request is never answered.
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "http.server",
+        "0",
+        "--bind",
+        "127.0.0.1",
+        "--directory",
+        site,
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
         yield re.search(r"http://127\.0\.0\.1:\d+/", server.stdout.readline())[0]
         server.terminate()
 
@@ -93,7 +115,9 @@ PICTURES = """[...document.querySelectorAll('article img')].map((image) => ({src
 
 
 def look(page):
-    """Everything that is measured on one page: first wide, then as on a phone, last with all code shown."""
+    """Everything that is measured on one page: first wide, then as on a phone, last with all code
+    shown.
+    """
     found = {"pictures": [], "sideways": {}}
     for name, viewport in (("wide", WIDE), ("phone", PHONE)):
         page.set_viewport_size(viewport)
@@ -102,19 +126,27 @@ def look(page):
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     found["sideways"]["phone, all shown"] = page.evaluate(SIDEWAYS)
     page.set_viewport_size(WIDE)
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))")  # the page's own scripts come to know
+    page.evaluate(
+        "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
+    )  # the page's own scripts come to know
     found["sideways"]["wide, all shown"] = page.evaluate(SIDEWAYS)
     found["raw"] = page.evaluate("""document.querySelectorAll('mjx-merror').length
-        + document.querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")  # unopened definitions, too
+        # unopened definitions, too
+        + document.querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")
     found["formulas"] = page.locator("mjx-container").count()
-    found["axe"] = [(rule["id"], rule["impact"], node["target"], node["failureSummary"])
-                    for rule in Axe().run(page, options=AXE).response["violations"] for node in rule["nodes"]]
+    found["axe"] = [
+        (rule["id"], rule["impact"], node["target"], node["failureSummary"])
+        for rule in Axe().run(page, options=AXE).response["violations"]
+        for node in rule["nodes"]
+    ]
     return found
 
 
 @pytest.fixture(scope="module")
 def seen(site, browser):
-    """What every page shows in each theme: {theme: {page: measurements}}. One visit each, as they take most of the time."""
+    """What every page shows in each theme: {theme: {page: measurements}}. One visit each, as they
+    take most of the time.
+    """
     found = {}
     for theme in THEMES:
         context, found[theme] = browser.new_context(color_scheme=theme, viewport=WIDE), {}
@@ -133,7 +165,9 @@ def seen(site, browser):
 def test_pages_ask_no_other_host_and_complain_of_nothing(seen, theme):
     for path, page in seen[theme].items():
         assert page["requests"], path
-        assert [url for url in page["requests"] if urlsplit(url).scheme not in ("file", "data", "blob")] == [], path
+        assert [
+            url for url in page["requests"] if urlsplit(url).scheme not in ("file", "data", "blob")
+        ] == [], path
         assert page["messages"] == [], path
 
 
@@ -146,7 +180,9 @@ def test_axe_finds_nothing_serious(seen, theme):
 def test_axe_would_find_something(visit):
     page = visit("book/index.html")
     page.evaluate("document.querySelector('article p').style.color = '#ddd'")
-    assert "color-contrast" in [found["id"] for found in Axe().run(page, options=AXE).response["violations"]]
+    assert "color-contrast" in [
+        found["id"] for found in Axe().run(page, options=AXE).response["violations"]
+    ]
 
 
 @pytest.mark.parametrize("theme", THEMES)
@@ -161,8 +197,14 @@ def test_pictures_are_sharp_and_legible_on_a_phone(seen):
         for picture in page["pictures"]:
             (width, height), natural = picture["shown"], picture["natural"]
             assert natural[0] >= 2 * width - 2, (path, picture)  # twice the resolution
-            assert height / width == pytest.approx(natural[1] / natural[0], rel=0.02), (path, picture)
-            assert width >= 0.95 * min(picture["said"], 600) > 0, (path, picture)  # its box scrolls, letters stay legible
+            assert height / width == pytest.approx(natural[1] / natural[0], rel=0.02), (
+                path,
+                picture,
+            )
+            assert width >= 0.95 * min(picture["said"], 600) > 0, (
+                path,
+                picture,
+            )  # its box scrolls, letters stay legible
             count += 1
     assert count > 40
 
@@ -232,7 +274,9 @@ def test_search_answers_from_a_file(visit):
     page.wait_for_selector("#search-results li")
     page.wait_for_load_state("networkidle")
     assert page.messages == []
-    assert "notebooks/03_threshold.html" in page.locator("#search-results li a").first.get_attribute("href")
+    assert "notebooks/03_threshold.html" in page.locator(
+        "#search-results li a"
+    ).first.get_attribute("href")
 
 
 def test_the_theme_changes_and_stays(visit):
@@ -249,9 +293,17 @@ def test_the_theme_changes_and_stays(visit):
 def test_print_shows_the_text_alone(visit):
     page = visit("notebooks/03_threshold.html")
     page.emulate_media(media="print")
-    for part in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".page-tools", ".bd-header-article", ".prev-next-area"):
+    for part in (
+        ".bd-sidebar-primary",
+        ".bd-sidebar-secondary",
+        ".page-tools",
+        ".bd-header-article",
+        ".prev-next-area",
+    ):
         assert not any(one.is_visible() for one in page.locator(part).all()), part
-    assert [title.is_visible() for title in page.locator("h1").all()].count(True) == 1 and page.locator("figure img").first.is_visible()
+    assert [title.is_visible() for title in page.locator("h1").all()].count(
+        True
+    ) == 1 and page.locator("figure img").first.is_visible()
     assert page.locator("table.ledger").is_visible()
     inside = page.evaluate("""[...document.querySelectorAll('article img, article table')].map((one) =>
         one.getBoundingClientRect().right <= document.documentElement.clientWidth)""")
@@ -267,14 +319,17 @@ def test_the_whole_site_can_be_taken_home(site, visit, tmp_path):
         assert archive.testzip() is None
         archive.extractall(tmp_path)
     [home] = tmp_path.iterdir()
-    files = lambda folder: {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    files = lambda folder: {
+        path.relative_to(folder) for path in folder.rglob("*") if path.is_file()
+    }
     assert files(home) == files(site) - {Path("site.zip"), Path(".buildinfo")}
     assert "book/index.html" in (home / "index.html").read_text()  # it leads on to the front page
     page = visit(home / "book" / "index.html")
     assert page.locator("table.ledger").is_visible() and page.messages == []
 
 
-# The content security policy ---------------------------------------------------------------------------
+# The content security policy
+# ---------------------------------------------------------------------------
 
 
 def test_every_page_has_its_policy_ahead_of_all_that_it_is_about(site):
@@ -289,9 +344,19 @@ def test_every_page_has_its_policy_ahead_of_all_that_it_is_about(site):
         policy = dict(part.split(" ", 1) for part in meta["content"].split("; "))
         assert policy["default-src"] == policy["object-src"] == policy["base-uri"] == "'none'"
         self, *hashes = policy["script-src"].split()
-        assert self == "'self'" and all(re.fullmatch(r"'sha256-[\w+/]{43}='", one) for one in hashes)
-        assert len(hashes) == len({script.get_text() for script in page.find_all("script", src=False)})
-        assert {one for sources in policy.values() for one in sources.split()} <= {"'self'", "'none'", "data:", "'unsafe-inline'", *hashes}
+        assert self == "'self'" and all(
+            re.fullmatch(r"'sha256-[\w+/]{43}='", one) for one in hashes
+        )
+        assert len(hashes) == len(
+            {script.get_text() for script in page.find_all("script", src=False)}
+        )
+        assert {one for sources in policy.values() for one in sources.split()} <= {
+            "'self'",
+            "'none'",
+            "data:",
+            "'unsafe-inline'",
+            *hashes,
+        }
         assert [name for name, sources in policy.items() if "unsafe" in sources] == ["style-src"]
 
 
@@ -300,13 +365,21 @@ def test_pages_from_a_server_keep_to_it(goto, served):
     for name in ("book/setting.html", "book/explorer.html", "notebooks/03_threshold.html"):
         page = goto(served + name)
         page.wait_for_load_state("networkidle")
-        assert page.messages == [] and page.requests and all(url.startswith((served, "data:")) for url in page.requests), name
+        assert (
+            page.messages == []
+            and page.requests
+            and all(url.startswith((served, "data:")) for url in page.requests)
+        ), name
         assert page.locator("mjx-container").count() > 0
     page.requests.clear()
     page.goto(f"{served}index.html")
     page.wait_for_url(f"{served}book/index.html")
-    asked = [url for url in page.requests if url.endswith("/favicon.ico")]  # the page that leads on names no icon
-    assert len(page.messages) <= len(asked) <= 1 and all("404" in message for message in page.messages)
+    asked = [
+        url for url in page.requests if url.endswith("/favicon.ico")
+    ]  # the page that leads on names no icon
+    assert len(page.messages) <= len(asked) <= 1 and all(
+        "404" in message for message in page.messages
+    )
 
 
 def test_what_pages_do_is_allowed(goto, home):
@@ -325,7 +398,10 @@ def test_what_pages_do_is_allowed(goto, home):
     word.locator("> a").focus()
     assert word.locator(".tip").is_visible()
     if home.startswith("http"):  # from a folder, a browser may show a file instead
-        for link, name in (("#fig-threshold a.figure-data", "fig-threshold.csv"), (".page-tools a[download]", "03_threshold.ipynb")):
+        for link, name in (
+            ("#fig-threshold a.figure-data", "fig-threshold.csv"),
+            (".page-tools a[download]", "03_threshold.ipynb"),
+        ):
             with page.expect_download() as download:
                 page.locator(link).first.click()
             assert download.value.suggested_filename == name
@@ -342,19 +418,23 @@ def test_what_pages_do_is_allowed(goto, home):
 
 
 def test_formulas_can_be_read_aloud(goto, served):
-    """From a server: their words are asked for, which connect-src is about, and a page that was opened as a file may not read files."""
+    """From a server: their words are asked for, which connect-src is about, and a page that was
+    opened as a file may not read files.
+    """
     page = goto(f"{served}book/setting.html")
     page.locator("article mjx-container").first.click(button="right")
     page.get_by_role("menuitem", name="Accessibility").hover()
     page.get_by_role("menuitemcheckbox", name="Activate").click()
     until(page, "localStorage.getItem('MathJax-Menu-Settings')?.includes('explorer')")
     page.reload()
-    page.wait_for_selector("article mjx-container[tabindex='0'] [data-semantic-id]", state="attached")
+    page.wait_for_selector(
+        "article mjx-container[tabindex='0'] [data-semantic-id]", state="attached"
+    )
     assert any(url.endswith("sre/mathmaps/en.json") for url in page.requests)
 
 
-# What an attacker might get into a page, and the directive that is to stop it; a page within the page has the same policy, and
-# tells nobody else. HARM stands for a script that could do harm.
+# What an attacker might get into a page, and the directive that is to stop it; a page within the
+# page has the same policy, and tells nobody else. HARM stands for a script that could do harm.
 PLANTED = {
     "<script>HARM</script>": "script-src-elem",
     "<img src='data:,' onerror='HARM'>": "script-src-attr",
@@ -376,7 +456,9 @@ def test_what_is_planted_in_a_page_does_harm_only_without_the_policy(site, goto,
     html = (site / name).read_text()
     if not policy:
         html = re.sub("<meta http-equiv=.Content-Security-Policy[^>]*>", "", html)
-    planted = "".join(text.replace("HARM", f"harm.push({number})") for number, text in enumerate(PLANTED))
+    planted = "".join(
+        text.replace("HARM", f"harm.push({number})") for number, text in enumerate(PLANTED)
+    )
     content = html.replace("</article>", f"{planted}</article>", 1)
     assert planted in content
     page = goto("about:blank")
@@ -390,8 +472,12 @@ def test_what_is_planted_in_a_page_does_harm_only_without_the_policy(site, goto,
     assert sorted(page.evaluate("harm")) == ([] if policy else [0, 1, 2, 3, 4])
 
 
-SCRIPTS = ['"><img src=x onerror="window.harm=1">', "<svg onload=window.harm=1>", "javascript:window.harm=1",
-           "</script><script>window.harm=1//"]
+SCRIPTS = [
+    '"><img src=x onerror="window.harm=1">',
+    "<svg onload=window.harm=1>",
+    "javascript:window.harm=1",
+    "</script><script>window.harm=1//",
+]
 
 
 def test_nothing_of_an_address_becomes_part_of_a_page(goto, home):
@@ -401,12 +487,26 @@ def test_nothing_of_an_address_becomes_part_of_a_page(goto, home):
     for field in ("ka", "kb", "na", "nb", "lz", "lb", "other"):
         for script in SCRIPTS:
             page.evaluate("(text) => { location.hash = text; }", f"lz=0.004&{field}={script}")
-            page.evaluate("(text) => { location.hash = new URLSearchParams(text).toString(); }", {"lz": "0.004", field: script})
-            page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-            assert page.locator("#explorer :is(img, script, iframe, [onload], [onerror])").count() == 0
-    assert page.locator("#explorer *").count() < 2 * tags and page.messages == [] and page.evaluate("window.harm") is None
+            page.evaluate(
+                "(text) => { location.hash = new URLSearchParams(text).toString(); }",
+                {"lz": "0.004", field: script},
+            )
+            page.evaluate(
+                "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+            )
+            assert (
+                page.locator("#explorer :is(img, script, iframe, [onload], [onerror])").count() == 0
+            )
+    assert (
+        page.locator("#explorer *").count() < 2 * tags
+        and page.messages == []
+        and page.evaluate("window.harm") is None
+    )
     for query in ("q", "highlight"):
         page = goto(f"{home}search.html?" + urlencode({"q": "bisection", query: " ".join(SCRIPTS)}))
         until(page, "document.querySelector('#search-results p')?.textContent")
-        assert page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0 and page.messages == []
+        assert (
+            page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0
+            and page.messages == []
+        )
         assert page.evaluate("window.harm") is None

@@ -57,7 +57,11 @@ def test_whole_classes_can_be_had():
 def test_levels_can_be_had_as_stored():
     levels, labels = load_images("digits", SIZES, dtype="uint8")
     images, _ = load_images("digits", SIZES)
-    assert levels.dtype == np.uint8 and levels.max() == 255 and labels.tolist() == [0] * 9 + [1] * 4 + [2] * 4
+    assert (
+        levels.dtype == np.uint8
+        and levels.max() == 255
+        and labels.tolist() == [0] * 9 + [1] * 4 + [2] * 4
+    )
     assert (images == (levels.astype(float) / 255).astype(np.float32)).all()
 
 
@@ -109,23 +113,37 @@ def test_the_cache_is_not_in_the_working_folder(tmp_path, monkeypatch):
     assert not str(folder).startswith(repository + os.sep)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"no archive"),
-    lambda path: path.write_bytes(path.read_bytes()[:5000]), lambda path: np.savez(path, images=np.zeros(3))],
-    ids=["empty", "other", "cut", "without labels"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"no archive"),
+        lambda path: path.write_bytes(path.read_bytes()[:5000]),
+        lambda path: np.savez(path, images=np.zeros(3)),
+    ],
+    ids=["empty", "other", "cut", "without labels"],
+)
 def test_a_damaged_cache_is_made_anew_with_a_warning(cache, parsed, damage):
     good = load_images("digits", SIZES)[0]
     path = cache / "digits-v1.npz"
     damage(path)
-    with pytest.warns(RuntimeWarning, match="digits-v1.npz cannot be read .*: parsing digits again"):
+    with pytest.warns(
+        RuntimeWarning, match="digits-v1.npz cannot be read .*: parsing digits again"
+    ):
         mended = load_images("digits", SIZES)[0]
     assert (mended == good).all() and len(parsed) == 2
-    assert (load_images("digits", SIZES)[0] == good).all() and len(parsed) == 2  # read again, no warning
+    assert (load_images("digits", SIZES)[0] == good).all() and len(
+        parsed
+    ) == 2  # read again, no warning
 
 
 def test_cached_arrays_that_do_not_fit_together_count_as_damage(cache, parsed):
     good = load_images("digits", SIZES)[0]
-    np.savez(cache / "digits-v1.npz", images=np.zeros((3, 1, 8, 8), np.uint8), labels=np.arange(3).repeat(20))
+    np.savez(
+        cache / "digits-v1.npz",
+        images=np.zeros((3, 1, 8, 8), np.uint8),
+        labels=np.arange(3).repeat(20),
+    )
     with pytest.warns(RuntimeWarning, match="parsing digits again"):
         assert (load_images("digits", SIZES)[0] == good).all()
 
@@ -140,6 +158,7 @@ def test_a_cache_that_cannot_be_written_warns_and_does_no_harm(tmp_path, monkeyp
 
 def test_a_cache_is_replaced_in_one_step(cache, monkeypatch):
     """Until the file is complete it has another name, and a failure leaves nothing behind."""
+
     def fail(*_, **__):
         raise OSError("disk full")
 
@@ -152,19 +171,31 @@ def test_a_cache_is_replaced_in_one_step(cache, monkeypatch):
 # Refusals -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(name="mnist"), "name = 'mnist': must be one of 'mnist5k', 'digits', 'fashion-mnist', 'cifar10'"),
-    (dict(class_sizes=[5]), r"class_sizes = \[5\]"),
-    (dict(class_sizes=[1] * 11), "class_sizes has 11 classes: digits has 10"),
-    (dict(pool=3), "pool = 3: must divide the image size 8 × 8 of digits"),
-    (dict(name="cifar10", pool=5), "pool = 5: must divide the image size 32 × 32 of cifar10"),
-    (dict(dtype="float64"), "dtype = 'float64': must be one of 'float32', 'uint8'"),
-    (dict(dtype="uint8", pool=2), "pool = 2: must be 1 with dtype = 'uint8'"),
-    (dict(test_images="yes"), "test_images = 'yes': must be one of False, True"),
-    (dict(test_images=True), "test_images = True: digits has none; only fashion-mnist and cifar10 have"),
-    (dict(name="mnist5k", test_images=True), "test_images = True: mnist5k has none"),
-    (dict(class_sizes=[5, 0]), r"class_sizes\[1\] = 0: must be a whole number >= 1"), (dict(seed=-1), "seed = -1"),
-    (dict(seed=0.5), "seed = 0.5"), (dict(pool=0), "pool = 0: must be a whole number >= 1")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            dict(name="mnist"),
+            "name = 'mnist': must be one of 'mnist5k', 'digits', 'fashion-mnist', 'cifar10'",
+        ),
+        (dict(class_sizes=[5]), r"class_sizes = \[5\]"),
+        (dict(class_sizes=[1] * 11), "class_sizes has 11 classes: digits has 10"),
+        (dict(pool=3), "pool = 3: must divide the image size 8 × 8 of digits"),
+        (dict(name="cifar10", pool=5), "pool = 5: must divide the image size 32 × 32 of cifar10"),
+        (dict(dtype="float64"), "dtype = 'float64': must be one of 'float32', 'uint8'"),
+        (dict(dtype="uint8", pool=2), "pool = 2: must be 1 with dtype = 'uint8'"),
+        (dict(test_images="yes"), "test_images = 'yes': must be one of False, True"),
+        (
+            dict(test_images=True),
+            "test_images = True: digits has none; only fashion-mnist and cifar10 have",
+        ),
+        (dict(name="mnist5k", test_images=True), "test_images = True: mnist5k has none"),
+        (dict(class_sizes=[5, 0]), r"class_sizes\[1\] = 0: must be a whole number >= 1"),
+        (dict(seed=-1), "seed = -1"),
+        (dict(seed=0.5), "seed = 0.5"),
+        (dict(pool=0), "pool = 0: must be a whole number >= 1"),
+    ],
+)
 def test_bad_arguments_are_refused_before_any_data_are_read(monkeypatch, arguments, message):
     monkeypatch.setattr(data, "_parts", lambda *_: pytest.fail("data were read"))
     with pytest.raises(ValueError, match=message):
@@ -172,7 +203,9 @@ def test_bad_arguments_are_refused_before_any_data_are_read(monkeypatch, argumen
 
 
 def test_what_the_data_do_not_hold_is_refused_with_what_they_do():
-    with pytest.raises(ValueError, match=r"class_sizes\[1\] = 183: digits holds 182 images of class 1$"):
+    with pytest.raises(
+        ValueError, match=r"class_sizes\[1\] = 183: digits holds 182 images of class 1$"
+    ):
         load_images("digits", [5, 183])
 
 

@@ -1,4 +1,6 @@
-"""One list of names (pyproject.toml), one list of versions (constraints.txt), and both are what is installed."""
+"""One list of names (pyproject.toml), one list of versions (constraints.txt), and both are what is
+installed.
+"""
 
 import tomllib
 from importlib.metadata import distributions, requires
@@ -21,11 +23,18 @@ def project():
 
 def direct_requirements():
     extras = project()["optional-dependencies"].values()
-    return [Requirement(line) for line in project()["dependencies"] + [line for extra in extras for line in extra]]
+    return [
+        Requirement(line)
+        for line in project()["dependencies"] + [line for extra in extras for line in extra]
+    ]
 
 
 def pins():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     parts = [line.split("==") for line in lines]
     return {canonicalize_name(name): Version(pin) for name, pin in parts}
 
@@ -44,7 +53,9 @@ def all_requirements():
             extras = requirement.extras or {""}
             if canonicalize_name(needed.name).startswith(GPU):
                 continue
-            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            if needed.marker is None or any(
+                needed.marker.evaluate({"extra": extra}) for extra in extras
+            ):
                 open_.append(needed)
     return {name for name, _ in seen}
 
@@ -61,7 +72,11 @@ def test_conda_environment_only_refers():
 
 
 def test_every_pin_lies_in_its_range():
-    assert [str(r) for r in direct_requirements() if not r.specifier.contains(pins()[canonicalize_name(r.name)])] == []
+    assert [
+        str(r)
+        for r in direct_requirements()
+        if not r.specifier.contains(pins()[canonicalize_name(r.name)])
+    ] == []
 
 
 def test_everything_needed_is_pinned_and_nothing_else():
@@ -70,5 +85,9 @@ def test_everything_needed_is_pinned_and_nothing_else():
 
 def test_what_is_pinned_is_installed():
     # .public: torch's local version (+cpu) says for which device it was built, not what it computes
-    installed = {canonicalize_name(d.metadata["Name"]): Version(d.version).public for d in distributions()}
-    assert {name: installed.get(name) for name in pins()} == {name: pin.public for name, pin in pins().items()}
+    installed = {
+        canonicalize_name(d.metadata["Name"]): Version(d.version).public for d in distributions()
+    }
+    assert {name: installed.get(name) for name in pins()} == {
+        name: pin.public for name, pin in pins().items()
+    }

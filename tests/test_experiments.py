@@ -1,4 +1,6 @@
-"""The paper's experiments: their settings, the command, and results that survive kills, reruns and a second process."""
+"""The paper's experiments: their settings, the command, and results that survive kills, reruns and
+a second process.
+"""
 
 import contextlib
 import csv
@@ -42,16 +44,22 @@ def one_thread():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(paper_figures, "solve", functools.cache(solve))  # most figures here are of the same settings
+        patch.setattr(
+            paper_figures, "solve", functools.cache(solve)
+        )  # most figures here are of the same settings
         yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
 def forkserver():
-    """A process that has imported what takes long; other processes start as its copies, without anything trained."""
+    """A process that has imported what takes long; other processes start as its copies, without
+    anything trained.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", "ncutils.paper_figures", "distributed", "pytest"])
+    context.set_forkserver_preload(
+        ["torch._dynamo", "ncutils.paper_figures", "distributed", "pytest"]
+    )
     return context
 
 
@@ -61,7 +69,9 @@ def paper(out, figure, *words):
 
 
 def small(out, figure="fig7", **options):
-    known = dict(data="mnist5k", network="mlp", recipe="fast", pool=14, epochs=2, device="cpu", out=str(out))
+    known = dict(
+        data="mnist5k", network="mlp", recipe="fast", pool=14, epochs=2, device="cpu", out=str(out)
+    )
     return Plan(figure, **(known | options))
 
 
@@ -82,68 +92,115 @@ def counted(lines):
 
 def csvs(folder):
     """The paths of results and history of the one plan in a folder."""
-    history, = folder.glob("*-history.csv")
+    (history,) = folder.glob("*-history.csv")
     return folder / history.name.replace("-history", ""), history
 
 
 def numbers(folder, but=VARIES):
     """What two equal runs have in common: rows of both files, in one order."""
-    return [sorted(tuple((name, text) for name, text in row.items() if name not in but) for row in table(path))
-            for path in csvs(folder)]
+    return [
+        sorted(
+            tuple((name, text) for name, text in row.items() if name not in but)
+            for row in table(path)
+        )
+        for path in csvs(folder)
+    ]
 
 
 def store(plan, results):
-    """Results {(setting, seed): columns} that nothing was trained for, with a history of two epochs."""
-    unknown = dict.fromkeys(experiments.COLUMNS, "") | {"status": "done", "seconds": "0", "gap_relu": "0.5", "gap_linear": "0.5"}
+    """Results {(setting, seed): columns} that nothing was trained for, with a history of two
+    epochs.
+    """
+    unknown = dict.fromkeys(experiments.COLUMNS, "") | {
+        "status": "done",
+        "seconds": "0",
+        "gap_relu": "0.5",
+        "gap_linear": "0.5",
+    }
     rows = [unknown | plan.key(*key) | columns for key, columns in results.items()]
-    moments = [{name: row[name] for name in experiments.HISTORY if name != "epoch"} | {"epoch": epoch} for row in rows for epoch in "12"]
+    moments = [
+        {name: row[name] for name in experiments.HISTORY if name != "epoch"} | {"epoch": epoch}
+        for row in rows
+        for epoch in "12"
+    ]
     with Results(plan) as file:
         file.add(rows, moments)
 
 
 def once(rows):
-    keys = [tuple(row[name] for name in ("setting", "seed", "epochs", "batch_size", "lr", "pool", "test_images")) for row in rows]
+    keys = [
+        tuple(
+            row[name]
+            for name in ("setting", "seed", "epochs", "batch_size", "lr", "pool", "test_images")
+        )
+        for row in rows
+    ]
     return len(set(keys)) == len(keys)
 
 
 def fake_data(patch, held=6000, shape=(1, 4, 4)):
-    """Images of a few pixels in place of a data set of `held` images a class, and 1000 more in the test set."""
+    """Images of a few pixels in place of a data set of `held` images a class, and 1000 more in the
+    test set.
+    """
     asked = []
 
     def load(name, class_sizes, seed=0, pool=1, test_images=False, dtype="float32"):
         asked.append((name, tuple(class_sizes), seed, pool, test_images, dtype))
         labels = np.repeat(np.arange(len(class_sizes)), class_sizes)
         rng = np.random.default_rng(seed)
-        images = rng.random((len(labels), *shape)) + labels.reshape(-1, 1, 1, 1) * rng.random(shape) / 5
-        return (255 * images / images.max()).astype("uint8") if dtype == "uint8" else images.astype("float32"), labels
+        images = (
+            rng.random((len(labels), *shape)) + labels.reshape(-1, 1, 1, 1) * rng.random(shape) / 5
+        )
+        return (255 * images / images.max()).astype("uint8") if dtype == "uint8" else images.astype(
+            "float32"
+        ), labels
 
     patch.setattr(experiments, "load_images", load)
-    patch.setattr(experiments, "available", lambda name, test_images=False: np.full(10, held + 1000 * test_images))
+    patch.setattr(
+        experiments,
+        "available",
+        lambda name, test_images=False: np.full(10, held + 1000 * test_images),
+    )
     return asked
 
 
 # Settings -----------------------------------------------------------------------------------------
 
 
-LAMBDA_5 = (.0027, .0030, .0033, .0039, .0045, .0051, .0057, .0063, .0069, .0075)
-LAMBDA_3 = (.0037, .0041, .0045, .0053, .0062, .0070, .0078, .0086, .0094, .0102)
+LAMBDA_5 = (0.0027, 0.0030, 0.0033, 0.0039, 0.0045, 0.0051, 0.0057, 0.0063, 0.0069, 0.0075)
+LAMBDA_3 = (0.0037, 0.0041, 0.0045, 0.0053, 0.0062, 0.0070, 0.0078, 0.0086, 0.0094, 0.0102)
 SIZES_5 = (100, 200, 300, 400, 600, 800, 1000, 1100, 1200, 1400)
 SIZES_3 = (100, 400, 450, 500, 700, 1000, 1600, 2200, 2500, 2800)
 ANGLES = (500, 1000, 1500, 2000, 2500, 3000, 3500, 4000, 4500, 5000, 5500)
 LISTED = {  # figure, K_A asked for: name, K_A, values, epochs, weight decay of the authors
-    ("fig1", None): ("block", None, (1, 2), 1000, 5e-4), ("fig2", None): ("block", None, (1, 2), 1000, 5e-4),
-    ("fig5", None): ("lambda", 5, LAMBDA_5, 2000, 0), ("fig6", None): ("lambda", 3, LAMBDA_3, 2000, 0),
-    ("fig5", 3): ("lambda", 3, LAMBDA_3, 2000, 0), ("fig8", 5): ("sizes", 5, SIZES_5, 2000, 0),
-    ("fig7", None): ("sizes", 5, SIZES_5, 2000, 0), ("fig8", None): ("sizes", 3, SIZES_3, 2000, 0),
-    ("fig9", None): ("angles", 5, ANGLES, 2000, 5e-4), ("fig9", 3): ("angles", 3, ANGLES, 2000, 5e-4)}
+    ("fig1", None): ("block", None, (1, 2), 1000, 5e-4),
+    ("fig2", None): ("block", None, (1, 2), 1000, 5e-4),
+    ("fig5", None): ("lambda", 5, LAMBDA_5, 2000, 0),
+    ("fig6", None): ("lambda", 3, LAMBDA_3, 2000, 0),
+    ("fig5", 3): ("lambda", 3, LAMBDA_3, 2000, 0),
+    ("fig8", 5): ("sizes", 5, SIZES_5, 2000, 0),
+    ("fig7", None): ("sizes", 5, SIZES_5, 2000, 0),
+    ("fig8", None): ("sizes", 3, SIZES_3, 2000, 0),
+    ("fig9", None): ("angles", 5, ANGLES, 2000, 5e-4),
+    ("fig9", 3): ("angles", 3, ANGLES, 2000, 5e-4),
+}
 
 
 def by_hand(name, k_a, value, decay=0.0):
-    """The problem of a setting. With l of the authors' code, their penalties without 1/2 are 5 l, l/20 and 0.01."""
+    """The problem of a setting. With l of the authors' code, their penalties without 1/2 are 5 l,
+    l/20 and 0.01.
+    """
     if name == "block":
-        sizes = {1: (5000,) * 4 + (4000,) * 3 + (3000,) * 3, 2: (5000,) * 4 + (3000,) * 2 + (1000,) * 4}[value]
+        sizes = {
+            1: (5000,) * 4 + (4000,) * 3 + (3000,) * 3,
+            2: (5000,) * 4 + (3000,) * 2 + (1000,) * 4,
+        }[value]
         return UFM(sizes, 2e-3 + decay, 2e-6, 0.02 + decay)
-    n_a, n_b, l = {"lambda": (500, 100, value), "sizes": (value, 100, 0.005), "angles": (value, value // 2, None)}[name]
+    n_a, n_b, l = {
+        "lambda": (500, 100, value),
+        "sizes": (value, 100, 0.005),
+        "angles": (value, value // 2, None),
+    }[name]
     sizes = (n_a,) * k_a + (n_b,) * (10 - k_a)
     l = 0.1 / sum(sizes) if l is None else l
     return UFM(sizes, 2 * 5 * l + decay, 2 * l / 20, 2 * 0.01 + decay)
@@ -155,31 +212,48 @@ def test_settings_are_those_of_the_paper(figure, asked, recipe):
     name, k_a, values, epochs, decay = LISTED[figure, asked]
     plan = Plan(figure, data="mnist5k", network="mlp", recipe=recipe, k_a=asked, device="cpu")
     assert (plan.experiment.name, plan.k_a, plan.values) == (name, k_a, values)
-    assert plan.epochs == (epochs if recipe == "authors" else 150) and plan.weight_decay == (decay if recipe == "authors" else 0)
+    assert plan.epochs == (epochs if recipe == "authors" else 150) and plan.weight_decay == (
+        decay if recipe == "authors" else 0
+    )
     assert plan.lr == (0.01 if recipe == "authors" else 2e-3) and plan.batch_size == 128
     for value in values:
         ufm, expected = plan.ufm(value), by_hand(name, k_a, value, plan.weight_decay)
         assert ufm.class_sizes == expected.class_sizes
-        assert [ufm.lam_w, ufm.lam_h, ufm.lam_b] == pytest.approx([expected.lam_w, expected.lam_h, expected.lam_b], rel=1e-12)
+        assert [ufm.lam_w, ufm.lam_h, ufm.lam_b] == pytest.approx(
+            [expected.lam_w, expected.lam_h, expected.lam_b], rel=1e-12
+        )
         if name == "angles" and recipe == "fast":
             assert ufm.lam_z * ufm.num_samples == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("figure, distinct", [("fig5", 3), ("fig6", 3), ("fig7", 2), ("fig8", 2), ("fig9", 11)])
-def test_the_first_settings_are_below_the_minority_threshold_and_the_others_on_it_or_above(figure, distinct):
+@pytest.mark.parametrize(
+    "figure, distinct", [("fig5", 3), ("fig6", 3), ("fig7", 2), ("fig8", 2), ("fig9", 11)]
+)
+def test_the_first_settings_are_below_the_minority_threshold_and_the_others_on_it_or_above(
+    figure, distinct
+):
     """K_A = 5: n_A = 300 is on it: λ_Z N = 0.005 · 2000 = sqrt(100)."""
     plan = Plan(figure, device="cpu")
     for i, value in enumerate(plan.values):
         ufm = plan.ufm(value)
-        assert (ufm.lam_z * ufm.num_samples < math.sqrt(min(ufm.class_sizes)) * (1 - 1e-12)) == (i < distinct)
+        assert (ufm.lam_z * ufm.num_samples < math.sqrt(min(ufm.class_sizes)) * (1 - 1e-12)) == (
+            i < distinct
+        )
         if len(set(ufm.class_sizes)) == 2:
             assert (phase(ufm) is Phase.DISTINCT) == (i < distinct)
         gap = paper_figures.exact_measure(solve(ufm), plan.k_a, "a_b")
         assert gap > 0.05 if i < distinct else abs(gap) < 1e-6
 
 
-@pytest.mark.parametrize("figure, value, decay, warm", [("fig1", 2, 5e-4, False), ("fig9", 500, 5e-4, False),
-                                                       ("fig5", .0027, 0, True), ("fig8", 100, 0, True)])
+@pytest.mark.parametrize(
+    "figure, value, decay, warm",
+    [
+        ("fig1", 2, 5e-4, False),
+        ("fig9", 500, 5e-4, False),
+        ("fig5", 0.0027, 0, True),
+        ("fig8", 100, 0, True),
+    ],
+)
 @pytest.mark.parametrize("recipe", ["authors", "fast"])
 def test_the_trainer_gets_the_plan(monkeypatch, tmp_path, figure, value, decay, warm, recipe):
     got, asked = {}, fake_data(monkeypatch)
@@ -189,23 +263,52 @@ def test_the_trainer_gets_the_plan(monkeypatch, tmp_path, figure, value, decay, 
         raise network_training.Diverged({0: "stopped"})
 
     monkeypatch.setattr(experiments, "train_network", trainer)
-    plan = Plan(figure, network="mlp", recipe=recipe, values=(value,), features="linear", seeds=4, batch_size=77, lr=0.3,
-                device="cpu", out=str(tmp_path), pool=2, test_images=True, compiled=True)
+    plan = Plan(
+        figure,
+        network="mlp",
+        recipe=recipe,
+        values=(value,),
+        features="linear",
+        seeds=4,
+        batch_size=77,
+        lr=0.3,
+        device="cpu",
+        out=str(tmp_path),
+        pool=2,
+        test_images=True,
+        compiled=True,
+    )
     experiments.train(plan, [(value, 3)], progress=False)
     name, k_a, _, epochs, _ = LISTED[figure, None]
     decay = decay if recipe == "authors" else 0
     assert got["weight_decay"] == decay and got["warm_start"] is warm and got["recipe"] == recipe
-    assert got["epochs"] == (epochs if recipe == "authors" else 150) and got["lr"] == 0.3 and got["batch_size"] == 77
-    assert got["seed"] == [3] and got["device"] == "cpu" and got["progress"] is False and got["compiled"] is True
+    assert (
+        got["epochs"] == (epochs if recipe == "authors" else 150)
+        and got["lr"] == 0.3
+        and got["batch_size"] == 77
+    )
+    assert (
+        got["seed"] == [3]
+        and got["device"] == "cpu"
+        and got["progress"] is False
+        and got["compiled"] is True
+    )
     expected = by_hand(name, k_a, value, decay)
-    assert [(u.lam_w, u.lam_h, u.lam_b) for u in got["ufms"]] == [pytest.approx((expected.lam_w, expected.lam_h, expected.lam_b))]
-    assert tuple(got["sizes"]) == expected.class_sizes and got["checkpoint"].parent == tmp_path / "checkpoints"
+    assert [(u.lam_w, u.lam_h, u.lam_b) for u in got["ufms"]] == [
+        pytest.approx((expected.lam_w, expected.lam_h, expected.lam_b))
+    ]
+    assert (
+        tuple(got["sizes"]) == expected.class_sizes
+        and got["checkpoint"].parent == tmp_path / "checkpoints"
+    )
     assert isinstance(got["model"], MLP) and got["model"].features == "linear"
     assert asked == [("cifar10", expected.class_sizes, 3, 2, True, "float32")]
 
 
 @pytest.mark.parametrize("words, amp", [([], None), (["--float32"], False)])
-def test_the_number_format_is_the_devices_unless_float32_is_asked_for(monkeypatch, tmp_path, words, amp):
+def test_the_number_format_is_the_devices_unless_float32_is_asked_for(
+    monkeypatch, tmp_path, words, amp
+):
     got = []
 
     def trainer(*_, **options):
@@ -224,9 +327,13 @@ def test_images_that_are_not_pooled_are_taken_as_stored(monkeypatch, tmp_path):
 
 def test_mlps_of_equal_class_sizes_train_together_and_other_networks_alone():
     settings = list(LAMBDA_5)
-    assert small("", "fig5", seeds=2).tasks() == [[(value, seed) for value in settings] for seed in (0, 1)]
+    assert small("", "fig5", seeds=2).tasks() == [
+        [(value, seed) for value in settings] for seed in (0, 1)
+    ]
     assert small("", "fig5", network="convnet").tasks() == [[(value, 0)] for value in settings]
-    assert small("", "fig7", seeds=2).tasks() == [[(value, seed)] for seed in (0, 1) for value in (100, 200, 300, 400)]
+    assert small("", "fig7", seeds=2).tasks() == [
+        [(value, seed)] for seed in (0, 1) for value in (100, 200, 300, 400)
+    ]
 
 
 def test_a_checkpoint_is_named_by_all_that_its_result_depends_on(tmp_path):
@@ -235,11 +342,27 @@ def test_a_checkpoint_is_named_by_all_that_its_result_depends_on(tmp_path):
     base = path(plan())
     assert base.parent == tmp_path / "checkpoints"
     assert base == path(plan(seeds=3)) == path(plan(values=(100,)))
-    changes = [dict(epochs=3), dict(batch_size=64), dict(lr=1e-3), dict(pool=7), dict(test_images=True), dict(recipe="authors"),
-               dict(features="linear"), dict(network="convnet"), dict(k_a=3), dict(data="cifar10"), dict(figure="fig9"),
-               dict(compiled=True), dict(float32=True)]
+    changes = [
+        dict(epochs=3),
+        dict(batch_size=64),
+        dict(lr=1e-3),
+        dict(pool=7),
+        dict(test_images=True),
+        dict(recipe="authors"),
+        dict(features="linear"),
+        dict(network="convnet"),
+        dict(k_a=3),
+        dict(data="cifar10"),
+        dict(figure="fig9"),
+        dict(compiled=True),
+        dict(float32=True),
+    ]
     others = [path(plan(**change)) for change in changes]
-    others += [path(plan(), [(200, 0)]), path(plan(), [(100, 1)]), path(plan(), [(100, 0), (200, 0)])]
+    others += [
+        path(plan(), [(200, 0)]),
+        path(plan(), [(100, 1)]),
+        path(plan(), [(100, 0), (200, 0)]),
+    ]
     assert len({base, *others}) == 1 + len(others)
     assert path(plan(figure="fig1")) == path(plan(figure="fig2"))
 
@@ -248,14 +371,45 @@ def test_a_checkpoint_is_named_by_all_that_its_result_depends_on(tmp_path):
 
 
 COMMANDS = {  # words, settings, seeds, end of the picture's name
-    "fig1": ("fig1 --recipe authors --batch-size 4000", (1, 2), 1, "-epochs2-batch-size4000-pool14"),
-    "fig2": ("fig2 --only 2 --seeds 2 --features linear --batch-size 4000", (2,), 2, "-epochs2-batch-size4000-pool14"),
-    "fig9": ("fig9 --only 1000 500 --batch-size 500 --recipe authors", (500, 1000), 1, "-epochs2-batch-size500-pool14"),
-    "fig9 of 3": ("fig9 --ka 3 --only 500 1000 --features linear", (500, 1000), 1, "-epochs2-pool14"),
+    "fig1": (
+        "fig1 --recipe authors --batch-size 4000",
+        (1, 2),
+        1,
+        "-epochs2-batch-size4000-pool14",
+    ),
+    "fig2": (
+        "fig2 --only 2 --seeds 2 --features linear --batch-size 4000",
+        (2,),
+        2,
+        "-epochs2-batch-size4000-pool14",
+    ),
+    "fig9": (
+        "fig9 --only 1000 500 --batch-size 500 --recipe authors",
+        (500, 1000),
+        1,
+        "-epochs2-batch-size500-pool14",
+    ),
+    "fig9 of 3": (
+        "fig9 --ka 3 --only 500 1000 --features linear",
+        (500, 1000),
+        1,
+        "-epochs2-pool14",
+    ),
     "fig5": ("fig5", LAMBDA_5, 1, "-epochs2-pool14"),
-    "fig6": ("fig6 --only 0.0037 0.0102 --seeds 2 --features linear", (.0037, .0102), 2, "-epochs2-pool14"),
+    "fig6": (
+        "fig6 --only 0.0037 0.0102 --seeds 2 --features linear",
+        (0.0037, 0.0102),
+        2,
+        "-epochs2-pool14",
+    ),
     "fig7": ("fig7 --only 100 200 300 --seeds 2", (100, 200, 300), 2, "-epochs2-pool14"),
-    "fig8": ("fig8 --only 100 400 --network convnet --pool 7 --recipe authors", (100, 400), 1, "-epochs2-pool7")}
+    "fig8": (
+        "fig8 --only 100 400 --network convnet --pool 7 --recipe authors",
+        (100, 400),
+        1,
+        "-epochs2-pool7",
+    ),
+}
 FAKED = {"fig1", "fig2", "fig9", "fig9 of 3"}
 
 
@@ -266,14 +420,22 @@ def ran(tmp_path_factory):
 
     def command(name):
         if name not in found:
-            words, folder, plans, drawn, said = COMMANDS[name][0].split(), tmp_path_factory.mktemp("paper"), [], [], []
+            words, folder, plans, drawn, said = (
+                COMMANDS[name][0].split(),
+                tmp_path_factory.mktemp("paper"),
+                [],
+                [],
+                [],
+            )
             with pytest.MonkeyPatch.context() as patch:
                 if name in FAKED:
                     fake_data(patch)
                 draw = paper_figures.draw
                 patch.setattr(paper_figures, "draw", lambda plan: plans.append(plan) or draw(plan))
                 patch.setattr(figures.plt, "close", drawn.append)
-                patch.setattr("builtins.print", lambda *parts, **_: said.append(" ".join(map(str, parts))))
+                patch.setattr(
+                    "builtins.print", lambda *parts, **_: said.append(" ".join(map(str, parts)))
+                )
                 code = paper(folder, *words)
             figures.plt.close(*drawn)
             found[name] = code, folder, *plans, *drawn, said
@@ -290,11 +452,15 @@ def test_a_command_trains_writes_and_draws(ran, name):
     results, history = csvs(folder)
     rows = table(results)
     assert code == 0
-    assert {(row["setting"], row["seed"]) for row in rows} == {(f"{s:g}", str(seed)) for s in settings for seed in range(seeds)}
+    assert {(row["setting"], row["seed"]) for row in rows} == {
+        (f"{s:g}", str(seed)) for s in settings for seed in range(seeds)
+    }
     assert len(rows) == len(settings) * seeds and once(rows)
     png = folder / f"{results.stem}{options}.png"
     assert png.read_bytes()[:8] == PNG and sorted(folder.glob("*.p*")) == [png]
-    assert said[-2:] == [f"results: {results}", f"figure:  {png}"] and counted(said) == [f"[{i + 1}/{len(rows)}]" for i in range(len(rows))]
+    assert said[-2:] == [f"results: {results}", f"figure:  {png}"] and counted(said) == [
+        f"[{i + 1}/{len(rows)}]" for i in range(len(rows))
+    ]
     assert list((folder / "checkpoints").iterdir()) == []
     assert len(table(history)) == 2 * len(rows)  # epochs 1 and 2
 
@@ -306,7 +472,9 @@ def test_every_column_says_what_it_should(ran, name):
     for row in table(results):
         experiment, k_a, decay = plan.experiment.name, plan.k_a, float(row["weight_decay"])
         ufm = by_hand(experiment, k_a, type(plan.values[0])(row["setting"]), decay)
-        groups = [f"{n}x{ufm.class_sizes.count(n)}" for n in sorted(set(ufm.class_sizes), reverse=True)]
+        groups = [
+            f"{n}x{ufm.class_sizes.count(n)}" for n in sorted(set(ufm.class_sizes), reverse=True)
+        ]
         assert row["class_sizes"] == " ".join(groups) and row["status"] == "done"
         assert decay == (5e-4 if name in ("fig1", "fig9") else 0)
         for penalty in ("lam_w", "lam_h", "lam_b", "lam_z"):
@@ -316,25 +484,53 @@ def test_every_column_says_what_it_should(ran, name):
             assert row[option] == str(getattr(plan, option))
         assert row["epochs"] == "2" and row["test_images"] == "False"
         assert row["together"] == {"fig5": "10", "fig6": "2"}.get(name, "1")
-        empty = {f"error_{kind}" for kind in ("linear", "relu") if not solve(ufm, features=kind).logits.any()}  # Z* = 0
+        empty = {
+            f"error_{kind}"
+            for kind in ("linear", "relu")
+            if not solve(ufm, features=kind).logits.any()
+        }  # Z* = 0
         empty |= {"phase"} if len(groups) != 2 else set()
         assert {column for column, text in row.items() if text == ""} == empty
-        assert all(math.isfinite(float(row[measure])) for measure in experiments.MEASURES if measure not in empty)
+        assert all(
+            math.isfinite(float(row[measure]))
+            for measure in experiments.MEASURES
+            if measure not in empty
+        )
         assert len(row["logits"].split()) == 100 and len(row["bias"].split()) == 10
         assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", row["date"])
-        last = [moment for moment in table(history) if all(moment[key] == row[key] for key in experiments.KEY)][-1]
-        assert last["epoch"] == "2" and all(last[measure] == row[measure] for measure in experiments.MEASURES)
+        last = [
+            moment
+            for moment in table(history)
+            if all(moment[key] == row[key] for key in experiments.KEY)
+        ][-1]
+        assert last["epoch"] == "2" and all(
+            last[measure] == row[measure] for measure in experiments.MEASURES
+        )
 
 
 def test_a_row_is_what_the_trainer_gives_alone(ran):
     """Numbers of one setting by the trainer, from arguments and formulas written out here."""
     _, folder, *_ = ran("fig7")
-    row, = (row for row in table(csvs(folder)[0]) if (row["setting"], row["seed"]) == ("200", "1"))
+    (row,) = (
+        row for row in table(csvs(folder)[0]) if (row["setting"], row["seed"]) == ("200", "1")
+    )
     sizes = [200] * 5 + [100] * 5
     images, labels = load_images("mnist5k", sizes, seed=1, pool=14)
     ufm = UFM(sizes, 0.05, 0.0005, 0.02)
-    trained = train_network(build("mlp", (1, 2, 2), "relu"), images, labels, ufm, epochs=2, batch_size=128, lr=2e-3,
-                            warm_start=True, seed=1, device="cpu", progress=False, recipe="fast")
+    trained = train_network(
+        build("mlp", (1, 2, 2), "relu"),
+        images,
+        labels,
+        ufm,
+        epochs=2,
+        batch_size=128,
+        lr=2e-3,
+        warm_start=True,
+        seed=1,
+        device="cpu",
+        progress=False,
+        recipe="fast",
+    )
     W, b, H = trained.classifiers[0], trained.biases[0], trained.features[0]
     Z = W @ np.stack([H[:, labels == k].mean(axis=1) for k in range(10)], axis=1)
     scores = W @ H + b[:, None]
@@ -345,9 +541,15 @@ def test_a_row_is_what_the_trainer_gives_alone(ran):
     for kind in ("linear", "relu"):
         exact = solve(ufm, features=kind)
         assert number(f"gap_{kind}") == pytest.approx(objective / exact.objective - 1, rel=1e-5)
-        assert number(f"error_{kind}") == pytest.approx(np.linalg.norm(Z - exact.logits) / np.linalg.norm(exact.logits), rel=1e-5)
-    assert number("a_b") == pytest.approx(np.trace(block) / 5 - (block.sum() - np.trace(block)) / 20, rel=1e-5)
-    assert number("length_b") == pytest.approx(np.mean([np.linalg.norm(Z[:, k]) for k in range(5, 10)]), rel=1e-5)
+        assert number(f"error_{kind}") == pytest.approx(
+            np.linalg.norm(Z - exact.logits) / np.linalg.norm(exact.logits), rel=1e-5
+        )
+    assert number("a_b") == pytest.approx(
+        np.trace(block) / 5 - (block.sum() - np.trace(block)) / 20, rel=1e-5
+    )
+    assert number("length_b") == pytest.approx(
+        np.mean([np.linalg.norm(Z[:, k]) for k in range(5, 10)]), rel=1e-5
+    )
     assert number("accuracy_a") == pytest.approx((scores.argmax(0) == labels)[:1000].mean())
     assert np.array(row["logits"].split(), float).reshape(10, 10) == pytest.approx(Z, rel=1e-3)
     assert np.array(row["bias"].split(), float) == pytest.approx(b, rel=1e-3)
@@ -359,27 +561,45 @@ def test_the_list_shows_every_figure_with_its_settings_and_cost(capsys):
     for (figure, asked), (_, _, values, epochs, _) in LISTED.items():
         if asked in (None, 3) and (figure, asked) != ("fig5", 3):
             name = figure if asked is None else f"{figure} --ka 3"
-            line, = (line for line in lines if name in re.split(", |  ", line))
-            assert " ".join(f"{value:g}" for value in values) in line and f" {len(values)} " in line and f" {epochs} " in line
-    assert any(line.startswith("fig5 ") and "60 million" in line for line in lines)  # 10 settings · 3000 images · 2000 epochs
+            (line,) = (line for line in lines if name in re.split(", |  ", line))
+            assert (
+                " ".join(f"{value:g}" for value in values) in line
+                and f" {len(values)} " in line
+                and f" {epochs} " in line
+            )
+    assert any(
+        line.startswith("fig5 ") and "60 million" in line for line in lines
+    )  # 10 settings · 3000 images · 2000 epochs
 
 
-@pytest.mark.parametrize("words", [["fig5"], ["fig7", "--only", "100", "--batch-size", "16"], ["fig9"]])
+@pytest.mark.parametrize(
+    "words", [["fig5"], ["fig7", "--only", "100", "--batch-size", "16"], ["fig9"]]
+)
 def test_a_dry_run_shows_settings_and_time_and_writes_nothing(tmp_path, capsys, words):
     assert paper(tmp_path / "new", *words, "--dry-run") == 0
     out = capsys.readouterr().out
-    expected = {"fig5": ["lam_z = 0.0027: 5 x 500 + 5 x 100 images, lam_z = 0.0027, lam_b = 0.02"],
-                "fig7": ["n_a = 100: 10 x 100 images"],
-                "fig9": ["n_a = 500: 5 x 500 + 5 x 250 images",
-                         "n_a = 5500: skipped, class_sizes[0] = 5500: mnist5k holds 500 images of class 0"]}
-    assert all(line in out for line in expected[words[0]]) and re.search(r"2 epochs, mlp on cpu: about \d+\.\d minutes", out)
+    expected = {
+        "fig5": ["lam_z = 0.0027: 5 x 500 + 5 x 100 images, lam_z = 0.0027, lam_b = 0.02"],
+        "fig7": ["n_a = 100: 10 x 100 images"],
+        "fig9": [
+            "n_a = 500: 5 x 500 + 5 x 250 images",
+            "n_a = 5500: skipped, class_sizes[0] = 5500: mnist5k holds 500 images of class 0",
+        ],
+    }
+    assert all(line in out for line in expected[words[0]]) and re.search(
+        r"2 epochs, mlp on cpu: about \d+\.\d minutes", out
+    )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_estimate_counts_the_steps_of_every_task(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(experiments, "_seconds_per_step", lambda plan, members: asked.append(members) or members / 4)
-    plan = small(tmp_path, "fig5", seeds=2, epochs=30)  # 3000 images are 24 steps; ten networks at a time
+    monkeypatch.setattr(
+        experiments, "_seconds_per_step", lambda plan, members: asked.append(members) or members / 4
+    )
+    plan = small(
+        tmp_path, "fig5", seeds=2, epochs=30
+    )  # 3000 images are 24 steps; ten networks at a time
     assert estimate(plan) == 2 * 24 * 30 * 10 / 4 and asked == [10]
     alone = small(tmp_path, "fig7", values=(100, 200), batch_size=300, epochs=7)  # 4 and 5 steps
     assert estimate(alone) == (4 + 5) * 7 / 4 and asked == [10, 1]
@@ -390,7 +610,11 @@ def test_the_time_of_a_step_is_from_steps_of_the_plan(monkeypatch, tmp_path):
 
     def trainer(model, images, labels, ufms, **options):
         assert images.shape == (2 * 50, 1, 2, 2) and len(labels) == 100 and len(ufms) == 3
-        assert options["batch_size"] == 50 and options["record"] == [1, 4] and options["recipe"] == "authors"
+        assert (
+            options["batch_size"] == 50
+            and options["record"] == [1, 4]
+            and options["recipe"] == "authors"
+        )
         amps.append(options["amp"])
         return type("Trained", (), {"history": [{"seconds": 1.0}, {"seconds": 4.0}]})
 
@@ -406,7 +630,9 @@ def test_time_can_be_estimated_for_the_smallest_batches(tmp_path, batch_size):
     assert estimate(small(tmp_path, values=(100,), batch_size=batch_size)) > 0
 
 
-def test_time_is_estimated_without_a_batch_of_one_image_which_batch_norm_refuses(monkeypatch, tmp_path):
+def test_time_is_estimated_without_a_batch_of_one_image_which_batch_norm_refuses(
+    monkeypatch, tmp_path
+):
     fake_data(monkeypatch, shape=(1, 8, 8))
     assert estimate(small(tmp_path, network="resnet18", values=(100,), pool=1, batch_size=3)) > 0
 
@@ -419,13 +645,22 @@ def trainings(monkeypatch):
     """[(largest class, seeds)] of every call of the trainer. Nothing is drawn."""
     calls, original = [], experiments.train_network
     monkeypatch.setattr(paper_figures, "draw", lambda plan: "no figure")
-    monkeypatch.setattr(experiments, "train_network", lambda model, images, labels, ufms, **options: (
-        calls.append((ufms[0].class_sizes[0], options["seed"])) or original(model, images, labels, ufms, **options)))
+    monkeypatch.setattr(
+        experiments,
+        "train_network",
+        lambda model, images, labels, ufms, **options: (
+            calls.append((ufms[0].class_sizes[0], options["seed"]))
+            or original(model, images, labels, ufms, **options)
+        ),
+    )
     return calls
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path, trainings, capsys):
-    assert paper(tmp_path, "fig7", "--only", 100, 200) == 0 and trainings == [(100, [0]), (200, [0])]
+    assert paper(tmp_path, "fig7", "--only", 100, 200) == 0 and trainings == [
+        (100, [0]),
+        (200, [0]),
+    ]
     first = [path.read_bytes() for path in csvs(tmp_path)]
     assert paper(tmp_path, "fig7", "--only", 200, 100) == 0 and len(trainings) == 2
     assert "2 of 2 results are in" in capsys.readouterr().out
@@ -433,20 +668,31 @@ def test_what_is_finished_is_not_trained_again(tmp_path, trainings, capsys):
     assert paper(tmp_path, "fig7", "--only", 100, 200, 300, "--seeds", 2) == 0
     assert trainings[2:] == [(300, [0]), (100, [1]), (200, [1]), (300, [1])]
     out = capsys.readouterr().out
-    assert "2 of 6 results are in" in out and counted(out.splitlines()) == ["[3/6]", "[4/6]", "[5/6]", "[6/6]"]
+    assert "2 of 6 results are in" in out and counted(out.splitlines()) == [
+        "[3/6]",
+        "[4/6]",
+        "[5/6]",
+        "[6/6]",
+    ]
     assert all(path.read_bytes().startswith(before) for path, before in zip(csvs(tmp_path), first))
     assert len(table(csvs(tmp_path)[0])) == 6
 
 
-def test_another_lr_batch_pool_or_number_of_epochs_is_another_result_of_the_same_file(tmp_path, trainings):
+def test_another_lr_batch_pool_or_number_of_epochs_is_another_result_of_the_same_file(
+    tmp_path, trainings
+):
     others = [("--lr", 1e-3), ("--epochs", 1), ("--batch-size", 64), ("--pool", 7)]
     for words in [(), *others, *others, ()]:
         assert paper(tmp_path, "fig7", "--only", 100, *words) == 0
     rows = table(csvs(tmp_path)[0])
     assert len(trainings) == len(rows) == 5 and once(rows)
     assert [(row["lr"], row["epochs"], row["batch_size"], row["pool"]) for row in rows] == [
-        ("0.002", "2", "128", "14"), ("0.001", "2", "128", "14"), ("0.002", "1", "128", "14"), ("0.002", "2", "64", "14"),
-        ("0.002", "2", "128", "7")]
+        ("0.002", "2", "128", "14"),
+        ("0.001", "2", "128", "14"),
+        ("0.002", "1", "128", "14"),
+        ("0.002", "2", "64", "14"),
+        ("0.002", "2", "128", "7"),
+    ]
     for row in rows:  # a figure is of one plan
         whole = {name: int(row[name]) for name in ("epochs", "batch_size", "pool")}
         plan = small(tmp_path, values=(100,), lr=float(row["lr"]), **whole)
@@ -460,9 +706,12 @@ def test_test_images_are_asked_for_and_labelled(monkeypatch, tmp_path, capsys):
     asked = fake_data(monkeypatch, held=4900)
     words = ["fig9", "--data", "fashion-mnist", "--only", 5500, "--epochs", 1, "--batch-size", 4000]
     assert paper(tmp_path, *words) == 2
-    assert "every setting was skipped: class_sizes[0] = 5500: fashion-mnist holds 4900 images of class 0" in capsys.readouterr().err
+    assert (
+        "every setting was skipped: class_sizes[0] = 5500: fashion-mnist holds 4900 images of class 0"
+        in capsys.readouterr().err
+    )
     assert paper(tmp_path, *words, "--with-test-images") == 0
-    row, = table(csvs(tmp_path)[0])
+    (row,) = table(csvs(tmp_path)[0])
     assert row["test_images"] == "True" and asked[-1][4] is True
 
 
@@ -470,7 +719,10 @@ def test_settings_without_images_are_skipped_by_name_and_the_others_trained(tmp_
     assert paper(tmp_path, "fig9", "--epochs", 1) == 0
     out = capsys.readouterr().out
     for n_a in ANGLES[1:]:
-        assert re.search(rf"skipped: n_a = {n_a}\W+class_sizes\[0\] = {n_a}: mnist5k holds 500 images of class 0", out)
+        assert re.search(
+            rf"skipped: n_a = {n_a}\W+class_sizes\[0\] = {n_a}: mnist5k holds 500 images of class 0",
+            out,
+        )
     assert [row["setting"] for row in table(csvs(tmp_path)[0])] == ["500"]
 
 
@@ -478,7 +730,10 @@ def test_settings_without_images_are_skipped_by_name_and_the_others_trained(tmp_
 def test_where_every_setting_is_skipped_there_is_a_message_and_exit_2(tmp_path, capsys, words):
     assert paper(tmp_path, *words) == 2
     out, err = capsys.readouterr()
-    assert not out and re.search(r"every setting was skipped: class_sizes\[0\] = \d+: mnist5k holds 500 images .*; class_sizes", err)
+    assert not out and re.search(
+        r"every setting was skipped: class_sizes\[0\] = \d+: mnist5k holds 500 images .*; class_sizes",
+        err,
+    )
     assert not list(tmp_path.rglob("*.csv"))
 
 
@@ -488,7 +743,11 @@ def test_a_last_row_that_was_cut_is_dropped_and_redone(tmp_path, trainings, whic
     quiet(plan)
     whole, good = numbers(tmp_path), [path.read_bytes() for path in csvs(tmp_path)]
     last = len(good[which]) - len(good[which].splitlines(keepends=True)[-1])
-    for cut in (last + 1, last + 30, len(good[which]) - 1):  # as a kill leaves it: history is written first
+    for cut in (
+        last + 1,
+        last + 30,
+        len(good[which]) - 1,
+    ):  # as a kill leaves it: history is written first
         csvs(tmp_path)[which].write_bytes(good[which][:cut])
         if which == 1:
             csvs(tmp_path)[0].write_bytes(b"".join(good[0].splitlines(keepends=True)[:-1]))
@@ -534,7 +793,9 @@ def test_a_rest_of_an_ensemble_is_trained_to_the_same_results(tmp_path):
     quiet(plan)
     rows = table(path)
     assert rows[0] == whole[0] and [row["setting"] for row in rows] == ["0.0027", "0.003", "0.0033"]
-    assert [row["together"] for row in rows] == ["3", "2", "2"] and len(table(csvs(tmp_path)[1])) == 6
+    assert [row["together"] for row in rows] == ["3", "2", "2"] and len(
+        table(csvs(tmp_path)[1])
+    ) == 6
     for row, expected in zip(rows, whole):
         for measure in set(experiments.MEASURES) - {"seconds", "peak_mib"}:
             assert float(row[measure]) == pytest.approx(float(expected[measure]), rel=1e-3)
@@ -566,8 +827,11 @@ def test_training_goes_on_from_the_checkpoint_and_ends_the_same(monkeypatch, tmp
     whole, cut = (small(tmp_path / name, values=(100,), epochs=9) for name in ("whole", "cut"))
     quiet(whole)
     epochs, original, save = [], network_training._find_diverged, network_training._save
-    monkeypatch.setattr(network_training, "_find_diverged", lambda diverged, epoch, *rest: (
-        epochs.append(epoch) or original(diverged, epoch, *rest)))
+    monkeypatch.setattr(
+        network_training,
+        "_find_diverged",
+        lambda diverged, epoch, *rest: epochs.append(epoch) or original(diverged, epoch, *rest),
+    )
 
     def stop_after_four(path, state):
         save(path, state)
@@ -576,17 +840,23 @@ def test_training_goes_on_from_the_checkpoint_and_ends_the_same(monkeypatch, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(network_training, "_save", stop_after_four)
-        patch.setattr(experiments, "train_network", functools.partial(train_network, checkpoint_seconds=0))
+        patch.setattr(
+            experiments, "train_network", functools.partial(train_network, checkpoint_seconds=0)
+        )
         with pytest.raises(KeyboardInterrupt):
             quiet(cut)
     assert experiments.checkpoint(cut, [(100, 0)]).exists()
     quiet(cut)
-    assert epochs == [1, 2, 3, 4, 5, 6, 7, 8, 9] and numbers(tmp_path / "cut") == numbers(tmp_path / "whole")
+    assert epochs == [1, 2, 3, 4, 5, 6, 7, 8, 9] and numbers(tmp_path / "cut") == numbers(
+        tmp_path / "whole"
+    )
     assert not experiments.checkpoint(cut, [(100, 0)]).exists()
 
 
 def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_path):
-    """As a GPU leaves it, where networks train in bfloat16, for a CPU: workers of a cluster may differ."""
+    """As a GPU leaves it, where networks train in bfloat16, for a CPU: workers of a cluster may
+    differ.
+    """
     whole, plan = (small(tmp_path / name, values=(100,), epochs=4) for name in ("whole", "cut"))
     quiet(whole)
     save, file = network_training._save, experiments.checkpoint(plan, [(100, 0)])
@@ -598,11 +868,16 @@ def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(network_training, "_save", stop)
         patch.setattr(network_training, "uses_bfloat16", lambda device: True)
-        patch.setattr(experiments, "train_network", functools.partial(train_network, checkpoint_seconds=0))
+        patch.setattr(
+            experiments, "train_network", functools.partial(train_network, checkpoint_seconds=0)
+        )
         with pytest.raises(KeyboardInterrupt):
             quiet(plan)
     assert file.exists()
-    with pytest.warns(RuntimeWarning, match=f"{re.escape(str(file))} is of another version or device: training starts anew"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=f"{re.escape(str(file))} is of another version or device: training starts anew",
+    ):
         quiet(plan)
     assert numbers(tmp_path / "cut") == numbers(tmp_path / "whole") and not file.exists()
 
@@ -611,7 +886,9 @@ def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_
 
 
 def run_until(moment, plan):
-    """In a process of its own: a plan, killed when something is about to get its place on the disk for the n-th time."""
+    """In a process of its own: a plan, killed when something is about to get its place on the disk
+    for the n-th time.
+    """
     torch.set_num_threads(1)
     left = [moment]
 
@@ -621,6 +898,7 @@ def run_until(moment, plan):
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
             return original(*args, **options)
+
         return call
 
     os.fsync, os.replace, Path.unlink = counted(os.fsync), counted(os.replace), counted(Path.unlink)
@@ -649,9 +927,21 @@ def test_after_a_kill_at_any_moment_the_same_command_completes_the_results(tmp_p
 
 
 @posix
-def test_a_running_command_keeps_others_out_and_can_be_killed_and_started_again(tmp_path, capsys, trainings):
+def test_a_running_command_keeps_others_out_and_can_be_killed_and_started_again(
+    tmp_path, capsys, trainings
+):
     words = ["--only", "100", "200", "300", "--epochs", "20"]
-    command = [sys.executable, "-m", "ncutils", "paper", "fig7", *SMALL, *words, "--out", str(tmp_path / "killed")]
+    command = [
+        sys.executable,
+        "-m",
+        "ncutils",
+        "paper",
+        "fig7",
+        *SMALL,
+        *words,
+        "--out",
+        str(tmp_path / "killed"),
+    ]
     results = tmp_path / "killed" / "sizes-ka5-mnist5k-mlp-relu-fast.csv"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -661,14 +951,19 @@ def test_a_running_command_keeps_others_out_and_can_be_killed_and_started_again(
             time.sleep(0.01)
         process.send_signal(signal.SIGSTOP)  # until it is killed
         assert paper(tmp_path / "killed", "fig7", *words) == 2
-        assert f"{results} is being written by another process: wait for it, or choose another folder" in capsys.readouterr().err
+        assert (
+            f"{results} is being written by another process: wait for it, or choose another folder"
+            in capsys.readouterr().err
+        )
         assert process.poll() is None and trainings == []
     finally:
         process.kill()
         process.wait(60)
     kept = table(results)
     assert 1 <= len(kept) < 3
-    assert paper(tmp_path / "killed", "fig7", *words) == paper(tmp_path / "whole", "fig7", *words) == 0
+    assert (
+        paper(tmp_path / "killed", "fig7", *words) == paper(tmp_path / "whole", "fig7", *words) == 0
+    )
     assert table(results)[: len(kept)] == kept and len(trainings) == 3 - len(kept) + 3
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "whole")
 
@@ -680,7 +975,10 @@ def test_a_folder_without_locks_is_not_taken_for_one_in_use(monkeypatch, tmp_pat
 
     monkeypatch.setattr("fcntl.flock", flock)
     assert paper(tmp_path, "fig7", "--only", 100) == 2
-    assert capsys.readouterr().err == f"python -m ncutils paper: [Errno {errno.ENOLCK}] No locks available\n"
+    assert (
+        capsys.readouterr().err
+        == f"python -m ncutils paper: [Errno {errno.ENOLCK}] No locks available\n"
+    )
 
 
 @posix
@@ -706,7 +1004,10 @@ def test_an_interrupt_keeps_what_is_finished(monkeypatch, tmp_path, capsys, trai
     with monkeypatch.context() as patch:
         patch.setattr(experiments, "train", interrupted)
         assert paper(tmp_path, "fig7", "--only", 100, 200, 300) == 130
-    assert "interrupted: what is finished is kept, and the same command goes on" in capsys.readouterr().err
+    assert (
+        "interrupted: what is finished is kept, and the same command goes on"
+        in capsys.readouterr().err
+    )
     assert [row["setting"] for row in table(csvs(tmp_path)[0])] == ["100"]
     assert paper(tmp_path, "fig7", "--only", 100, 200, 300) == 0
     assert [size for size, _ in trainings] == [100, 200, 300]
@@ -722,8 +1023,12 @@ def test_a_wholly_diverged_plan_says_so_with_exit_1(tmp_path, capsys):
     rows, history = map(table, csvs(tmp_path))
     assert history == [] and len(rows) == 2
     for row in rows:
-        assert re.match(r"training diverged in epoch \d: objective .*: try a smaller lr$", row["status"])
-        assert {row[column] for column in (*experiments.MEASURES, "logits", "bias")} == {""} and row["lam_z"] == "0.005"
+        assert re.match(
+            r"training diverged in epoch \d: objective .*: try a smaller lr$", row["status"]
+        )
+        assert {row[column] for column in (*experiments.MEASURES, "logits", "bias")} == {
+            ""
+        } and row["lam_z"] == "0.005"
 
 
 def test_the_exit_code_is_of_this_plan(tmp_path):
@@ -732,10 +1037,19 @@ def test_the_exit_code_is_of_this_plan(tmp_path):
     assert paper(tmp_path, "fig7", "--only", 200) == 0
 
 
-@pytest.mark.parametrize("words, code", [("100", 0), ("100 --seeds 2", 1), ("200", 1), ("100 200", 1), ("300 --seeds 2", 0)])
+@pytest.mark.parametrize(
+    "words, code",
+    [("100", 0), ("100 --seeds 2", 1), ("200", 1), ("100 200", 1), ("300 --seeds 2", 0)],
+)
 def test_the_exit_code_is_of_the_settings_and_seeds_asked_for(tmp_path, trainings, words, code):
     """Of stored results, some of which diverged."""
-    statuses = {(100, 0): "done", (100, 1): "training diverged", (200, 0): "training diverged", (300, 0): "done", (300, 1): "done"}
+    statuses = {
+        (100, 0): "done",
+        (100, 1): "training diverged",
+        (200, 0): "training diverged",
+        (300, 0): "done",
+        (300, 1): "done",
+    }
     store(small(tmp_path), {key: {"status": status} for key, status in statuses.items()})
     assert paper(tmp_path, "fig7", "--only", *words.split()) == code and trainings == []
 
@@ -744,8 +1058,15 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are(monkeypatch, tmp_p
     """With the authors' SGD, a huge penalty on W is too much."""
     quiet(small(tmp_path / "well", "fig5", values=LAMBDA_5[:2], recipe="authors"))
     good, ufm = table(csvs(tmp_path / "well")[0]), Plan.ufm
-    monkeypatch.setattr(Plan, "ufm", lambda plan, value: (
-        UFM([500] * 5 + [100] * 5, 1e9, 1e-3, 0.02) if value == LAMBDA_5[2] else ufm(plan, value)))
+    monkeypatch.setattr(
+        Plan,
+        "ufm",
+        lambda plan, value: (
+            UFM([500] * 5 + [100] * 5, 1e9, 1e-3, 0.02)
+            if value == LAMBDA_5[2]
+            else ufm(plan, value)
+        ),
+    )
     with pytest.warns(RuntimeWarning, match="training diverged in epoch 1"):
         assert paper(tmp_path / "ill", "fig5", "--recipe", "authors", "--only", *LAMBDA_5[:3]) == 1
     *others, bad = table(csvs(tmp_path / "ill")[0])
@@ -756,28 +1077,45 @@ def test_a_member_that_diverges_leaves_the_others_as_they_are(monkeypatch, tmp_p
         assert float(row["objective"]) == pytest.approx(float(expected["objective"]), rel=1e-4)
     picture = re.search("^figure:  (.*)$", capsys.readouterr().out, re.M)[1]
     assert Path(picture).parent == tmp_path / "ill" and Path(picture).read_bytes()[:8] == PNG
-    x, *_ = paper_figures.over_seeds(paper_figures.results_of(small(tmp_path / "ill", "fig5", recipe="authors")), "a_b")
+    x, *_ = paper_figures.over_seeds(
+        paper_figures.results_of(small(tmp_path / "ill", "fig5", recipe="authors")), "a_b"
+    )
     assert x.tolist() == [0.0027, 0.003]
 
 
 # Bad input ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words, message", [
-    ("--ka 4", r"k_a = 4: must be one of 5, 3"), ("--ka 4 --only 100", r"k_a = 4: must be one of 5, 3"),
-    ("--only 7", r"--only 7: must be among 100 200 300 400 600 800 1000 1100 1200 1400"),
-    ("--only 100 7", r"--only 7: must be among"), ("--ka 3 --only 200", r"--only 200: must be among 100 400 450"),
-    ("--only nan", r"--only nan: must be among"), ("--seeds 0", r"seeds = 0: must be a whole number >= 1"),
-    ("--epochs 0", r"epochs = 0: must be a whole number >= 1"), ("--batch-size 0", r"batch_size = 0: must be a whole number >= 1"),
-    ("--pool 0", r"pool = 0: must be a whole number >= 1"),
-    ("--pool 3", r"pool = 3: must divide the image size 28 × 28 of mnist5k"),
-    ("--lr -1", r"lr = -1.0: must be a positive number, finite"), ("--lr nan", r"lr = nan: must be a positive number"),
-    ("--lr 0", r"lr = 0.0: must be a positive number"), ("--device tpu", r"device = 'tpu': must be None, 'cpu' or 'cuda'"),
-    ("--device cuda", r"device = 'cuda': must be None, 'cpu' or, where there is a GPU, 'cuda'"),
-    ("--with-test-images", r"test_images = True: mnist5k has none; only fashion-mnist and cifar10 have"),
-    ("--network vgg11 --pool 1", r"image_shape = \(1, 28, 28\): must be \(C, 32, 32\)"),
-    ("--network resnet18 --pool 7", r"image_shape\[1\] = 4: must be a whole number >= 8")])
-def test_bad_options_are_refused_before_any_work(monkeypatch, tmp_path, capsys, trainings, words, message):
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("--ka 4", r"k_a = 4: must be one of 5, 3"),
+        ("--ka 4 --only 100", r"k_a = 4: must be one of 5, 3"),
+        ("--only 7", r"--only 7: must be among 100 200 300 400 600 800 1000 1100 1200 1400"),
+        ("--only 100 7", r"--only 7: must be among"),
+        ("--ka 3 --only 200", r"--only 200: must be among 100 400 450"),
+        ("--only nan", r"--only nan: must be among"),
+        ("--seeds 0", r"seeds = 0: must be a whole number >= 1"),
+        ("--epochs 0", r"epochs = 0: must be a whole number >= 1"),
+        ("--batch-size 0", r"batch_size = 0: must be a whole number >= 1"),
+        ("--pool 0", r"pool = 0: must be a whole number >= 1"),
+        ("--pool 3", r"pool = 3: must divide the image size 28 × 28 of mnist5k"),
+        ("--lr -1", r"lr = -1.0: must be a positive number, finite"),
+        ("--lr nan", r"lr = nan: must be a positive number"),
+        ("--lr 0", r"lr = 0.0: must be a positive number"),
+        ("--device tpu", r"device = 'tpu': must be None, 'cpu' or 'cuda'"),
+        ("--device cuda", r"device = 'cuda': must be None, 'cpu' or, where there is a GPU, 'cuda'"),
+        (
+            "--with-test-images",
+            r"test_images = True: mnist5k has none; only fashion-mnist and cifar10 have",
+        ),
+        ("--network vgg11 --pool 1", r"image_shape = \(1, 28, 28\): must be \(C, 32, 32\)"),
+        ("--network resnet18 --pool 7", r"image_shape\[1\] = 4: must be a whole number >= 8"),
+    ],
+)
+def test_bad_options_are_refused_before_any_work(
+    monkeypatch, tmp_path, capsys, trainings, words, message
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert paper(tmp_path / "new", "fig7", *words.split()) == 2
     err = capsys.readouterr().err
@@ -791,29 +1129,58 @@ def test_a_number_of_majority_classes_is_refused_where_a_figure_has_none(tmp_pat
     assert "k_a = 5" in err and "fig1" in err and "one of None" not in err
 
 
-@pytest.mark.parametrize("words", [
-    "paper fig3", "paper", "", "paper fig7 --epochs many", "paper fig7 --data mnist", "paper fig7 --network vit",
-    "paper fig7 --recipe slow", "paper fig7 --features sigmoid", "paper fig7 --only"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "paper fig3",
+        "paper",
+        "",
+        "paper fig7 --epochs many",
+        "paper fig7 --data mnist",
+        "paper fig7 --network vit",
+        "paper fig7 --recipe slow",
+        "paper fig7 --features sigmoid",
+        "paper fig7 --only",
+    ],
+)
 def test_words_that_are_none_of_the_commands_are_refused(capsys, words):
     with pytest.raises(SystemExit) as stop:
         main(words.split())
     assert stop.value.code == 2 and "usage: python -m ncutils" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options, message", [
-    (dict(figure="fig3"), "figure = 'fig3': must be one of 'fig1', 'fig2', 'fig5', 'fig6', 'fig7', 'fig8', 'fig9'"),
-    (dict(data="digits"), "data = 'digits': must be one of 'mnist5k', 'fashion-mnist', 'cifar10'"),
-    (dict(network="vit"), "network = 'vit'"), (dict(features="sigmoid"), "features = 'sigmoid'"),
-    (dict(recipe="slow"), "recipe = 'slow'"), (dict(device="tpu"), "device = 'tpu'"),
-    (dict(values=(100, 7)), "values = 7|value = 7"), (dict(seeds=1.5), "seeds = 1.5"), (dict(lr="fast"), "lr = 'fast'")])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            dict(figure="fig3"),
+            "figure = 'fig3': must be one of 'fig1', 'fig2', 'fig5', 'fig6', 'fig7', 'fig8', 'fig9'",
+        ),
+        (
+            dict(data="digits"),
+            "data = 'digits': must be one of 'mnist5k', 'fashion-mnist', 'cifar10'",
+        ),
+        (dict(network="vit"), "network = 'vit'"),
+        (dict(features="sigmoid"), "features = 'sigmoid'"),
+        (dict(recipe="slow"), "recipe = 'slow'"),
+        (dict(device="tpu"), "device = 'tpu'"),
+        (dict(values=(100, 7)), "values = 7|value = 7"),
+        (dict(seeds=1.5), "seeds = 1.5"),
+        (dict(lr="fast"), "lr = 'fast'"),
+    ],
+)
 def test_a_plan_refuses_what_the_command_cannot_say(options, message):
     with pytest.raises(ValueError, match=message):
         Plan(**{"figure": "fig7", "device": "cpu", **options})
 
 
 def test_whole_numbers_of_any_type_are_the_same_plan(tmp_path):
-    plan = small(tmp_path, seeds=2.0, epochs=2.0, batch_size=128.0, pool=np.int64(14), values=(100.0,))
-    assert plan.tasks() == [[(100, 0)], [(100, 1)]] and plan.key(100, 0) == small(tmp_path).key(100, 0)
+    plan = small(
+        tmp_path, seeds=2.0, epochs=2.0, batch_size=128.0, pool=np.int64(14), values=(100.0,)
+    )
+    assert plan.tasks() == [[(100, 0)], [(100, 1)]] and plan.key(100, 0) == small(tmp_path).key(
+        100, 0
+    )
 
 
 def test_data_that_cannot_be_had_are_a_message(monkeypatch, tmp_path, capsys):
@@ -823,7 +1190,10 @@ def test_data_that_cannot_be_had_are_a_message(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(experiments, "available", fails)
     for more in ([], ["--dry-run"]):
         assert paper(tmp_path / "new", "fig7", *more) == 2
-        assert capsys.readouterr().err == "python -m ncutils paper: cifar10 cannot be downloaded: put it into $NCUTILS_DATA\n"
+        assert (
+            capsys.readouterr().err
+            == "python -m ncutils paper: cifar10 cannot be downloaded: put it into $NCUTILS_DATA\n"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -857,8 +1227,13 @@ def cluster(forkserver):
     """Two worker processes of one thread on this machine."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}), at_most(180):
         cluster = distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None,
-            silence_logs=logging.CRITICAL)
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
     with cluster:
         yield cluster.scheduler_address
 
@@ -905,10 +1280,19 @@ def test_a_killed_worker_costs_no_result(monkeypatch, tmp_path, cluster, undaske
     assert numbers(tmp_path, VARIES | {"hardware"}) == undasked and once(table(csvs(tmp_path)[0]))
 
 
-@pytest.mark.parametrize("error", [
-    lambda: distributed.KilledWorker("task", type("Worker", (), {"address": "tcp://127.0.0.1:1"}), 3),
-    lambda: distributed.client.FutureCancelledError("task", "scheduler-connection-lost")], ids=["worker", "scheduler"])
-def test_a_cluster_that_is_lost_is_a_message_and_keeps_what_is_finished(monkeypatch, tmp_path, capsys, error):
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: distributed.KilledWorker(
+            "task", type("Worker", (), {"address": "tcp://127.0.0.1:1"}), 3
+        ),
+        lambda: distributed.client.FutureCancelledError("task", "scheduler-connection-lost"),
+    ],
+    ids=["worker", "scheduler"],
+)
+def test_a_cluster_that_is_lost_is_a_message_and_keeps_what_is_finished(
+    monkeypatch, tmp_path, capsys, error
+):
     class Future:
         def __init__(self, train, plan, task, progress, **_):
             self.made = lambda: train(plan, task, progress)
@@ -918,7 +1302,11 @@ def test_a_cluster_that_is_lost_is_a_message_and_keeps_what_is_finished(monkeypa
                 raise error()
             return self.made()
 
-    client = type("Client", (contextlib.nullcontext,), {"submit": Future, "wait_for_workers": lambda *_, **__: None})
+    client = type(
+        "Client",
+        (contextlib.nullcontext,),
+        {"submit": Future, "wait_for_workers": lambda *_, **__: None},
+    )
     monkeypatch.setattr(dask.distributed, "Client", lambda *_, **__: client())
     monkeypatch.setattr(dask.distributed, "as_completed", list)
     assert paper(tmp_path, "fig7", "--only", 100, 200, "--dask", "tcp://127.0.0.1:1") == 2
@@ -928,7 +1316,9 @@ def test_a_cluster_that_is_lost_is_a_message_and_keeps_what_is_finished(monkeypa
 
 def test_an_address_without_a_scheduler_is_a_message(monkeypatch, tmp_path, capsys):
     client = dask.distributed.Client
-    monkeypatch.setattr(dask.distributed, "Client", lambda address, timeout: client(address, timeout=0.5))
+    monkeypatch.setattr(
+        dask.distributed, "Client", lambda address, timeout: client(address, timeout=0.5)
+    )
     for address in ("tcp://127.0.0.1:1", "nowhere"):
         assert paper(tmp_path, "fig7", "--only", 100, "--dask", address) == 2
         assert f"dask = '{address}': no scheduler answers there" in capsys.readouterr().err
@@ -944,14 +1334,22 @@ def test_a_scheduler_without_workers_is_a_message(monkeypatch, tmp_path, capsys)
     client = type("Client", (contextlib.nullcontext,), {"wait_for_workers": wait})
     monkeypatch.setattr(dask.distributed, "Client", lambda *_, **__: client())
     assert paper(tmp_path, "fig7", "--only", 100, "--dask", "tcp://127.0.0.1:1") == 2
-    assert capsys.readouterr().err == "python -m ncutils paper: dask = 'tcp://127.0.0.1:1': the scheduler has no worker\n"
+    assert (
+        capsys.readouterr().err
+        == "python -m ncutils paper: dask = 'tcp://127.0.0.1:1': the scheduler has no worker\n"
+    )
     assert asked == [(1, 20)] and table(csvs(tmp_path)[0]) == []
 
 
 @pytest.mark.parametrize("locked", [True, False])
 def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_path, locked):
-    """The first starts the second between its seed and its start. Without the lock, the second seeds too, and both differ."""
-    tasks, names = [[(100, 0)], [(100, 1)]], [name for name in experiments.COLUMNS if name not in VARIES]
+    """The first starts the second between its seed and its start. Without the lock, the second
+    seeds too, and both differ.
+    """
+    tasks, names = (
+        [[(100, 0)], [(100, 1)]],
+        [name for name in experiments.COLUMNS if name not in VARIES],
+    )
     alone, plan = (small(tmp_path / name, values=(100,), seeds=2) for name in ("alone", "threads"))
     expected = [experiments.train(alone, task, False) for task in tasks]
     found, second_seeded, first_done, order = {}, threading.Event(), threading.Event(), []
@@ -999,7 +1397,12 @@ def test_without_the_package_the_message_says_how_to_get_it(monkeypatch, tmp_pat
 
 
 def git(folder, *words):
-    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
 
 
 def test_the_commit_is_that_of_the_checkout_dirty_where_it_was_changed(monkeypatch, tmp_path):
@@ -1011,8 +1414,14 @@ def test_the_commit_is_that_of_the_checkout_dirty_where_it_was_changed(monkeypat
     assert commit() == "unknown"  # no repository
     git(tmp_path, "init")
     assert commit() == "unknown"  # no commit
-    git(tmp_path, "add", "."), git(tmp_path, "commit", "-m", "one"), git(tmp_path, "tag", "-a", "v1", "-m", "v1")
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True).stdout.strip()
+    (
+        git(tmp_path, "add", "."),
+        git(tmp_path, "commit", "-m", "one"),
+        git(tmp_path, "tag", "-a", "v1", "-m", "v1"),
+    )
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True
+    ).stdout.strip()
     assert commit() == head[:12]
     (tmp_path / "package" / "experiments.py").write_text("two")
     assert commit() == f"{head[:12]}-dirty"
@@ -1021,8 +1430,12 @@ def test_the_commit_is_that_of_the_checkout_dirty_where_it_was_changed(monkeypat
 
 
 @pytest.mark.parametrize("place", ["", ".venv/lib/site-packages", "vendor"])
-def test_the_commit_of_a_repository_that_is_not_the_packages_is_not_recorded(monkeypatch, tmp_path, place):
-    """It was installed or unpacked in somebody's repository: at its root, but not in its commits, or further down."""
+def test_the_commit_of_a_repository_that_is_not_the_packages_is_not_recorded(
+    monkeypatch, tmp_path, place
+):
+    """It was installed or unpacked in somebody's repository: at its root, but not in its commits,
+    or further down.
+    """
     folder = tmp_path / place / "ncutils"
     folder.mkdir(parents=True)
     monkeypatch.setattr(experiments, "__file__", str(folder / "experiments.py"))
@@ -1037,11 +1450,20 @@ def test_the_commit_of_a_repository_that_is_not_the_packages_is_not_recorded(mon
 
 def test_hardware_is_the_processor_with_its_threads_or_the_gpu(monkeypatch):
     known = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.*)$", known.read_text(), re.M) if known.exists() else None
+    model = (
+        re.search(r"^model name\s*:\s*(.*)$", known.read_text(), re.M) if known.exists() else None
+    )
     text = experiments.hardware(torch.device("cpu"))
-    assert text.endswith(f", {torch.get_num_threads()} threads") and (model is None or text.startswith(model[1].strip()))
+    assert text.endswith(f", {torch.get_num_threads()} threads") and (
+        model is None or text.startswith(model[1].strip())
+    )
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU, {device}")
-    for able, float32, number in ((True, False, "bfloat16"), (True, True, "float32"), (False, False, "float32"), (False, True, "float32")):
+    for able, float32, number in (
+        (True, False, "bfloat16"),
+        (True, True, "float32"),
+        (False, False, "float32"),
+        (False, True, "float32"),
+    ):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: able)
         assert experiments.hardware(torch.device("cuda:1"), float32) == f"a GPU, cuda:1, {number}"
     assert experiments.hardware(torch.device("cpu"), True) == text
@@ -1056,7 +1478,10 @@ def test_hardware_is_the_processor_with_its_threads_or_the_gpu(monkeypatch):
 
 
 def test_versions_are_those_that_run():
-    assert experiments.versions() == f"python {sys.version.split()[0]}, torch {torch.__version__}, numpy {np.__version__}"
+    assert (
+        experiments.versions()
+        == f"python {sys.version.split()[0]}, torch {torch.__version__}, numpy {np.__version__}"
+    )
 
 
 # Figures ------------------------------------------------------------------------------------------
@@ -1071,7 +1496,11 @@ def measured(ufm, k_a, features, measure):
         return own - np.mean([Z[j, k] for j in minority for k in minority if j != k])
     if measure == "length_b":
         return np.mean([math.sqrt((Z[:, k] ** 2).sum()) for k in minority])
-    pick = {"cos_a": lambda j, k: k < j < k_a, "cos_b": lambda j, k: k_a <= k < j, "cos_ab": lambda j, k: k < k_a <= j}[measure]
+    pick = {
+        "cos_a": lambda j, k: k < j < k_a,
+        "cos_b": lambda j, k: k_a <= k < j,
+        "cos_ab": lambda j, k: k < k_a <= j,
+    }[measure]
     cosine = lambda u, v: u @ v / math.sqrt((u @ u) * (v @ v))
     return np.mean([cosine(Z[:, j], Z[:, k]) for j in range(K) for k in range(K) if pick(j, k)])
 
@@ -1079,32 +1508,43 @@ def measured(ufm, k_a, features, measure):
 @pytest.mark.parametrize("features", ["linear", "relu"])
 @pytest.mark.parametrize("measure", ["a_b", "length_b", "cos_a", "cos_b", "cos_ab"])
 def test_a_measure_of_the_exact_optimum_is_as_by_hand(features, measure):
-    for name, k_a, value in (("lambda", 3, .0037), ("sizes", 5, 200), ("angles", 3, 1500)):
+    for name, k_a, value in (("lambda", 3, 0.0037), ("sizes", 5, 200), ("angles", 3, 1500)):
         ufm = by_hand(name, k_a, value)
         assert paper_figures.exact_measure(solve(ufm, features), k_a, measure) == pytest.approx(
-            measured(ufm, k_a, features, measure), rel=1e-6, abs=1e-9)
+            measured(ufm, k_a, features, measure), rel=1e-6, abs=1e-9
+        )
 
 
 def test_other_measures_are_refused():
-    with pytest.raises(ValueError, match="measure = 'nc1': must be one of 'a_b', 'length_b', 'cos_a', 'cos_b', 'cos_ab'"):
+    with pytest.raises(
+        ValueError,
+        match="measure = 'nc1': must be one of 'a_b', 'length_b', 'cos_a', 'cos_b', 'cos_ab'",
+    ):
         paper_figures.exact_measure(None, 5, "nc1")
 
 
-@pytest.mark.parametrize("figure, values", [("fig6", (.0045, .0037, .0102)), ("fig7", (300, 100)), ("fig9", (1500,))])
+@pytest.mark.parametrize(
+    "figure, values", [("fig6", (0.0045, 0.0037, 0.0102)), ("fig7", (300, 100)), ("fig9", (1500,))]
+)
 def test_a_curve_goes_from_the_least_to_the_largest_setting_of_all_whatever_is_run(figure, values):
     plan = Plan(figure, values=values, recipe="authors", device="cpu")
     name, k_a, known, _, decay = LISTED[figure, None]
     x, y = paper_figures.exact_curve(plan, "length_b", "relu", points=7)
     assert x[0] == known[0] and x[-1] == known[-1] and (np.diff(x) > 0).all() and len(x) == 7
     for n, height in zip(x[[0, -1]].tolist(), y[[0, -1]]):
-        assert height == pytest.approx(measured(by_hand(name, k_a, n, decay), k_a, "relu", "length_b"), rel=1e-6)
+        assert height == pytest.approx(
+            measured(by_hand(name, k_a, n, decay), k_a, "relu", "length_b"), rel=1e-6
+        )
     if name != "lambda":
         assert (x % 2 == 0).all() and x.dtype.kind == "i"  # n_B = n_A/2 is a number of images
 
 
 def test_seeds_are_averaged_setting_by_setting():
-    rows = [{"setting": setting, "gap": text} for setting, texts in (
-        ("200", ["3"]), ("100", ["0.5", "1.5", "4"]), ("300", ["2", ""])) for text in texts]
+    rows = [
+        {"setting": setting, "gap": text}
+        for setting, texts in (("200", ["3"]), ("100", ["0.5", "1.5", "4"]), ("300", ["2", ""]))
+        for text in texts
+    ]
     x, mean, low, high = paper_figures.over_seeds(rows, "gap")
     assert x.tolist() == [100, 200, 300] and mean[:2].tolist() == [2, 3]
     assert low[:2].tolist() == [0.5, 3] and high[:2].tolist() == [4, 3]
@@ -1114,8 +1554,14 @@ def test_seeds_are_averaged_setting_by_setting():
 def test_mean_logits_are_of_one_setting_in_the_order_of_their_rows():
     Z = np.arange(9.0).reshape(3, 3)
     text = lambda matrix: " ".join(f"{z:.4g}" for z in matrix.ravel())
-    rows = [{"setting": "1", "logits": text(Z)}, {"setting": "1", "logits": text(Z + 2)}, {"setting": "2", "logits": text(-Z)}]
-    assert (paper_figures.logits_of(rows, 1.0) == Z + 1).all() and (paper_figures.logits_of(rows, 2) == -Z).all()
+    rows = [
+        {"setting": "1", "logits": text(Z)},
+        {"setting": "1", "logits": text(Z + 2)},
+        {"setting": "2", "logits": text(-Z)},
+    ]
+    assert (paper_figures.logits_of(rows, 1.0) == Z + 1).all() and (
+        paper_figures.logits_of(rows, 2) == -Z
+    ).all()
 
 
 def lines(ax):
@@ -1140,10 +1586,18 @@ def test_a_figure_shows_both_exact_curves_the_threshold_and_the_networks(ran, na
             for setting, y in zip((known[0], known[-1]), curve[[0, -1], 1]):
                 expected = measured(by_hand(plan.experiment.name, k_a, setting), k_a, kind, measure)
                 assert y == pytest.approx(expected, rel=1e-5, abs=1e-8)
-        label = {"linear": "linear features, network", "relu": "ReLU features, network"}[plan.features]
-        assert shown[label] == pytest.approx(np.array([(s, seeds_mean(rows, s, measure)) for s in settings]))
+        label = {"linear": "linear features, network", "relu": "ReLU features, network"}[
+            plan.features
+        ]
+        assert shown[label] == pytest.approx(
+            np.array([(s, seeds_mean(rows, s, measure)) for s in settings])
+        )
         assert sum("network" in other for other in shown) == 1
-        assert any(xy[:, 0] == pytest.approx(threshold) for xy in shown.values() if len(xy) == 2 and xy[0, 0] == xy[1, 0])
+        assert any(
+            xy[:, 0] == pytest.approx(threshold)
+            for xy in shown.values()
+            if len(xy) == 2 and xy[0, 0] == xy[1, 0]
+        )
         bars = ax.collections[0].get_segments()
         assert [bar[0][0] for bar in bars] == pytest.approx(settings)
         for bar, setting in zip(bars, settings):
@@ -1155,15 +1609,25 @@ def test_a_figure_shows_both_exact_curves_the_threshold_and_the_networks(ran, na
 def test_the_figure_of_angles_shows_three_cosines_and_the_gap(ran, name):
     _, folder, plan, fig, _ = ran(name)
     rows, (left, right), decay = table(csvs(folder)[0]), fig.axes, 5e-4 if name == "fig9" else 0
-    for group, label in (("cos_a", "majority A"), ("cos_b", "minority B"), ("cos_ab", "across A, B")):
+    for group, label in (
+        ("cos_a", "majority A"),
+        ("cos_b", "minority B"),
+        ("cos_ab", "across A, B"),
+    ):
         curve, points = lines(left)[f"{label}, exact"], lines(left)[f"{label}, network"]
         assert curve[[0, -1], 0].tolist() == [500, 5500]
         for n, y in curve[[0, -1]]:
-            expected = measured(by_hand("angles", plan.k_a, int(n), decay), plan.k_a, plan.features, group)
+            expected = measured(
+                by_hand("angles", plan.k_a, int(n), decay), plan.k_a, plan.features, group
+            )
             assert y == pytest.approx(expected, rel=1e-5)
-        assert points == pytest.approx(np.array([(n, seeds_mean(rows, n, group)) for n in (500, 1000)]))
-    gap, = (xy for xy in lines(right).values())
-    assert gap == pytest.approx(np.array([(n, seeds_mean(rows, n, f"gap_{plan.features}")) for n in (500, 1000)]))
+        assert points == pytest.approx(
+            np.array([(n, seeds_mean(rows, n, group)) for n in (500, 1000)])
+        )
+    (gap,) = (xy for xy in lines(right).values())
+    assert gap == pytest.approx(
+        np.array([(n, seeds_mean(rows, n, f"gap_{plan.features}")) for n in (500, 1000)])
+    )
     assert right.get_yscale() == "log"
 
 
@@ -1178,20 +1642,38 @@ def test_the_figure_of_blocks_shows_collapse_and_both_matrices(ran, name):
     for structure, left, middle, right in zip(settings, panels[::3], panels[1::3], panels[2::3]):
         mine = [row for row in history if row["setting"] == str(structure)]
         for measure, label in (("nc1", "NC1"), ("trace_ratio", "tr Σ_W / tr Σ_B")):
-            expected = [(epoch, np.mean([float(row[measure]) for row in mine if row["epoch"] == str(epoch)])) for epoch in (1, 2)]
+            expected = [
+                (
+                    epoch,
+                    np.mean([float(row[measure]) for row in mine if row["epoch"] == str(epoch)]),
+                )
+                for epoch in (1, 2)
+            ]
             assert lines(left)[label] == pytest.approx(np.array(expected))
-        found = [np.array(row["logits"].split(), float) for row in rows if row["setting"] == str(structure)]
+        found = [
+            np.array(row["logits"].split(), float)
+            for row in rows
+            if row["setting"] == str(structure)
+        ]
         assert matrix(middle) == pytest.approx(np.mean(found, axis=0).reshape(10, 10))
         ufm = by_hand("block", None, structure, 5e-4 if name == "fig1" else 0)
         assert matrix(right) == pytest.approx(solve(ufm, features=plan.features).logits, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("figure, values", [("fig9", (500, 1000)), ("fig1", (1, 2)), ("fig5", (.0027, .0030))])
+@pytest.mark.parametrize(
+    "figure, values", [("fig9", (500, 1000)), ("fig1", (1, 2)), ("fig5", (0.0027, 0.0030))]
+)
 def test_networks_without_any_direction_are_drawn_too(tmp_path, figure, values):
     """A network that has gone to Z = 0 has no cosines and no NC1: its other measures are shown."""
     plan = small(tmp_path, figure, values=values)
-    store(plan, {(value, 0): {"a_b": "0", "length_b": "0", "logits": " ".join(["0"] * 100)} for value in values})
+    store(
+        plan,
+        {
+            (value, 0): {"a_b": "0", "length_b": "0", "logits": " ".join(["0"] * 100)}
+            for value in values
+        },
+    )
     assert paper_figures.draw(plan).read_bytes()[:8] == PNG
 
 
@@ -1206,7 +1688,15 @@ def saved(monkeypatch):
 
 def test_a_figure_shows_all_settings_and_seeds_that_its_options_have_given(tmp_path, saved):
     plan = small(tmp_path, values=(200,))
-    store(plan, {(100, 0): {"a_b": "1"}, (100, 1): {"a_b": "3"}, (200, 0): {"a_b": "5"}, (300, 0): {"status": "diverged"}})
+    store(
+        plan,
+        {
+            (100, 0): {"a_b": "1"},
+            (100, 1): {"a_b": "3"},
+            (200, 0): {"a_b": "5"},
+            (300, 0): {"status": "diverged"},
+        },
+    )
     store(small(tmp_path, lr=1e-3), {(400, 0): {"a_b": "7"}})
     picture, other = paper_figures.draw(plan), paper_figures.draw(small(tmp_path, lr=1e-3, seeds=3))
     (path, fig), (other_path, other_fig) = saved
@@ -1215,29 +1705,58 @@ def test_a_figure_shows_all_settings_and_seeds_that_its_options_have_given(tmp_p
     assert lines(other_fig.axes[0])["ReLU features, network"].tolist() == [[400, 7]]
 
 
-@pytest.mark.parametrize("options, name, title", [
-    (dict(epochs=150, pool=1), "sizes-ka5-mnist5k-mlp-relu-fast", "mlp on mnist5k, relu features, recipe fast, 150 epochs"),
-    (dict(epochs=2000, pool=1, recipe="authors", seeds=3, lr=0.01, batch_size=128),
-     "sizes-ka5-mnist5k-mlp-relu-authors", "mlp on mnist5k, relu features, recipe authors, 2000 epochs"),
-    (dict(epochs=2000, pool=1, compiled=True),
-     "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000", "mlp on mnist5k, relu features, recipe fast, 2000 epochs"),
-    (dict(figure="fig8", features="linear", lr=1e-3, batch_size=64),
-     "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
-    (dict(data="cifar10", network="convnet", pool=1, epochs=None, test_images=True), "sizes-ka5-cifar10-convnet-relu-fast-test-images",
-     "convnet on cifar10 with test images, relu features, recipe fast, 150 epochs"),
-    (dict(figure="fig5", features="linear", pool=7), "lambda-ka5-mnist5k-mlp-linear-fast-epochs2-pool7",
-     "mlp on mnist5k, linear features, recipe fast, 2 epochs")])
-def test_a_picture_is_named_by_the_options_that_are_not_the_default_and_titled_by_its_networks(tmp_path, saved, options, name, title):
+@pytest.mark.parametrize(
+    "options, name, title",
+    [
+        (
+            dict(epochs=150, pool=1),
+            "sizes-ka5-mnist5k-mlp-relu-fast",
+            "mlp on mnist5k, relu features, recipe fast, 150 epochs",
+        ),
+        (
+            dict(epochs=2000, pool=1, recipe="authors", seeds=3, lr=0.01, batch_size=128),
+            "sizes-ka5-mnist5k-mlp-relu-authors",
+            "mlp on mnist5k, relu features, recipe authors, 2000 epochs",
+        ),
+        (
+            dict(epochs=2000, pool=1, compiled=True),
+            "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000",
+            "mlp on mnist5k, relu features, recipe fast, 2000 epochs",
+        ),
+        (
+            dict(figure="fig8", features="linear", lr=1e-3, batch_size=64),
+            "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14",
+            "mlp on mnist5k, linear features, recipe fast, 2 epochs",
+        ),
+        (
+            dict(data="cifar10", network="convnet", pool=1, epochs=None, test_images=True),
+            "sizes-ka5-cifar10-convnet-relu-fast-test-images",
+            "convnet on cifar10 with test images, relu features, recipe fast, 150 epochs",
+        ),
+        (
+            dict(figure="fig5", features="linear", pool=7),
+            "lambda-ka5-mnist5k-mlp-linear-fast-epochs2-pool7",
+            "mlp on mnist5k, linear features, recipe fast, 2 epochs",
+        ),
+    ],
+)
+def test_a_picture_is_named_by_the_options_that_are_not_the_default_and_titled_by_its_networks(
+    tmp_path, saved, options, name, title
+):
     plan = small(tmp_path, **options)
     store(plan, {(plan.values[0], 0): {"a_b": "1", "length_b": "1"}})
     paper_figures.draw(plan)
-    (path, fig), = saved
+    ((path, fig),) = saved
     assert path == tmp_path / f"{name}.png" and fig.get_suptitle() == title
 
 
-@pytest.mark.parametrize("name, title", [
-    ("fig1", "mlp on mnist5k, relu features, recipe authors, 2 epochs"),
-    ("fig9 of 3", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
-    ("fig8", "convnet on mnist5k, relu features, recipe authors, 2 epochs")])
+@pytest.mark.parametrize(
+    "name, title",
+    [
+        ("fig1", "mlp on mnist5k, relu features, recipe authors, 2 epochs"),
+        ("fig9 of 3", "mlp on mnist5k, linear features, recipe fast, 2 epochs"),
+        ("fig8", "convnet on mnist5k, relu features, recipe authors, 2 epochs"),
+    ],
+)
 def test_every_kind_of_figure_has_a_title(ran, name, title):
     assert ran(name)[3].get_suptitle() == title

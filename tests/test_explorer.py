@@ -1,4 +1,6 @@
-"""The explorer in a real browser: its numbers against the exact solver, its controls by keyboard, its looks by machine."""
+"""The explorer in a real browser: its numbers against the exact solver, its controls by keyboard,
+its looks by machine.
+"""
 
 import math
 import re
@@ -30,7 +32,9 @@ def address(site, setting=None):
 
 @pytest.fixture
 def visit(site, browser):
-    """visit(setting) opens the page, watched: whatever the browser complains of or asks of other hosts fails the test."""
+    """visit(setting) opens the page, watched: whatever the browser complains of or asks of other
+    hosts fails the test.
+    """
     contexts, complaints = [], []
 
     def visit(setting=None, url=None, **options):
@@ -39,7 +43,14 @@ def visit(site, browser):
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else complaints.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else complaints.append(request.url)
+            ),
+        )
         page.goto(url or address(site, setting))
         if options.get("java_script_enabled", True):
             until(page, "window.explorer && document.querySelector('#ex-name').textContent")
@@ -69,11 +80,15 @@ def setting_of(page):
 def numbers(page):
     """All the tables' cells as text."""
     redrawn(page)
-    return page.eval_on_selector_all(".ex-tables td", "cells => cells.map(cell => cell.textContent)")
+    return page.eval_on_selector_all(
+        ".ex-tables td", "cells => cells.map(cell => cell.textContent)"
+    )
 
 
 def pictures(page):
-    return page.eval_on_selector_all(".ex-panels svg", "drawings => drawings.map(drawing => drawing.innerHTML)")
+    return page.eval_on_selector_all(
+        ".ex-panels svg", "drawings => drawings.map(drawing => drawing.innerHTML)"
+    )
 
 
 def error_at(page, name):
@@ -94,7 +109,9 @@ def type_into(page, name, text):
 
 
 def random_settings(number, seed=20230918):
-    """Settings in all phases and near the lines between them, with and without bias, with groups of one class."""
+    """Settings in all phases and near the lines between them, with and without bias, with groups of
+    one class.
+    """
     rng = np.random.default_rng(seed)
     settings = []
     for i in range(number):
@@ -104,7 +121,10 @@ def random_settings(number, seed=20230918):
         lam_b = INF if i % 3 == 0 else 10 ** rng.uniform(-4, 1)
         m, v = math.sqrt(n_b), theory.vanishing_threshold(k_a, k_b, n_a, n_b, lam_b)
         t = theory.trivial_threshold(k_a, k_b, n_a, n_b, lam_b)
-        line, side = (m, v, t)[int(rng.integers(3))], rng.choice([-1, 1]) * 10 ** rng.uniform(-9, -3)
+        line, side = (
+            (m, v, t)[int(rng.integers(3))],
+            rng.choice([-1, 1]) * 10 ** rng.uniform(-9, -3),
+        )
         between = [(m * 1e-4, min(m, v)), (m, v), (v, t), (t, 50 * t)]
         low, high = between[i % 5] if i % 5 < 4 else (line * (1 + side),) * 2
         level = low * (high / low) ** rng.uniform(0.02, 0.98)
@@ -112,7 +132,8 @@ def random_settings(number, seed=20230918):
     return settings
 
 
-# The numbers ---------------------------------------------------------------------------------------------------------
+# The numbers
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
@@ -122,12 +143,26 @@ def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
              const s = explorer.solve({kA, kB, nA, nB, lamZ, lamB}), [a, b] = s.columns;
              return [a.own, a.other, a.cross, b.own, b.other, b.cross, ...s.bias, ...s.gaps, ...s.cosines.logits,
                      ...s.cosines.features, ...s.cosines.classifier, s.objective, s.gap, s.phase];
-           })""", settings)
+           })""",
+        settings,
+    )
     *shown, gap, phase = np.array(rows).T
     exact = solve_two_groups(*np.array(settings).T)
     cosines = [exact.cosines(of)[group] for of in KINDS for group in ("A", "B", "AB")]
-    expected = [exact.own_a, exact.other_a, exact.cross_a, exact.own_b, exact.other_b, exact.cross_b, exact.bias_a, exact.bias_b,
-                exact.a_a, exact.a_b, *cosines, exact.objective]
+    expected = [
+        exact.own_a,
+        exact.other_a,
+        exact.cross_a,
+        exact.own_b,
+        exact.other_b,
+        exact.cross_b,
+        exact.bias_a,
+        exact.bias_b,
+        exact.a_a,
+        exact.a_b,
+        *cosines,
+        exact.objective,
+    ]
     shown, expected = np.array(shown), np.array(expected)
     counts = np.bincount(exact.phase, minlength=4)
     assert (counts >= 50).all(), counts
@@ -135,23 +170,38 @@ def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
     assert np.array_equal(phase, exact.phase)
     assert np.array_equal(np.isnan(shown), np.isnan(expected))
     error = np.nanmax(np.abs(shown - expected), axis=1)
-    print(f"phases {counts}, worst error: logits, biases, gaps {error[:10].max():.1e}, cosines {error[10:19].max():.1e}, "
-          f"objective {error[19]:.1e}; worst certificate {np.abs(gap).max():.1e}")
+    print(
+        f"phases {counts}, worst error: logits, biases, gaps {error[:10].max():.1e}, cosines {error[10:19].max():.1e}, "
+        f"objective {error[19]:.1e}; worst certificate {np.abs(gap).max():.1e}"
+    )
     assert error.max() <= 1e-6
     assert np.abs(gap).max() <= 1e-12
 
 
 def test_thresholds_agree_with_the_closed_forms(page):
     settings = random_settings(200, seed=7)
-    shown = page.evaluate("""settings => settings.map(([kA, kB, nA, nB, , lamB]) => {
-        const t = explorer.thresholds({kA, kB, nA, nB, lamB}); return [t.collapse, ...t.vanish, t.trivial]; })""", settings)
-    expected = [(theory.minority_threshold(s[3]), *theory.vanishing_thresholds(*s[:4], s[5]), theory.trivial_threshold(*s[:4], s[5]))
-                for s in settings]
+    shown = page.evaluate(
+        """settings => settings.map(([kA, kB, nA, nB, , lamB]) => {
+        const t = explorer.thresholds({kA, kB, nA, nB, lamB}); return [t.collapse, ...t.vanish, t.trivial]; })""",
+        settings,
+    )
+    expected = [
+        (
+            theory.minority_threshold(s[3]),
+            *theory.vanishing_thresholds(*s[:4], s[5]),
+            theory.trivial_threshold(*s[:4], s[5]),
+        )
+        for s in settings
+    ]
     assert np.array(shown) == pytest.approx(np.array(expected), rel=1e-11)
 
 
 VANISH = "([kA, kB, nA, nB, lamB]) => explorer.thresholds({kA, kB, nA, nB, lamB}).vanish"
-THREE = [(10, 10**4, 10**4, 1, 0.0016), (20, 10**4, 10**4, 1, 0.00063), (10, 5000, 10**6, 1, 0.0002)]
+THREE = [
+    (10, 10**4, 10**4, 1, 0.0016),
+    (20, 10**4, 10**4, 1, 0.00063),
+    (10, 5000, 10**6, 1, 0.0002),
+]
 
 
 def test_all_crossings_are_found_where_there_are_three(page):
@@ -163,15 +213,20 @@ def test_all_crossings_are_found_where_there_are_three(page):
         levels = np.outer(found, [1 - 1e-6, 1 + 1e-6]).ravel() / (k_a * n_a + k_b * n_b)
         phases = page.evaluate(
             "all => all.map(([kA, kB, nA, nB, lamB, lamZ]) => explorer.solve({kA, kB, nA, nB, lamB, lamZ}).phase)",
-            [(k_a, k_b, n_a, n_b, lam_b, level) for level in levels])
+            [(k_a, k_b, n_a, n_b, lam_b, level) for level in levels],
+        )
         assert phases == [1, 2, 2, 1, 1, 2]
 
 
-@pytest.mark.parametrize("level, name, where", [
-    (4.0, "Minority collapse", "from √n B = 1 to below v = 4.348"),
-    (5.5, "Minority vanishes", "from v = 4.348 to below v = 7.193"),
-    (10, "Minority collapse", "from v = 7.193 to below v = 14.15"),
-    (14.2, "Minority vanishes", "from v = 14.15 to below √n A = 100")])
+@pytest.mark.parametrize(
+    "level, name, where",
+    [
+        (4.0, "Minority collapse", "from √n B = 1 to below v = 4.348"),
+        (5.5, "Minority vanishes", "from v = 4.348 to below v = 7.193"),
+        (10, "Minority collapse", "from v = 7.193 to below v = 14.15"),
+        (14.2, "Minority vanishes", "from v = 14.15 to below √n A = 100"),
+    ],
+)
 def test_texts_name_the_crossings_on_both_sides(page, level, name, where):
     setting = dict(zip(("kA", "kB", "nA", "nB", "lamB", "lamZ"), (*THREE[0], level / 110000)))
     page.evaluate("setting => explorer.show(setting)", setting)
@@ -185,10 +240,20 @@ def test_texts_name_the_crossings_on_both_sides(page, level, name, where):
 
 
 def test_one_crossing_is_found_in_every_setting_that_can_be_entered(page):
-    """The curve in the diagram has one branch; settings with K_B > e² K_A, where nothing is proved for all λ_b."""
+    """The curve in the diagram has one branch; settings with K_B > e² K_A, where nothing is proved
+    for all λ_b.
+    """
     rng = np.random.default_rng(3)
-    settings = [(k_a, int(rng.integers(math.ceil(7.4 * k_a), 51)), 10 ** rng.uniform(0.5, 6), 1, 10 ** rng.uniform(-4, 0))
-                for k_a in rng.integers(2, 7, 2000).tolist()]
+    settings = [
+        (
+            k_a,
+            int(rng.integers(math.ceil(7.4 * k_a), 51)),
+            10 ** rng.uniform(0.5, 6),
+            1,
+            10 ** rng.uniform(-4, 0),
+        )
+        for k_a in rng.integers(2, 7, 2000).tolist()
+    ]
     assert {len(found) for found in page.evaluate(f"all => all.map({VANISH})", settings)} == {1}
 
 
@@ -196,25 +261,42 @@ def test_the_tables_show_the_solution(visit):
     page = visit((3, 7, 500, 100, 0.0041, 0.02))
     exact = solve_two_groups(3, 7, 500, 100, 0.0041, 0.02)
     cosines = [float(exact.cosines(of)[group]) for of in KINDS for group in ("A", "B", "AB")]
-    groups = [exact.a_a, exact.a_b, exact.own_a, exact.own_b, exact.other_a, exact.other_b, exact.cross_a, exact.cross_b,
-              exact.bias_a, exact.bias_b]
+    groups = [
+        exact.a_a,
+        exact.a_b,
+        exact.own_a,
+        exact.own_b,
+        exact.other_a,
+        exact.other_b,
+        exact.cross_a,
+        exact.cross_b,
+        exact.bias_a,
+        exact.bias_b,
+    ]
     lines = [10.0, theory.vanishing_threshold(3, 7, 500, 100, 0.02), math.sqrt(500)]
     cells = numbers(page)
     assert cells[19] == "distinct"
     assert [float(cell) for cell in cells[:19] + cells[20:-1]] == pytest.approx(
-        [*cosines, *groups, 2200, 0.0041 * 2200, *lines, float(exact.objective)], rel=5e-6)
+        [*cosines, *groups, 2200, 0.0041 * 2200, *lines, float(exact.objective)], rel=5e-6
+    )
     assert abs(float(cells[-1])) < 1e-12
 
 
-@pytest.mark.parametrize("setting, words", [
-    ((5, 5, 500, 100, 0.0051, 0.02), ["minority vanishes", "none (zero vector)"]), ((1, 4, 300, 100, 0.004, INF), ["none (one class)"])])
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        ((5, 5, 500, 100, 0.0051, 0.02), ["minority vanishes", "none (zero vector)"]),
+        ((1, 4, 300, 100, 0.004, INF), ["none (one class)"]),
+    ],
+)
 def test_what_has_no_number_says_why(visit, setting, words):
     page = visit(setting)
     assert set(words) <= set(numbers(page))
     assert "NaN" not in page.inner_text("#explorer") + "".join(pictures(page))
 
 
-# The controls --------------------------------------------------------------------------------------------------------
+# The controls
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_every_control_works_by_keyboard_alone(page):
@@ -225,7 +307,9 @@ def test_every_control_works_by_keyboard_alone(page):
         if not name.startswith("ex-"):
             break
         visited.append(name)
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", name
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", (
+            name
+        )
         before = setting_of(page), numbers(page)
         if name == "ex-preset":
             page.keyboard.press("ArrowDown")
@@ -237,14 +321,22 @@ def test_every_control_works_by_keyboard_alone(page):
             page.keyboard.press("Space")
             assert setting_of(page) == before[0] and numbers(page) == before[1]
         elif name != "ex-copy":
-            text = {"ka": "7", "kb": "4", "na": "901", "nb": "77", "lz": "1.5e-3", "lb": "0.3"}[name.removeprefix("ex-")]
+            text = {"ka": "7", "kb": "4", "na": "901", "nb": "77", "lz": "1.5e-3", "lb": "0.3"}[
+                name.removeprefix("ex-")
+            ]
             page.keyboard.press("Control+a")
             page.keyboard.type(text)
             assert float(text) in setting_of(page)
         if name not in ("ex-nobias", "ex-copy"):
             assert setting_of(page) != before[0] and numbers(page) != before[1], name
         page.keyboard.press("Tab")
-    assert set(visited) == {"ex-preset", "ex-nobias", "ex-copy", *(f"ex-{f}" for f in FIELDS), *(f"ex-{f}-slider" for f in FIELDS)}
+    assert set(visited) == {
+        "ex-preset",
+        "ex-nobias",
+        "ex-copy",
+        *(f"ex-{f}" for f in FIELDS),
+        *(f"ex-{f}-slider" for f in FIELDS),
+    }
 
 
 def test_sliders_never_stick(visit):
@@ -258,12 +350,21 @@ def test_sliders_never_stick(visit):
             former = setting_of(page)[place]
 
 
-@pytest.mark.parametrize("name, text, said", [
-    ("ka", "2.5", "KA = 2.5: must be a whole number from 1 to 50"), ("kb", "0", "KB = 0: must be a whole number from 1 to 50"),
-    ("kb", "", "KB = (empty): must be a whole number"), ("na", "1e7", "nA = 1e7: must be a whole number from 1 to 1000000"),
-    ("na", "99", "nA = 99: must be at least nB = 100"), ("nb", "501", "nB = 501: must be at most nA = 500"),
-    ("nb", "many", "nB = many: must be a whole number"), ("lz", "-1", "λZ = -1: must be a number from 1e-7 to 1"),
-    ("lz", "0", "λZ = 0: must be"), ("lb", "0x1", "λb = 0x1: must be a number from 0.0001 to 10")])
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("ka", "2.5", "KA = 2.5: must be a whole number from 1 to 50"),
+        ("kb", "0", "KB = 0: must be a whole number from 1 to 50"),
+        ("kb", "", "KB = (empty): must be a whole number"),
+        ("na", "1e7", "nA = 1e7: must be a whole number from 1 to 1000000"),
+        ("na", "99", "nA = 99: must be at least nB = 100"),
+        ("nb", "501", "nB = 501: must be at most nA = 500"),
+        ("nb", "many", "nB = many: must be a whole number"),
+        ("lz", "-1", "λZ = -1: must be a number from 1e-7 to 1"),
+        ("lz", "0", "λZ = 0: must be"),
+        ("lb", "0x1", "λb = 0x1: must be a number from 0.0001 to 10"),
+    ],
+)
 def test_bad_input_says_what_is_allowed_and_keeps_the_picture(page, name, text, said):
     before, drawn = numbers(page), pictures(page)
     type_into(page, name, text)
@@ -293,10 +394,13 @@ def test_a_slider_beyond_the_majority_is_an_error_too(visit):
     assert "must be at most nA = 100" in error_at(page, "nb") and setting_of(page)[3] == 100
 
 
-# The address -----------------------------------------------------------------------------------------------------------
+# The address
+# -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("setting", [(4, 9, 1234, 56, 3.21e-4, 0.07), (50, 50, 1000000, 1, 1e-7, INF)])
+@pytest.mark.parametrize(
+    "setting", [(4, 9, 1234, 56, 3.21e-4, 0.07), (50, 50, 1000000, 1, 1e-7, INF)]
+)
 def test_a_shared_link_shows_the_same_numbers(visit, setting):
     page = visit()
     for name, value in zip(FIELDS, setting):
@@ -336,14 +440,21 @@ def test_a_bad_address_is_explained(visit, site):
 
 
 def test_back_and_forward_step_through_presets(page):
-    options = page.eval_on_selector_all("#ex-preset option[value^='#']", "options => options.map(option => option.value)")
+    options = page.eval_on_selector_all(
+        "#ex-preset option[value^='#']", "options => options.map(option => option.value)"
+    )
     first = setting_of(page)
     page.select_option("#ex-preset", options[2])
     second = setting_of(page)
     page.select_option("#ex-preset", options[6])
     third = setting_of(page)
     assert len({first, second, third}) == 3
-    for move, expected in (page.go_back, second), (page.go_back, first), (page.go_forward, second), (page.go_forward, third):
+    for move, expected in (
+        (page.go_back, second),
+        (page.go_back, first),
+        (page.go_forward, second),
+        (page.go_forward, third),
+    ):
         move()
         redrawn(page)
         assert setting_of(page) == expected
@@ -366,10 +477,14 @@ def test_presets_have_every_phase_and_a_balanced_one(page):
     for value, text in [(option.get_attribute("value"), option.inner_text()) for option in options]:
         page.select_option("#ex-preset", value)
         k_a, k_b, n_a, n_b, lam_z, lam_b = setting_of(page)
-        assert page.input_value("#ex-preset") == value, "the preset's address is not as the page writes it"
+        assert page.input_value("#ex-preset") == value, (
+            "the preset's address is not as the page writes it"
+        )
         phase = phase_of(page)
         sizes = (n_a,) * k_a + (n_b,) * k_b
-        expected = theory.phase(UFM.from_lam_z(sizes, lam_z, lam_b)) if n_a > n_b else Phase.DISTINCT
+        expected = (
+            theory.phase(UFM.from_lam_z(sizes, lam_z, lam_b)) if n_a > n_b else Phase.DISTINCT
+        )
         assert phase is expected
         for name in PHASES:
             assert name.value not in text or phase is name, text
@@ -386,15 +501,23 @@ def test_links_to_try_show_what_they_say(page):
         link.click()
         redrawn(page)
         seen.append((phase_of(page), setting_of(page)))
-        assert page.evaluate("document.querySelector('#explorer').getBoundingClientRect().top < innerHeight / 2")
-    assert [phase for phase, _ in seen] == [Phase.DISTINCT, Phase.MINORITY_COLLAPSE, Phase.DISTINCT, Phase.DISTINCT]
+        assert page.evaluate(
+            "document.querySelector('#explorer').getBoundingClientRect().top < innerHeight / 2"
+        )
+    assert [phase for phase, _ in seen] == [
+        Phase.DISTINCT,
+        Phase.MINORITY_COLLAPSE,
+        Phase.DISTINCT,
+        Phase.DISTINCT,
+    ]
     assert seen[1][1][4] * 2000 == pytest.approx(10)  # exactly on the line
     page.go_back()
     redrawn(page)
     assert setting_of(page) == seen[-2][1]
 
 
-# Everybody's page --------------------------------------------------------------------------------------------------------
+# Everybody's page
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_the_live_region_tells_the_phase_and_the_numbers(page):
@@ -410,7 +533,9 @@ def test_the_live_region_tells_the_phase_and_the_numbers(page):
 def test_drawings_have_text_that_follows(page):
     def texts():
         redrawn(page)
-        return page.eval_on_selector_all(".ex-panels svg[role=img]", "all => all.map(one => one.getAttribute('aria-label'))")
+        return page.eval_on_selector_all(
+            ".ex-panels svg[role=img]", "all => all.map(one => one.getAttribute('aria-label'))"
+        )
 
     before = texts()
     type_into(page, "lz", "0.0051")
@@ -431,8 +556,11 @@ def test_axe_finds_nothing_serious(visit, scheme, viewport):
             type_into(page, "nb", "501")
             redrawn(page)
         response = Axe().run(page, context="#explorer", options={"preload": False}).response
-        serious = [(found["id"], [node["html"] for node in found["nodes"]]) for found in response["violations"]
-                   if found["impact"] in ("serious", "critical")]
+        serious = [
+            (found["id"], [node["html"] for node in found["nodes"]])
+            for found in response["violations"]
+            if found["impact"] in ("serious", "critical")
+        ]
         assert serious == []
         assert len(response["passes"]) > 10
 
@@ -448,7 +576,11 @@ def test_marks_stand_out_from_the_page(visit, scheme):
 
     def luminance(color):
         rgb = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
-        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [
+            0.2126,
+            0.7152,
+            0.0722,
+        ]
 
     assert len(pairs) > 40
     for tag, color, ground in pairs:
@@ -464,11 +596,16 @@ def test_both_themes_draw(visit, scheme):
     assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == blue
 
 
-@pytest.mark.parametrize("setting", [START, (1, 1, 1000000, 1, 1e-7, 1e-4), (50, 50, 999999, 123456, 1.2345678901e-5, INF)])
+@pytest.mark.parametrize(
+    "setting",
+    [START, (1, 1, 1000000, 1, 1e-7, 1e-4), (50, 50, 999999, 123456, 1.2345678901e-5, INF)],
+)
 def test_a_phone_never_scrolls_sideways(visit, setting):
     page = visit(setting, viewport=PHONE, has_touch=True, is_mobile=True)
     type_into(page, "na", "0.123456789012345678901234567890")
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
     inside = page.evaluate("""[...document.querySelectorAll('#explorer :is(input, select, button, table, svg text, p)')]
         .filter(e => !e.closest('[hidden]') && e.id !== 'ex-live' && e.getBoundingClientRect().right > innerWidth + 1)
         .map(e => e.outerHTML)""")
@@ -476,10 +613,16 @@ def test_a_phone_never_scrolls_sideways(visit, setting):
 
 
 def test_results_lie_beside_the_controls_on_a_wide_screen(page):
-    boxes = {name: page.query_selector(name).bounding_box() for name in ("#ex-controls", ".ex-banner", "#ex-map", "#ex-diagram")}
+    boxes = {
+        name: page.query_selector(name).bounding_box()
+        for name in ("#ex-controls", ".ex-banner", "#ex-map", "#ex-diagram")
+    }
     controls = boxes["#ex-controls"]
     assert controls["y"] + controls["height"] < WIDE["height"]
-    assert all(boxes[name]["x"] >= controls["x"] + controls["width"] for name in (".ex-banner", "#ex-map", "#ex-diagram"))
+    assert all(
+        boxes[name]["x"] >= controls["x"] + controls["width"]
+        for name in (".ex-banner", "#ex-map", "#ex-diagram")
+    )
     assert boxes["#ex-map"]["y"] + boxes["#ex-map"]["height"] < WIDE["height"]
 
 
@@ -489,21 +632,30 @@ def test_without_scripts_the_page_says_so(visit):
 
 
 def test_nothing_is_inline(site):
-    """No script, handler or style inside the explorer's HTML, so that a strict content security policy lets it be."""
+    """No script, handler or style inside the explorer's HTML, so that a strict content security
+    policy lets it be.
+    """
     page = BeautifulSoup((site / "book" / "explorer.html").read_text(), "html.parser")
     [explorer] = page.select("#explorer")
     tags = explorer.find_all(True)
     assert len(tags) > 80
     inline = lambda tag: any(name == "style" or name.startswith("on") for name in tag.attrs)
     assert [tag for tag in tags if tag.name in ("script", "style") or inline(tag)] == []
-    assert [tag["src"] for tag in page.select("script[src*=explorer]")] == ["../_static/explorer.js"]
-    assert [tag["href"] for tag in page.select("link[href*='explorer.css']")] == ["../_static/explorer.css"]
+    assert [tag["src"] for tag in page.select("script[src*=explorer]")] == [
+        "../_static/explorer.js"
+    ]
+    assert [tag["href"] for tag in page.select("link[href*='explorer.css']")] == [
+        "../_static/explorer.css"
+    ]
 
 
 @pytest.mark.parametrize("k, name", [(10, "K = 20"), (50, "K = 100")])
 def test_redrawing_is_measured(page, k, name):
-    """Printed, not asserted: a time depends on the machine. Each redraw has another λ_b, so that no curve is kept from the last."""
-    times = page.evaluate("""async k => {
+    """Printed, not asserted: a time depends on the machine. Each redraw has another λ_b, so that no
+    curve is kept from the last.
+    """
+    times = page.evaluate(
+        """async k => {
         const times = [];
         for (let i = 0; i < 300; i++) {
           const start = performance.now();
@@ -513,7 +665,11 @@ def test_redrawing_is_measured(page, k, name):
           if (i % 20 === 0) await new Promise(requestAnimationFrame);
         }
         return times;
-      }""", k)
-    print(f"{name}: redraw and layout in {np.median(times):.2f} ms (median), {np.quantile(times, 0.95):.2f} ms (95 %), "
-          f"{len(times)} redraws")
+      }""",
+        k,
+    )
+    print(
+        f"{name}: redraw and layout in {np.median(times):.2f} ms (median), {np.quantile(times, 0.95):.2f} ms (95 %), "
+        f"{len(times)} redraws"
+    )
     assert len(times) == 300

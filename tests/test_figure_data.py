@@ -1,4 +1,6 @@
-"""The numbers behind the figures: a CSV file holds what a figure shows, for every figure of every notebook, linked from its page."""
+"""The numbers behind the figures: a CSV file holds what a figure shows, for every figure of every
+notebook, linked from its page.
+"""
 
 import asyncio
 import io
@@ -22,7 +24,11 @@ from ncutils import UFM, figures, metrics, solve, theory
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-NAMED = [(source.stem, name) for source in run.sources() for name in re.findall(r"^    name: (fig-\S+)", source.read_text(), re.M)]
+NAMED = [
+    (source.stem, name)
+    for source in run.sources()
+    for name in re.findall(r"^    name: (fig-\S+)", source.read_text(), re.M)
+]
 
 
 def table(text):
@@ -39,7 +45,8 @@ def curve(frame, series, panel=None):
     return found.x.to_numpy(), found.y.to_numpy()
 
 
-# What is in a file -------------------------------------------------------------------------------------
+# What is in a file
+# -------------------------------------------------------------------------------------
 
 
 def test_curves_and_markers_are_there_to_eight_digits(ax):
@@ -47,12 +54,21 @@ def test_curves_and_markers_are_there_to_eight_digits(ax):
     x, y = rng.uniform(1e-6, 1e12, 9), rng.standard_normal((3, 9))
     y[0, 4] = np.nan
     masked = np.ma.masked_greater(y[1], 0.5)
-    for draw, values in zip((figures.exact, figures.trained, figures.network), (y[0], masked, y[2])):
+    for draw, values in zip(
+        (figures.exact, figures.trained, figures.network), (y[0], masked, y[2])
+    ):
         draw(ax, x, values, "B")
     figures.limit(ax, x[:2], [0.1, 0.2], "B", "limit")
     frame = table(figures.data(ax.figure))
-    assert frame.columns.tolist() == ["panel", "series", "x", "y", "value"] and frame.value.isna().all()
-    for kind, values in (("exact", y[0]), ("trained UFM", masked.filled(np.nan)), ("network", y[2])):
+    assert (
+        frame.columns.tolist() == ["panel", "series", "x", "y", "value"]
+        and frame.value.isna().all()
+    )
+    for kind, values in (
+        ("exact", y[0]),
+        ("trained UFM", masked.filled(np.nan)),
+        ("network", y[2]),
+    ):
         there = curve(frame, f"minority B, {kind}")
         np.testing.assert_allclose(there[0], x, rtol=1e-7)
         np.testing.assert_allclose(there[1], values, rtol=1e-7)
@@ -65,7 +81,12 @@ def test_lines_across_have_one_coordinate_and_their_name(ax):
     figures.threshold(ax, 7, "A", "theorem")
     ax.axhline(9, color="red")
     assert figures.data(ax.figure).splitlines() == [
-        "panel,series,x,y,value", "1,threshold,3.5,,", "1,zero,,0.25,", "1,theorem,7,,", "1,horizontal line,,9,"]
+        "panel,series,x,y,value",
+        "1,threshold,3.5,,",
+        "1,zero,,0.25,",
+        "1,theorem,7,,",
+        "1,horizontal line,,9,",
+    ]
 
 
 def test_what_has_no_label_is_called_as_what_looks_the_same(ax):
@@ -77,7 +98,9 @@ def test_what_has_no_label_is_called_as_what_looks_the_same(ax):
 
 def test_names_of_the_file_alone_are_not_in_the_legend(ax):
     ax.plot([1], [1], label="_silent")
-    assert ax.get_legend_handles_labels() == ([], []) and table(figures.data(ax.figure)).series.tolist() == ["silent"]
+    assert ax.get_legend_handles_labels() == ([], []) and table(
+        figures.data(ax.figure)
+    ).series.tolist() == ["silent"]
 
 
 def test_bars_points_and_areas_are_there(ax):
@@ -87,15 +110,26 @@ def test_bars_points_and_areas_are_there(ax):
     ax.vlines([1, 2], [0, 1], [9, 10], label="ends")
     ax.fill_between([1, 2], [0, 1], [11, 12], label="between")
     frame = table(figures.data(ax.figure))
-    there = {name: list(zip(*map(np.ndarray.tolist, curve(frame, name)))) for name in frame.series.unique()}
-    assert there == {"points": [(1, 7), (2, 8)], "ends": [(1, 0), (1, 9), (2, 1), (2, 10)], "upright": [(1, 3), (2, 4)],
-                     "between": [(1, 0), (1, 11), (2, 1), (2, 12)], "lying": [(5, 1), (6, 2)]}
+    there = {
+        name: list(zip(*map(np.ndarray.tolist, curve(frame, name))))
+        for name in frame.series.unique()
+    }
+    assert there == {
+        "points": [(1, 7), (2, 8)],
+        "ends": [(1, 0), (1, 9), (2, 1), (2, 10)],
+        "upright": [(1, 3), (2, 4)],
+        "between": [(1, 0), (1, 11), (2, 1), (2, 12)],
+        "lying": [(5, 1), (6, 2)],
+    }
 
 
 def test_what_is_not_in_the_file_is_said(ax):
     ax.imshow(np.eye(2))
     ax.axvspan(0, 1)
-    assert re.findall("without what is drawn as (.+)", figures.data(ax.figure)) == ["Rectangle", "AxesImage"]
+    assert re.findall("without what is drawn as (.+)", figures.data(ax.figure)) == [
+        "Rectangle",
+        "AxesImage",
+    ]
 
 
 def test_maps_are_there_with_their_zeros_and_without_nan(ax):
@@ -120,7 +154,11 @@ def test_maps_are_there_with_their_zeros_and_without_nan(ax):
 def test_maps_of_others_have_the_middles_of_their_pixels(ax):
     ax.pcolormesh([0, 1, 3], [0, 2, 8], np.ma.masked_equal([[1, 2], [3, 4]], 4))
     assert table(figures.data(ax.figure)).fillna(-1)[["x", "y", "value"]].values.tolist() == [
-        [0.5, 1, 1], [2, 1, 2], [0.5, 5, 3], [2, 5, -1]]
+        [0.5, 1, 1],
+        [2, 1, 2],
+        [0.5, 5, 3],
+        [2, 5, -1],
+    ]
 
 
 def test_large_figures_are_thinned_and_say_so(ax):
@@ -130,8 +168,13 @@ def test_large_figures_are_thinned_and_say_so(ax):
     text = figures.data(ax.figure)
     frame = table(text)
     pixels, (x, y) = frame.dropna(), curve(frame, "diagonal")
-    assert "# maps: one row and column of every 45\n" in text and 'diagonal: one point of every 10\n' in text
-    assert np.array_equal(pixels.value, pixels.x * pixels.y) and sorted(set(pixels.x)) == list(range(1, 1001, 45))
+    assert (
+        "# maps: one row and column of every 45\n" in text
+        and "diagonal: one point of every 10\n" in text
+    )
+    assert np.array_equal(pixels.value, pixels.x * pixels.y) and sorted(set(pixels.x)) == list(
+        range(1, 1001, 45)
+    )
     assert np.array_equal(x, y) and x.tolist() == list(range(1, 1001, 10))
     assert len(figures.data(ax.figure)) < 50_000
 
@@ -146,9 +189,16 @@ def test_panels_are_told_apart_and_axes_said_also_where_a_label_stands_at_a_neig
     axes[1, 1].set_xticks([1, 2], ["one", "two"])
     text = figures.data(fig)
     plt.close(fig)
-    assert text.splitlines()[:4] == [
-        '# panel "1 same title": x is n ( ); y is upper', '# panel "2 same title": x is (1: one, 2: two); y is upper',
-        '# panel "3 same title": x is n ( ); y is lower', '# panel "4 same title": x is (1: one, 2: two); y is lower'] or text
+    assert (
+        text.splitlines()[:4]
+        == [
+            '# panel "1 same title": x is n ( ); y is upper',
+            '# panel "2 same title": x is (1: one, 2: two); y is upper',
+            '# panel "3 same title": x is n ( ); y is lower',
+            '# panel "4 same title": x is (1: one, 2: two); y is lower',
+        ]
+        or text
+    )
     assert table(text).panel.unique().tolist() == [f"{n} same title" for n in (1, 2, 3, 4)]
 
 
@@ -166,9 +216,12 @@ def test_a_figure_is_not_changed():
     assert picture(figures.data) == picture(id)
 
 
-# What a run writes -------------------------------------------------------------------------------------
+# What a run writes
+# -------------------------------------------------------------------------------------
 
-SMALL = NOTEBOOK_HEAD + """
+SMALL = (
+    NOTEBOOK_HEAD
+    + """
 # Small
 
 ```{code-cell} ipython3
@@ -191,6 +244,7 @@ for power in (1, 2):
     _ = ax.set_title(f"power {power}")
 ```
 """
+)
 
 
 def test_a_run_keeps_the_data_of_named_figures_and_changes_nothing_else(tmp_path):
@@ -201,14 +255,25 @@ def test_a_run_keeps_the_data_of_named_figures_and_changes_nothing_else(tmp_path
     notebook = asyncio.run(run.run(source, tmp_path / "out"))
     assert [file.name for file in data.iterdir()] == ["fig-two.csv"]
     text = (data / "fig-two.csv").read_text()
-    assert text.startswith("# fig-two of 01_small: Two pictures, one file.\n# by the companion's authors, CC BY 4.0\n")
+    assert text.startswith(
+        "# fig-two of 01_small: Two pictures, one file.\n# by the companion's authors, CC BY 4.0\n"
+    )
     assert table(text)[["panel", "x", "y"]].values.tolist() == [
-        ["power 1", 1, 1], ["power 1", 2, 2], ["power 1", 3, 3], ["power 2", 1, 1], ["power 2", 2, 4], ["power 2", 3, 9]]
+        ["power 1", 1, 1],
+        ["power 1", 2, 2],
+        ["power 1", 3, 3],
+        ["power 2", 1, 1],
+        ["power 2", 2, 4],
+        ["power 2", 3, 9],
+    ]
     assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2]
-    assert [sum("image/png" in output.data for output in cell.outputs) for cell in notebook.cells[1:]] == [1, 2]
+    assert [
+        sum("image/png" in output.data for output in cell.outputs) for cell in notebook.cells[1:]
+    ] == [1, 2]
 
 
-# The stored files --------------------------------------------------------------------------------------
+# The stored files
+# --------------------------------------------------------------------------------------
 
 
 def test_every_figure_has_its_file_and_no_file_is_left_over():
@@ -223,7 +288,9 @@ def test_a_file_is_complete_and_small(notebook, name):
     assert text.startswith(f"# {name} of {notebook}: ") and path.stat().st_size < 170_000
     assert frame.columns.tolist() == ["panel", "series", "x", "y", "value"] and len(frame) >= 4
     assert all(frame[column].dtype.kind in "fi" for column in ("x", "y", "value"))
-    assert frame[["panel", "series"]].notna().all(axis=None) and frame[["x", "y"]].notna().any(axis=None)
+    assert frame[["panel", "series"]].notna().all(axis=None) and frame[["x", "y"]].notna().any(
+        axis=None
+    )
     assert "unnamed" not in set(frame.series) and "without what is drawn as" not in text
 
 
@@ -242,7 +309,9 @@ def test_the_curves_of_the_threshold_are_those_of_the_solver(k_a):
         solution = solve(UFM.from_lam_z(sizes, value, lam_b=0.02))
         assert gap == pytest.approx(metrics.minority_gap(solution.logits, B), rel=3e-6, abs=1e-7)
         between = metrics.group_means(solution.cosines(), k_a)["B"]
-        assert (np.isnan(between) and np.isnan(cosine)) or cosine == pytest.approx(between, rel=1e-6)
+        assert (np.isnan(between) and np.isnan(cosine)) or cosine == pytest.approx(
+            between, rel=1e-6
+        )
     [theorem], _ = curve(frame, f"K_A = {k_a}, theorem", "1")
     assert theorem == pytest.approx(theory.minority_threshold(100) / sum(sizes), rel=1e-7)
 
@@ -253,7 +322,11 @@ def test_the_maps_of_the_threshold_are_those_of_the_solver():
     for title in ("0.0027", "0.0039", "0.0075"):
         text = (NOTEBOOKS / "data/03_threshold/fig-threshold-heatmaps.csv").read_text()
         assert f'# panel "{title}": x is column; y is row; value is Z (nats)' in text
-        Z = frame[frame.panel == float(title)].pivot(index="y", columns="x", values="value").to_numpy()
+        Z = (
+            frame[frame.panel == float(title)]
+            .pivot(index="y", columns="x", values="value")
+            .to_numpy()
+        )
         exact = solve(UFM.from_lam_z([500] * 5 + [100] * 5, float(title), lam_b=0.02)).logits
         np.testing.assert_allclose(Z, exact, rtol=1e-5, atol=2e-5 * abs(exact).max() + 1e-8)
 
@@ -262,25 +335,36 @@ def test_the_phases_are_those_of_the_solver():
     frame = stored("03_threshold", "fig-phases")
     pixels = frame[frame.panel.str.startswith("a_B") & frame.value.notna()]
     assert len(pixels) > 100 and 0 < (pixels.value == 0).sum() < len(pixels)
-    n_b = 10**8  # the map depends on λ_Z N / √n_B and the ratio alone; few solutions, by the solver that knows nothing of the map
+    n_b = (
+        10**8
+        # the map depends on λ_Z N / √n_B and the ratio alone; few solutions, by the solver that knows
+        # nothing of the map
+    )
     for _, pixel in pixels[pixels.value > 0][::8].iterrows():
         sizes = [round(pixel.x * n_b)] * 5 + [n_b] * 5
         solution = solve(UFM.from_lam_z(sizes, pixel.y * np.sqrt(n_b) / sum(sizes)))
-        assert pixel.value == pytest.approx(metrics.minority_gap(solution.logits, range(5, 10)), rel=1e-5)
+        assert pixel.value == pytest.approx(
+            metrics.minority_gap(solution.logits, range(5, 10)), rel=1e-5
+        )
     assert (pixels.y[pixels.value > 0] < 1).all() and (pixels.y[pixels.value == 0] >= 1).all()
 
 
-# The pages ---------------------------------------------------------------------------------------------
+# The pages
+# ---------------------------------------------------------------------------------------------
 
 
 def test_every_figure_links_to_its_data(site):
     links = set()
     for path in site.glob("notebooks/*.html"):
-        for link in BeautifulSoup(path.read_text(), "html.parser").select("a.figure-data[download]"):
+        for link in BeautifulSoup(path.read_text(), "html.parser").select(
+            "a.figure-data[download]"
+        ):
             file, figure = path.parent / link["href"], link.find_parent("figure")
             assert link.find_parent("figcaption") and file.stem == figure["id"]
             assert file.read_bytes() == (NOTEBOOKS / link["href"]).read_bytes()
             links.add((path.stem, figure["id"]))
     assert links == set(NAMED)
     with zipfile.ZipFile(site / "site.zip") as archive:
-        assert {f"neural-collapse/notebooks/data/{notebook}/{name}.csv" for notebook, name in NAMED} <= set(archive.namelist())
+        assert {
+            f"neural-collapse/notebooks/data/{notebook}/{name}.csv" for notebook, name in NAMED
+        } <= set(archive.namelist())

@@ -31,12 +31,21 @@ def test_exact_is_a_line_trained_hollow_and_network_filled(ax, group):
         draw(ax, x, y, group)
     exact, trained, network = ax.lines
     for line in ax.lines:
-        assert np.array_equal(line.get_xdata(), x) and np.array_equal(line.get_ydata(), y, equal_nan=True)
+        assert np.array_equal(line.get_xdata(), x) and np.array_equal(
+            line.get_ydata(), y, equal_nan=True
+        )
         assert style["label"] in line.get_label()
-    assert exact.get_linestyle() == style["linestyle"] and exact.get_marker() == "None" and exact.get_color() == style["color"]
+    assert (
+        exact.get_linestyle() == style["linestyle"]
+        and exact.get_marker() == "None"
+        and exact.get_color() == style["color"]
+    )
     assert trained.get_linestyle() == network.get_linestyle() == "None"
     assert trained.get_marker() == network.get_marker() == style["marker"]
-    assert trained.get_markerfacecolor() == "none" and to_hex(trained.get_markeredgecolor()) == style["color"].lower()
+    assert (
+        trained.get_markerfacecolor() == "none"
+        and to_hex(trained.get_markeredgecolor()) == style["color"].lower()
+    )
     assert to_hex(network.get_markerfacecolor()) == style["color"].lower()
     assert len({line.get_label() for line in ax.lines}) == 3
 
@@ -80,7 +89,11 @@ def test_a_field_hides_exact_zeros_and_nothing_else(ax):
 def test_a_boundary_can_be_seen_on_dark_and_on_light(ax):
     figures.boundary(ax, [1, 2], [3, 4], "--", "prediction")
     [line] = ax.lines
-    assert line.get_linestyle() == "--" and line.get_color() == "black" and line.get_label() == "prediction"
+    assert (
+        line.get_linestyle() == "--"
+        and line.get_color() == "black"
+        and line.get_label() == "prediction"
+    )
     assert line.get_path_effects()
 
 
@@ -94,7 +107,10 @@ def test_panels_have_the_size_asked_for(rows, columns):
 def test_the_theme_is_set_only_when_asked_for():
     with matplotlib.rc_context({"axes.titleweight": "normal"}):
         figures.use_theme()
-        assert matplotlib.rcParams["axes.titleweight"] == "bold" and not matplotlib.rcParams["axes.spines.top"]
+        assert (
+            matplotlib.rcParams["axes.titleweight"] == "bold"
+            and not matplotlib.rcParams["axes.spines.top"]
+        )
 
 
 def mesh(ax):
@@ -105,7 +121,10 @@ def test_a_heatmap_shows_the_matrix_symmetric_about_zero_with_lines_between_grou
     matrix = np.arange(16.0).reshape(4, 4) - 3
     figures.heatmap(ax, matrix, "title", class_sizes=[5, 5, 3, 1])
     assert np.array_equal(mesh(ax).reshape(4, 4), matrix)
-    assert ax.collections[0].get_clim() == (-12, 12) and ax.get_title(loc="left") + ax.get_title() == "title"
+    assert (
+        ax.collections[0].get_clim() == (-12, 12)
+        and ax.get_title(loc="left") + ax.get_title() == "title"
+    )
     horizontal = sorted(line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1)
     vertical = sorted(line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1)
     assert horizontal == vertical == [2, 3]
@@ -149,12 +168,18 @@ def test_the_plane_of_means_keeps_their_distances(ax):
     clouds, stars = ax.lines[::2], ax.lines[1::2]
     assert [len(cloud.get_xdata()) for cloud in clouds] == [6, 4, 3]
     assert [star.get_label() for star in stars] == ["class 0", "class 2", "class 3"]
-    drawn = np.array([[np.ravel(star.get_xdata())[0], np.ravel(star.get_ydata())[0]] for star in stars])
+    drawn = np.array(
+        [[np.ravel(star.get_xdata())[0], np.ravel(star.get_ydata())[0]] for star in stars]
+    )
     means = [features[:, labels == k].mean(axis=1) for k in (0, 2, 3)]
     for i, j in itertools.combinations(range(3), 2):
-        assert math.dist(drawn[i], drawn[j]) == pytest.approx(math.dist(means[i], means[j]), rel=1e-12)
+        assert math.dist(drawn[i], drawn[j]) == pytest.approx(
+            math.dist(means[i], means[j]), rel=1e-12
+        )
     for cloud, point in zip(clouds, drawn):
-        assert [np.mean(cloud.get_xdata()), np.mean(cloud.get_ydata())] == pytest.approx(point, abs=1e-12)
+        assert [np.mean(cloud.get_xdata()), np.mean(cloud.get_ydata())] == pytest.approx(
+            point, abs=1e-12
+        )
 
 
 def test_the_plane_of_means_of_many_features_asks_for_no_square_of_them(ax):
@@ -170,17 +195,29 @@ def test_the_plane_of_means_of_many_features_asks_for_no_square_of_them(ax):
 def test_directions_show_the_angles_of_the_optimum(ax, n):
     solution = solve(UFM.from_lam_z([500, n, n], 0.01), tol=1e-13)
     figures.directions(ax, solution.class_means(3), solution.ufm.class_sizes, "title")
-    ends = {line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]] for line in ax.lines if line.get_marker() in ("o", "s")}
+    ends = {
+        line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]]
+        for line in ax.lines
+        if line.get_marker() in ("o", "s")
+    }
     degrees = np.degrees(np.arccos(np.clip(solution.cosines("features"), -1, 1)))
     shown = [text.get_text() for text in ax.texts if text.get_text().endswith("°")]
     if n == 30:  # both minority means are one, opposite to the majority's
-        assert shown == ["180°", "0°"] and "classes 2 and 3\n30 images each" in [text.get_text() for text in ax.texts]
+        assert shown == ["180°", "0°"] and "classes 2 and 3\n30 images each" in [
+            text.get_text() for text in ax.texts
+        ]
         majority, minority, _ = np.linalg.norm(solution.class_means(3), axis=0)
         assert ends["s"] == pytest.approx([0, -minority / majority])
     else:
-        assert sorted(shown) == sorted(f"{angle:.0f}°" for angle in (degrees[0, 1], degrees[0, 1], degrees[1, 2]))
+        assert sorted(shown) == sorted(
+            f"{angle:.0f}°" for angle in (degrees[0, 1], degrees[0, 1], degrees[1, 2])
+        )
         assert f"class 3\n{n} images" in [text.get_text() for text in ax.texts]
-    tips = [np.array([line.get_xdata()[1], line.get_ydata()[1]]) for line in ax.lines if len(line.get_xdata()) == 2]
+    tips = [
+        np.array([line.get_xdata()[1], line.get_ydata()[1]])
+        for line in ax.lines
+        if len(line.get_xdata()) == 2
+    ]
     assert tips[0] == pytest.approx([0, 1])  # the majority points up and has length 1
     turned = np.degrees(np.arctan2(tips[-1][0], tips[-1][1]))
     assert abs(turned) == pytest.approx(degrees[0, 2], abs=1e-5)  # arccos near −1

@@ -1,7 +1,9 @@
-"""Ten thousand inputs and more, for every public function: the right answer, or a ValueError that says what is allowed.
+"""Ten thousand inputs and more, for every public function: the right answer, or a ValueError that
+says what is allowed.
 
-Never another exception, a NaN or a warning that is not documented, a hang, or a file outside the folder of the test. The
-inputs are the same in every run; NCUTILS_FUZZ=20 draws twenty times as many, and others in each run.
+Never another exception, a NaN or a warning that is not documented, a hang, or a file outside the
+folder of the test. The inputs are the same in every run; NCUTILS_FUZZ=20 draws twenty times as
+many, and others in each run.
 """
 
 import contextlib
@@ -58,15 +60,22 @@ INF, NAN = math.inf, math.nan
 TIMES = int(os.environ.get("NCUTILS_FUZZ", "1"))
 SECONDS = 60  # a call that takes longer hangs
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-DOCUMENTED = re.compile("solve stopped after|the worst relative gap is|training diverged in epoch")  # RuntimeWarnings
+DOCUMENTED = re.compile(
+    "solve stopped after|the worst relative gap is|training diverged in epoch"
+)  # RuntimeWarnings
 COUNT, OUTSIDE = Counter(), []  # inputs of each test; files written outside the folder
 FOLDER = None  # that all files must be in, while a function is watched
 
 
 def inputs(count):
     """Settings of a test that so many inputs are drawn for."""
-    return settings(max_examples=count * TIMES, derandomize=TIMES == 1, database=None, deadline=None,
-                    suppress_health_check=list(HealthCheck))
+    return settings(
+        max_examples=count * TIMES,
+        derandomize=TIMES == 1,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 def audit(event, arguments):
@@ -76,12 +85,23 @@ def audit(event, arguments):
     if event == "open":
         path, mode, flags = arguments
         paths = [path] if set(mode or "") & set("wax+") or flags & WRITES else []
-    elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"):
+    elif event in (
+        "os.mkdir",
+        "os.rename",
+        "os.remove",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+    ):
         paths = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]
     else:
         return
     for path in map(os.fsdecode, (path for path in paths if not isinstance(path, int))):
-        if "__pycache__" not in path and not os.path.realpath(path).startswith((str(FOLDER), "/dev/")):
+        if "__pycache__" not in path and not os.path.realpath(path).startswith(
+            (str(FOLDER), "/dev/")
+        ):
             OUTSIDE.append(f"{event} {path}")
 
 
@@ -121,16 +141,33 @@ def watched(test, folder):
         finally:
             FOLDER = None
             signal.alarm(0)
-    assert not [w for w in found if not (w.category is RuntimeWarning and DOCUMENTED.match(str(w.message)))]
+    assert not [
+        w for w in found if not (w.category is RuntimeWarning and DOCUMENTED.match(str(w.message)))
+    ]
     assert not OUTSIDE
 
 
 def flat(result):
     """All numbers of a result, as arrays, in one list."""
     if isinstance(result, UFM):
-        result = [result.sizes, result.lam_w, result.lam_h, result.lam_z, result.lam_b, result.weights, *result.groups.values()]
+        result = [
+            result.sizes,
+            result.lam_w,
+            result.lam_h,
+            result.lam_z,
+            result.lam_b,
+            result.weights,
+            *result.groups.values(),
+        ]
     elif isinstance(result, Solution):
-        result = [result.logits, result.bias, result.objective, result.gap, result.rank, list(result.group_gaps.values())]
+        result = [
+            result.logits,
+            result.bias,
+            result.objective,
+            result.gap,
+            result.rank,
+            list(result.group_gaps.values()),
+        ]
     elif isinstance(result, TwoGroups):
         result = list(vars(result).values())
     elif isinstance(result, Trained):
@@ -149,10 +186,13 @@ def flat(result):
 
 
 def same(one, other):
-    return len(one) == len(other) and all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one, other))
+    return len(one) == len(other) and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one, other)
+    )
 
 
-# What is no argument at all ---------------------------------------------------------------------------
+# What is no argument at all
+# ---------------------------------------------------------------------------
 
 
 class Raises:
@@ -186,44 +226,186 @@ def endless():
 
 
 SQUARE = np.eye(3)
-HOSTILE = [lambda value=value: value for value in (  # what cannot be changed or used up
-    None, True, False, "", "5", "linear x", "\ud800", "a\0b", "../../x", b"5", b"55", 1j, 2 + 0j, 0, -1, -0.0, 2.5, 1, 3,
-    NAN, INF, -INF, 5e-324, 1e-300, 1e300, 1.7e308, 10**9, 10**15, 2**63, 2**64, 10**308, 10**400, -10**400, 10**5000,
-    3.0, 1e16, (), (3, 2), int, len, ..., NotImplemented, slice(None), UFM, UFM.from_lam_z([3, 2], 0.1),
-    datetime.datetime(2020, 1, 1), datetime.timedelta(3), Decimal("0.5"), Decimal(3), Decimal("NaN"), Decimal("sNaN"),
-    Decimal("1e400"), Fraction(1, 3), Fraction(3), Fraction(10**400, 3), Fraction(1, 10**400), np.int8(3),
-    np.uint64(2**63), np.float16(0.5), np.float32(INF), np.longdouble("1e4000"), np.complex128(2), np.True_, np.str_("3"),
-    np.bytes_(b"3"), np.void(b"abc"), np.datetime64("2020-01-01"), np.datetime64("NaT"), np.timedelta64(3, "D"),
-    np.ma.masked)]
+HOSTILE = [
+    lambda value=value: value
+    for value in (  # what cannot be changed or used up
+        None,
+        True,
+        False,
+        "",
+        "5",
+        "linear x",
+        "\ud800",
+        "a\0b",
+        "../../x",
+        b"5",
+        b"55",
+        1j,
+        2 + 0j,
+        0,
+        -1,
+        -0.0,
+        2.5,
+        1,
+        3,
+        NAN,
+        INF,
+        -INF,
+        5e-324,
+        1e-300,
+        1e300,
+        1.7e308,
+        10**9,
+        10**15,
+        2**63,
+        2**64,
+        10**308,
+        10**400,
+        -(10**400),
+        10**5000,
+        3.0,
+        1e16,
+        (),
+        (3, 2),
+        int,
+        len,
+        ...,
+        NotImplemented,
+        slice(None),
+        UFM,
+        UFM.from_lam_z([3, 2], 0.1),
+        datetime.datetime(2020, 1, 1),
+        datetime.timedelta(3),
+        Decimal("0.5"),
+        Decimal(3),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        Decimal("1e400"),
+        Fraction(1, 3),
+        Fraction(3),
+        Fraction(10**400, 3),
+        Fraction(1, 10**400),
+        np.int8(3),
+        np.uint64(2**63),
+        np.float16(0.5),
+        np.float32(INF),
+        np.longdouble("1e4000"),
+        np.complex128(2),
+        np.True_,
+        np.str_("3"),
+        np.bytes_(b"3"),
+        np.void(b"abc"),
+        np.datetime64("2020-01-01"),
+        np.datetime64("NaT"),
+        np.timedelta64(3, "D"),
+        np.ma.masked,
+    )
+]
 HOSTILE += [
-    list, dict, object, Raises, Pretends, NoArray, endless, lambda: [[]], lambda: [1], lambda: [3, 2], lambda: [3.0, 2.0],
-    lambda: [[1, 2], [3]], lambda: [[[1.0]]], lambda: [[[[[[[[1]]]]]]]], lambda: [None, None], lambda: ["3", "2"],
-    lambda: [NAN, 1.0], lambda: [INF, INF], lambda: [10**400, 2], lambda: [10**308] * 3, lambda: [b"3", b"2"],
-    lambda: [3, "2"], lambda: [True, True], lambda: {3: 1, 2: 1}, lambda: {3, 2}, lambda: (n for n in (3, 2)),
-    lambda: range(2, 4), lambda: map(int, "32"), lambda: bytearray(b"55"), lambda: memoryview(b"55"), lambda: np.array(3),
-    lambda: np.array(2.5), lambda: np.array("3"), lambda: np.array(None, dtype=object), lambda: np.array(True),
-    lambda: np.array(2 + 0j), lambda: np.array([3.0]), lambda: np.array([[3.0]]), lambda: np.array([]),
-    lambda: np.zeros((0, 3)), lambda: np.zeros((3, 0)), lambda: np.array([3, 2]), lambda: np.array([3.0, 2.0]),
-    lambda: np.array([1e300, 1e300]), lambda: SQUARE.copy(), lambda: 0 * SQUARE, lambda: np.ones((2, 3)),
-    lambda: 1e149 * SQUARE, lambda: 1e200 * SQUARE, lambda: 1.7e308 * SQUARE, lambda: 1e-200 * SQUARE,
-    lambda: np.full((3, 3), 5e-324), lambda: NAN * SQUARE, lambda: 1j * SQUARE, lambda: np.ones((2, 1, 2, 2)),
-    lambda: np.array([3, 2], dtype=object), lambda: np.array([[1, None], [2, "x"]], dtype=object),
-    lambda: SQUARE.astype(bool), lambda: SQUARE.astype(np.float16), lambda: np.full((3, 3), np.longdouble("1e4000")),
-    lambda: SQUARE.astype(np.uint8), lambda: SQUARE[::-1, ::-1].T, lambda: SQUARE.astype(">f8"),
-    lambda: np.ma.masked_array([[1.0, 2], [3, 4]], [[0, 1], [0, 0]]), lambda: np.ma.masked_array(SQUARE),
-    lambda: np.ma.masked_array([3, 2], [0, 1]), lambda: np.zeros(3, dtype=[("a", int)]),
-    lambda: np.array(["2020-01-01", "2021-01-01"], dtype="M8[D]"), lambda: np.array([3, 2], dtype="m8[D]"),
-    lambda: torch.tensor(3), lambda: torch.tensor(0.5), lambda: torch.tensor([3, 2]), lambda: torch.eye(3),
-    lambda: torch.tensor(True), lambda: torch.eye(3, requires_grad=True), lambda: torch.tensor(0.5, requires_grad=True),
-    lambda: torch.eye(3) * 1j, lambda: torch.empty(0), lambda: torch.eye(3, dtype=torch.bfloat16),
-    lambda: torch.empty(3, 3, device="meta"), lambda: torch.empty((), device="meta"), lambda: torch.eye(3).to_sparse(),
-    lambda: MLP((1, 2, 2), (), 3)]
+    list,
+    dict,
+    object,
+    Raises,
+    Pretends,
+    NoArray,
+    endless,
+    lambda: [[]],
+    lambda: [1],
+    lambda: [3, 2],
+    lambda: [3.0, 2.0],
+    lambda: [[1, 2], [3]],
+    lambda: [[[1.0]]],
+    lambda: [[[[[[[[1]]]]]]]],
+    lambda: [None, None],
+    lambda: ["3", "2"],
+    lambda: [NAN, 1.0],
+    lambda: [INF, INF],
+    lambda: [10**400, 2],
+    lambda: [10**308] * 3,
+    lambda: [b"3", b"2"],
+    lambda: [3, "2"],
+    lambda: [True, True],
+    lambda: {3: 1, 2: 1},
+    lambda: {3, 2},
+    lambda: (n for n in (3, 2)),
+    lambda: range(2, 4),
+    lambda: map(int, "32"),
+    lambda: bytearray(b"55"),
+    lambda: memoryview(b"55"),
+    lambda: np.array(3),
+    lambda: np.array(2.5),
+    lambda: np.array("3"),
+    lambda: np.array(None, dtype=object),
+    lambda: np.array(True),
+    lambda: np.array(2 + 0j),
+    lambda: np.array([3.0]),
+    lambda: np.array([[3.0]]),
+    lambda: np.array([]),
+    lambda: np.zeros((0, 3)),
+    lambda: np.zeros((3, 0)),
+    lambda: np.array([3, 2]),
+    lambda: np.array([3.0, 2.0]),
+    lambda: np.array([1e300, 1e300]),
+    lambda: SQUARE.copy(),
+    lambda: 0 * SQUARE,
+    lambda: np.ones((2, 3)),
+    lambda: 1e149 * SQUARE,
+    lambda: 1e200 * SQUARE,
+    lambda: 1.7e308 * SQUARE,
+    lambda: 1e-200 * SQUARE,
+    lambda: np.full((3, 3), 5e-324),
+    lambda: NAN * SQUARE,
+    lambda: 1j * SQUARE,
+    lambda: np.ones((2, 1, 2, 2)),
+    lambda: np.array([3, 2], dtype=object),
+    lambda: np.array([[1, None], [2, "x"]], dtype=object),
+    lambda: SQUARE.astype(bool),
+    lambda: SQUARE.astype(np.float16),
+    lambda: np.full((3, 3), np.longdouble("1e4000")),
+    lambda: SQUARE.astype(np.uint8),
+    lambda: SQUARE[::-1, ::-1].T,
+    lambda: SQUARE.astype(">f8"),
+    lambda: np.ma.masked_array([[1.0, 2], [3, 4]], [[0, 1], [0, 0]]),
+    lambda: np.ma.masked_array(SQUARE),
+    lambda: np.ma.masked_array([3, 2], [0, 1]),
+    lambda: np.zeros(3, dtype=[("a", int)]),
+    lambda: np.array(["2020-01-01", "2021-01-01"], dtype="M8[D]"),
+    lambda: np.array([3, 2], dtype="m8[D]"),
+    lambda: torch.tensor(3),
+    lambda: torch.tensor(0.5),
+    lambda: torch.tensor([3, 2]),
+    lambda: torch.eye(3),
+    lambda: torch.tensor(True),
+    lambda: torch.eye(3, requires_grad=True),
+    lambda: torch.tensor(0.5, requires_grad=True),
+    lambda: torch.eye(3) * 1j,
+    lambda: torch.empty(0),
+    lambda: torch.eye(3, dtype=torch.bfloat16),
+    lambda: torch.empty(3, 3, device="meta"),
+    lambda: torch.empty((), device="meta"),
+    lambda: torch.eye(3).to_sparse(),
+    lambda: MLP((1, 2, 2), (), 3),
+]
 
 DRAWN = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.text(max_size=9) | st.binary(max_size=9)
-    | st.decimals() | st.fractions() | st.dates() | st.timedeltas(),
-    lambda part: st.lists(part, max_size=4) | st.tuples(part, part) | st.dictionaries(st.text(max_size=3), part, max_size=3),
-    max_leaves=9)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.text(max_size=9)
+    | st.binary(max_size=9)
+    | st.decimals()
+    | st.fractions()
+    | st.dates()
+    | st.timedeltas(),
+    lambda part: (
+        st.lists(part, max_size=4)
+        | st.tuples(part, part)
+        | st.dictionaries(st.text(max_size=3), part, max_size=3)
+    ),
+    max_leaves=9,
+)
 ANYTHING = st.sampled_from(HOSTILE) | DRAWN.map(lambda value: lambda: value)
 
 
@@ -232,15 +414,27 @@ def plain(value):
     if isinstance(value, (Fraction, Decimal)):
         return float(value)
     if isinstance(value, (np.ndarray, np.generic, torch.Tensor, Pretends)):
-        return np.asarray(value).tolist() if np.size(value) else value  # a list has no empty dimensions
-    if isinstance(value, (list, tuple)) and not all(isinstance(part, (list, tuple)) for part in value):
+        return (
+            np.asarray(value).tolist() if np.size(value) else value
+        )  # a list has no empty dimensions
+    if isinstance(value, (list, tuple)) and not all(
+        isinstance(part, (list, tuple)) for part in value
+    ):
         return [plain(part) for part in value]
-    return list(value) if inspect.isgenerator(value) or isinstance(value, (map, range, bytearray, memoryview)) else value
+    return (
+        list(value)
+        if inspect.isgenerator(value) or isinstance(value, (map, range, bytearray, memoryview))
+        else value
+    )
 
 
 PROBLEM, SMALL = UFM.from_lam_z([30, 20, 10], 0.01, 0.02), UFM.from_lam_z([3, 2], 0.05)
 PLACES = solve_two_groups(2, 3, [50, 60], 10, 0.01)
-EXACT, NONNEGATIVE, TRAINED = solve(PROBLEM), solve(PROBLEM, "relu"), train_ufm(SMALL, 2, iterations=3, device="cpu")
+EXACT, NONNEGATIVE, TRAINED = (
+    solve(PROBLEM),
+    solve(PROBLEM, "relu"),
+    train_ufm(SMALL, 2, iterations=3, device="cpu"),
+)
 FEATURES, LABELS = np.arange(20.0).reshape(4, 5) ** 1.5, [0, 0, 1, 1, 2]
 IMAGES, CLASSES = np.random.default_rng(0).random((5, 1, 2, 2)), [0, 0, 0, 1, 1]
 CENTRED = np.eye(3) - 1 / 3
@@ -257,7 +451,20 @@ def axes():
 
 
 def entries_of_ledger(
-        name, folder, theorem, optima, at_most, what, measured, predicted, atol, rtol, fact, evidence, headline):
+    name,
+    folder,
+    theorem,
+    optima,
+    at_most,
+    what,
+    measured,
+    predicted,
+    atol,
+    rtol,
+    fact,
+    evidence,
+    headline,
+):
     ledger, last = Ledger(name, folder), {"evidence": evidence, "headline": headline}
     ledger.about(theorem, optima, at_most=at_most)
     ledger.check(what, measured, predicted, atol, rtol, **last)
@@ -274,24 +481,42 @@ def with_phase(ufm):
 
 
 # name: (function, arguments that are right)
-POINT, GROUPS = dict(ufm=PROBLEM, logits=CENTRED, bias=np.zeros(3)), dict(k_a=2, k_b=3, n_a=50, n_b=10)
+POINT, GROUPS = (
+    dict(ufm=PROBLEM, logits=CENTRED, bias=np.zeros(3)),
+    dict(k_a=2, k_b=3, n_a=50, n_b=10),
+)
 FOUND = dict(features=FEATURES, labels=LABELS)
 FUNCTIONS = {
-    "UFM": (lambda **k: with_phase(UFM(**k)),
-        dict(class_sizes=[3, 2, 2], lam_w=0.1, lam_h=0.2, lam_b=0.5, class_weights=[1, 2, 2])),
-    "UFM.from_lam_z": (lambda **k: with_phase(UFM.from_lam_z(**k)),
-        dict(class_sizes=[3, 2, 2], lam_z=0.1, lam_b=0.5, balance=2.0, class_weights=None)),
+    "UFM": (
+        lambda **k: with_phase(UFM(**k)),
+        dict(class_sizes=[3, 2, 2], lam_w=0.1, lam_h=0.2, lam_b=0.5, class_weights=[1, 2, 2]),
+    ),
+    "UFM.from_lam_z": (
+        lambda **k: with_phase(UFM.from_lam_z(**k)),
+        dict(class_sizes=[3, 2, 2], lam_z=0.1, lam_b=0.5, balance=2.0, class_weights=None),
+    ),
     "solve": (solve, dict(ufm=PROBLEM, features="linear", tol=1e-10, max_iterations=20)),
-    "solve of": (lambda features, **k: solve(UFM.from_lam_z(**k), features),
-        dict(class_sizes=[3, 2, 2], lam_z=0.1, lam_b=0.5, balance=1.0, class_weights=[1, 2, 2], features="linear")),
+    "solve of": (
+        lambda features, **k: solve(UFM.from_lam_z(**k), features),
+        dict(
+            class_sizes=[3, 2, 2],
+            lam_z=0.1,
+            lam_b=0.5,
+            balance=1.0,
+            class_weights=[1, 2, 2],
+            features="linear",
+        ),
+    ),
     "Solution.cosines": (EXACT.cosines, dict(of="logits")),
     "Solution.class_means": (EXACT.class_means, dict(dim=4)),
     "Solution.classifier": (NONNEGATIVE.classifier, dict(dim=4)),
     "dual_bound": (dual_bound, POINT | dict(rank=1, features="linear")),
     "convex.objective": (convex.objective, POINT | dict(features="relu")),
     "solve_two_groups": (solve_two_groups, GROUPS | dict(lam_z=0.01, lam_b=0.02, device="cpu")),
-    "solve_two_groups_log": (solve_two_groups_log,
-        dict(k_a=2, k_b=3, log_ratio=1.0, log_tau=-1.0, lam_b=0.02, device="cpu")),
+    "solve_two_groups_log": (
+        solve_two_groups_log,
+        dict(k_a=2, k_b=3, log_ratio=1.0, log_tau=-1.0, lam_b=0.02, device="cpu"),
+    ),
     "TwoGroups.cosines": (PLACES.cosines, dict(of="features")),
     "TwoGroups.logits": (PLACES.logits, dict(index=1)),
     "theory.minority_threshold": (theory.minority_threshold, dict(n_b=3)),
@@ -301,10 +526,16 @@ FUNCTIONS = {
     "theory.phase": (theory.phase, dict(ufm=PROBLEM)),
     "theory.simplex_etf": (theory.simplex_etf, dict(num_classes=3)),
     "theory.seli": (theory.seli, dict(class_sizes=[3, 2])),
-    "theory.relu_vanishing_threshold": (theory.relu_vanishing_threshold, dict(n_k=3, num_classes=3)),
+    "theory.relu_vanishing_threshold": (
+        theory.relu_vanishing_threshold,
+        dict(n_k=3, num_classes=3),
+    ),
     "theory.relu_logits": (theory.relu_logits, dict(class_sizes=[3, 2], lam_z=0.1)),
     "theory.limit_logits": (theory.limit_logits, GROUPS | dict(c=0.1)),
-    "theory.limit_logits_log": (theory.limit_logits_log, dict(k_a=2, k_b=3, log_ratio=1.0, log_n_b=5.0, c=0.1)),
+    "theory.limit_logits_log": (
+        theory.limit_logits_log,
+        dict(k_a=2, k_b=3, log_ratio=1.0, log_n_b=5.0, c=0.1),
+    ),
     "theory.deviation_constants": (theory.deviation_constants, dict(k_a=2, k_b=3, r=2.0, c=0.1)),
     "metrics.class_means": (metrics.class_means, FOUND),
     "metrics.scatter": (metrics.scatter, FOUND),
@@ -315,54 +546,147 @@ FUNCTIONS = {
     "metrics.block_range": (metrics.block_range, dict(logits=CENTRED, class_sizes=[3, 2, 2])),
     "metrics.minority_gap": (metrics.minority_gap, dict(logits=CENTRED, minority=[1, 2])),
     "metrics.minority_spread": (metrics.minority_spread, dict(logits=CENTRED, minority=[1, 2])),
-    "metrics.balance_residual": (metrics.balance_residual,
-        dict(classifier=np.ones((3, 4)), class_means=np.ones((4, 3)), ufm=PROBLEM)),
+    "metrics.balance_residual": (
+        metrics.balance_residual,
+        dict(classifier=np.ones((3, 4)), class_means=np.ones((4, 3)), ufm=PROBLEM),
+    ),
     "metrics.relative_gap": (metrics.relative_gap, dict(objective=1.5, optimum=1.0)),
-    "ufm_objective": (ufm_objective, dict(ufm=SMALL, W=np.ones((2, 3)), H=np.ones((3, 5)), b=np.zeros(2), labels=CLASSES)),
-    "train_ufm": (train_ufm, dict(ufms=SMALL, dim=3, seed=0, iterations=3, tol=1e-3, device="cpu", features="linear")),
+    "ufm_objective": (
+        ufm_objective,
+        dict(ufm=SMALL, W=np.ones((2, 3)), H=np.ones((3, 5)), b=np.zeros(2), labels=CLASSES),
+    ),
+    "train_ufm": (
+        train_ufm,
+        dict(ufms=SMALL, dim=3, seed=0, iterations=3, tol=1e-3, device="cpu", features="linear"),
+    ),
     "Trained.cosines": (TRAINED.cosines, dict(member=0, of="features")),
     "Trained.accuracy": (TRAINED.accuracy, dict(member=0, classes=[0, 1])),
     "Trained.dead_features": (TRAINED.dead_features, dict(member=0)),
     "Trained.logits": (TRAINED.logits, dict(member=0)),
     "Trained.class_means": (TRAINED.class_means, dict(member=0)),
     "MLP": (MLP, dict(image_shape=(1, 4, 4), widths=(5,), dim=3, features="linear")),
-    "train_network": (train_network, dict(
-        model=MLP((1, 2, 2), (3,), 2), images=IMAGES, labels=CLASSES, ufms=SMALL, epochs=2, batch_size=3, lr=1e-3,
-        warm_start=True, seed=0, device="cpu", progress=False, features="linear", recipe="fast", weight_decay=0.0,
-        amp=False, compiled=False, checkpoint=None, checkpoint_seconds=30.0, record=[1])),
-    "load_images": (load_images,
-        dict(name="digits", class_sizes=[3, 2], seed=0, pool=2, test_images=False, dtype="float32")),
-    "check": (lambda **k: [row["passed"] for row in check(**k).rows], dict(claim="threshold", ufm=PROBLEM, seed=0)),
-    "Ledger": (entries_of_ledger, dict(
-        name="test", folder="folder", theorem="thm-threshold", optima=[EXACT], at_most=1e-9, what="row", measured=1.0,
-        predicted=1.0, atol=0.1, rtol=0.1, fact=True, evidence="exact", headline=False)),
+    "train_network": (
+        train_network,
+        dict(
+            model=MLP((1, 2, 2), (3,), 2),
+            images=IMAGES,
+            labels=CLASSES,
+            ufms=SMALL,
+            epochs=2,
+            batch_size=3,
+            lr=1e-3,
+            warm_start=True,
+            seed=0,
+            device="cpu",
+            progress=False,
+            features="linear",
+            recipe="fast",
+            weight_decay=0.0,
+            amp=False,
+            compiled=False,
+            checkpoint=None,
+            checkpoint_seconds=30.0,
+            record=[1],
+        ),
+    ),
+    "load_images": (
+        load_images,
+        dict(name="digits", class_sizes=[3, 2], seed=0, pool=2, test_images=False, dtype="float32"),
+    ),
+    "check": (
+        lambda **k: [row["passed"] for row in check(**k).rows],
+        dict(claim="threshold", ufm=PROBLEM, seed=0),
+    ),
+    "Ledger": (
+        entries_of_ledger,
+        dict(
+            name="test",
+            folder="folder",
+            theorem="thm-threshold",
+            optima=[EXACT],
+            at_most=1e-9,
+            what="row",
+            measured=1.0,
+            predicted=1.0,
+            atol=0.1,
+            rtol=0.1,
+            fact=True,
+            evidence="exact",
+            headline=False,
+        ),
+    ),
     "figures.exact": (lambda group: figures.exact(axes(), [1, 2], [3, 4], group), dict(group="A")),
-    "figures.trained": (lambda group: figures.trained(axes(), [1, 2], [3, 4], group), dict(group="A")),
-    "figures.network": (lambda group: figures.network(axes(), [1, 2], [3, 4], group), dict(group="A")),
-    "figures.limit": (lambda group: figures.limit(axes(), [1, 2], [3, 4], group, "limit"), dict(group="A")),
-    "figures.threshold": (lambda group: figures.threshold(axes(), 3, group, "threshold"), dict(group="B")),
-    "figures.heatmap": (lambda matrix, class_sizes: figures.heatmap(axes(), matrix, "Z", class_sizes, bar=False), dict(
-        matrix=CENTRED, class_sizes=[3, 2, 2])),
-    "figures.plane_of_means": (lambda **k: figures.plane_of_means(axes(), **k, title="features"),
-        FOUND | dict(classes=[0, 1, 2])),
-    "figures.directions": (lambda **k: figures.directions(axes(), **k, title="means"),
-        dict(means=CENTRED, class_sizes=[3, 2, 2])),
+    "figures.trained": (
+        lambda group: figures.trained(axes(), [1, 2], [3, 4], group),
+        dict(group="A"),
+    ),
+    "figures.network": (
+        lambda group: figures.network(axes(), [1, 2], [3, 4], group),
+        dict(group="A"),
+    ),
+    "figures.limit": (
+        lambda group: figures.limit(axes(), [1, 2], [3, 4], group, "limit"),
+        dict(group="A"),
+    ),
+    "figures.threshold": (
+        lambda group: figures.threshold(axes(), 3, group, "threshold"),
+        dict(group="B"),
+    ),
+    "figures.heatmap": (
+        lambda matrix, class_sizes: figures.heatmap(axes(), matrix, "Z", class_sizes, bar=False),
+        dict(matrix=CENTRED, class_sizes=[3, 2, 2]),
+    ),
+    "figures.plane_of_means": (
+        lambda **k: figures.plane_of_means(axes(), **k, title="features"),
+        FOUND | dict(classes=[0, 1, 2]),
+    ),
+    "figures.directions": (
+        lambda **k: figures.directions(axes(), **k, title="means"),
+        dict(means=CENTRED, class_sizes=[3, 2, 2]),
+    ),
 }
 MISSING = {  # whose results may hold NaN
-    "solve_two_groups", "solve_two_groups_log", "theory.deviation_constants", "metrics.nc1", "metrics.trace_ratio",
-    "metrics.cosines", "metrics.group_means", "metrics.minority_spread"}
+    "solve_two_groups",
+    "solve_two_groups_log",
+    "theory.deviation_constants",
+    "metrics.nc1",
+    "metrics.trace_ratio",
+    "metrics.cosines",
+    "metrics.group_means",
+    "metrics.minority_spread",
+}
 COSTLY = ("train_", "figures.", "check")
-PLOTS = {"use_theme", "panels", "reference", "field", "boundary", "data"}  # what they take goes to Matplotlib as it is
+PLOTS = {
+    "use_theme",
+    "panels",
+    "reference",
+    "field",
+    "boundary",
+    "data",
+}  # what they take goes to Matplotlib as it is
 
 
 def test_every_public_function_is_here():
-    public = {f"{module.__name__.split('.')[1]}.{name}" for module in (theory, metrics, figures)
-              for name, function in vars(module).items() if inspect.isfunction(function)
-              and function.__module__ == module.__name__ and name[0] != "_" and name not in PLOTS}
-    public |= {name for name in ncutils.__all__
-               if callable(getattr(ncutils, name)) and not isinstance(getattr(ncutils, name), type)}
-    public |= {f"{kind.__name__}.{name}" for kind in (Solution, TwoGroups, Trained) for name, function in vars(kind).items()
-               if inspect.isfunction(function) and name[0] != "_"}
+    public = {
+        f"{module.__name__.split('.')[1]}.{name}"
+        for module in (theory, metrics, figures)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and name[0] != "_"
+        and name not in PLOTS
+    }
+    public |= {
+        name
+        for name in ncutils.__all__
+        if callable(getattr(ncutils, name)) and not isinstance(getattr(ncutils, name), type)
+    }
+    public |= {
+        f"{kind.__name__}.{name}"
+        for kind in (Solution, TwoGroups, Trained)
+        for name, function in vars(kind).items()
+        if inspect.isfunction(function) and name[0] != "_"
+    }
     assert public - set(FUNCTIONS) == {"Trained.measures"}  # which `train_network` calls
 
 
@@ -387,30 +711,54 @@ def test_whatever_is_given(name, folder):
             return
         with watched(name, folder):
             try:
-                result = flat(function(**arguments | {key: make() for key, make in changed.items()}))
+                result = flat(
+                    function(**arguments | {key: make() for key, make in changed.items()})
+                )
             except np.linalg.LinAlgError:
                 raise
             except ValueError as error:
-                assert any(word in str(error) for word in ("must", "asks for", "null", "surrogates", *arguments)), error
+                assert any(
+                    word in str(error)
+                    for word in ("must", "asks for", "null", "surrogates", *arguments)
+                ), error
                 return
             except FloatingPointError:
                 assert name in ("train_ufm", "train_network")
                 return
-            assert name in MISSING or not any(np.isnan(array).any() for array in result if array.dtype.kind == "f")
+            assert name in MISSING or not any(
+                np.isnan(array).any() for array in result if array.dtype.kind == "f"
+            )
             if name != "Ledger":  # names of files are
-                assert same(result, flat(function(**arguments | {key: plain(make()) for key, make in changed.items()})))
+                assert same(
+                    result,
+                    flat(
+                        function(
+                            **arguments | {key: plain(make()) for key, make in changed.items()}
+                        )
+                    ),
+                )
 
     run()
     os.chdir(folder)
 
 
-# What is allowed, the extremes included: the right answer ---------------------------------------------
+# What is allowed, the extremes included: the right answer
+# ---------------------------------------------
 
-COUNTS = st.integers(1, 4) | st.integers(1, 12) | st.integers(1, 4) | st.just(60)  # classes of a group
+COUNTS = (
+    st.integers(1, 4) | st.integers(1, 12) | st.integers(1, 4) | st.just(60)
+)  # classes of a group
 SIZES = st.integers(0, 9).flatmap(lambda power: st.integers(10**power, 10 ** min(power + 1, 9)))
-LAM_B = st.just(INF) | st.sampled_from([1e-8, 0.02, 1.0, 1e12]) | st.floats(-8, 9).map(lambda power: 10.0**power)
-LEVELS = (st.floats(0.01, 1.3) | st.floats(-12, 0).map(lambda power: 10.0**power)
-          | st.sampled_from([1.0, 10.0, 1e100]))  # λ_Z N/max w sqrt(n)
+LAM_B = (
+    st.just(INF)
+    | st.sampled_from([1e-8, 0.02, 1.0, 1e12])
+    | st.floats(-8, 9).map(lambda power: 10.0**power)
+)
+LEVELS = (
+    st.floats(0.01, 1.3)
+    | st.floats(-12, 0).map(lambda power: 10.0**power)
+    | st.sampled_from([1.0, 10.0, 1e100])
+)  # λ_Z N/max w sqrt(n)
 BALANCES = st.sampled_from([1.0, 1e-200, 1e-6, 1e6, 1e200])
 
 
@@ -419,13 +767,19 @@ def problems(draw, most=5, counts=COUNTS, sizes=SIZES):
     weights = st.sampled_from([1.0, 1.0, 1e-3, 0.1, 3.0, 1e3])
     groups = draw(st.lists(st.tuples(counts, sizes, weights), min_size=1, max_size=most))
     n = [size for count, size, _ in groups for _ in range(count)]
-    w = [weight for count, _, weight in groups for _ in range(count)] if draw(st.booleans()) else [1.0] * len(n)
+    w = (
+        [weight for count, _, weight in groups for _ in range(count)]
+        if draw(st.booleans())
+        else [1.0] * len(n)
+    )
     if len(n) < 2:
         n, w = 2 * n, 2 * w
     order = draw(st.permutations(range(len(n)))) if len(n) < 30 else range(len(n))
     steepest = max(weight * math.sqrt(size) for weight, size in zip(w, n))
     lam_z = draw(LEVELS) * steepest / sum(n)
-    return UFM.from_lam_z([n[k] for k in order], lam_z, draw(LAM_B), draw(BALANCES), [w[k] for k in order])
+    return UFM.from_lam_z(
+        [n[k] for k in order], lam_z, draw(LAM_B), draw(BALANCES), [w[k] for k in order]
+    )
 
 
 def lengths(columns):
@@ -439,7 +793,12 @@ def test_the_solver(folder, ufm, features):
         found = solve(ufm, features)
         Z, b, K = found.logits, found.bias, ufm.num_classes
         size = 1 + np.abs(Z).max()
-        assert np.isfinite(Z).all() and np.isfinite(b).all() and found.objective > 0 and 0 <= found.gap < INF
+        assert (
+            np.isfinite(Z).all()
+            and np.isfinite(b).all()
+            and found.objective > 0
+            and 0 <= found.gap < INF
+        )
         assert abs(b.sum()) <= 1e-9 * (1 + np.abs(b).max())
         if warned:  # which says that the gap is not closed
             assert not found.certified
@@ -448,7 +807,10 @@ def test_the_solver(folder, ufm, features):
         assert np.abs(Z.sum(axis=0)).max() <= 1e-9 * size
         assert convex.objective(ufm, Z, b, features) == pytest.approx(found.objective, rel=1e-9)
         assert dual_bound(ufm, Z, b, found.rank, features) <= found.objective * (1 + 1e-12)
-        assert metrics.block_range(Z, [list(ufm.groups).index(kind) for kind in kinds(ufm)]) <= 1e-9 * size
+        assert (
+            metrics.block_range(Z, [list(ufm.groups).index(kind) for kind in kinds(ufm)])
+            <= 1e-9 * size
+        )
         W, means = found.classifier(K + 1), found.class_means(K + 1)
         assert W @ means == pytest.approx(Z, abs=1e-8 * size)
         assert features == "linear" or (means >= 0).all()
@@ -462,11 +824,18 @@ def test_the_solver(folder, ufm, features):
             if isinstance(told, Phase):
                 assert told == seen
             else:
-                assert told.collapsed == seen.collapsed and told.rank[0] <= seen.rank[0] <= told.rank[1]
+                assert (
+                    told.collapsed == seen.collapsed
+                    and told.rank[0] <= seen.rank[0] <= told.rank[1]
+                )
 
 
 def kinds(ufm):
-    return ufm.class_sizes if ufm.class_weights is None else list(zip(ufm.class_sizes, ufm.class_weights))
+    return (
+        ufm.class_sizes
+        if ufm.class_weights is None
+        else list(zip(ufm.class_sizes, ufm.class_weights))
+    )
 
 
 def far_from_lines(ufm):
@@ -481,13 +850,20 @@ def far_from_lines(ufm):
 
 
 @inputs(120)
-@given(problems(4, st.integers(1, 6)), st.sampled_from([2, 3, 1000]), st.randoms(use_true_random=False))
+@given(
+    problems(4, st.integers(1, 6)), st.sampled_from([2, 3, 1000]), st.randoms(use_true_random=False)
+)
 def test_scaling_and_permutation(folder, ufm, times, random):
     with watched("scaling and permutation", folder):
         order = list(range(ufm.num_classes))
         random.shuffle(order)
         n, w = np.array(ufm.class_sizes, dtype=object)[order], ufm.weights[order]
-        one, other = solve(ufm), solve(UFM.from_lam_z(times * n, ufm.lam_z / math.sqrt(times), ufm.lam_b, class_weights=w))
+        one, other = (
+            solve(ufm),
+            solve(
+                UFM.from_lam_z(times * n, ufm.lam_z / math.sqrt(times), ufm.lam_b, class_weights=w)
+            ),
+        )
         assert other.objective == pytest.approx(one.objective, rel=1e-9)
         close = 1e-4 * (1 + np.abs(one.logits).max())  # the gap is of second order
         assert other.logits == pytest.approx(one.logits[np.ix_(order, order)], abs=close)
@@ -511,9 +887,13 @@ def test_two_groups(folder, k_a, k_b, low, high, level, lam_b):
 
 
 @inputs(250)
-@given(st.integers(1, 10**12), st.integers(1, 10**12), st.floats(0, 1e9) | st.floats(0, 50), st.floats(-1e9,
-    1e9) | st.floats(-60, 30),
-       st.floats(-16, 100).map(lambda power: 10.0**power) | st.just(INF))
+@given(
+    st.integers(1, 10**12),
+    st.integers(1, 10**12),
+    st.floats(0, 1e9) | st.floats(0, 50),
+    st.floats(-1e9, 1e9) | st.floats(-60, 30),
+    st.floats(-16, 100).map(lambda power: 10.0**power) | st.just(INF),
+)
 def test_two_groups_in_logarithms(folder, k_a, k_b, log_ratio, log_tau, lam_b):
     with watched("two groups in logarithms", folder) as warned:
         found = solve_two_groups_log(k_a, k_b, log_ratio, log_tau, max(lam_b, 1e-16))
@@ -524,15 +904,25 @@ def test_two_groups_in_logarithms(folder, k_a, k_b, log_ratio, log_tau, lam_b):
 
 
 @inputs(400)
-@given(st.integers(1, 300), st.integers(1, 300), st.floats(-300, 300), st.floats(0, 12) | st.just(0.0),
-       LAM_B | st.floats(-320, 308).map(lambda power: max(10.0**power, 5e-324)))
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.floats(-300, 300),
+    st.floats(0, 12) | st.just(0.0),
+    LAM_B | st.floats(-320, 308).map(lambda power: max(10.0**power, 5e-324)),
+)
 def test_thresholds_are_in_order(folder, k_a, k_b, power, ratio, lam_b):
     n_a, n_b = 10.0 ** max(power, ratio - 300), 10.0 ** (max(power, ratio - 300) - ratio)
     with watched("thresholds", folder):
-        v, last = (line(k_a, k_b, n_a, n_b, lam_b) for line in (theory.vanishing_threshold, theory.trivial_threshold))
+        v, last = (
+            line(k_a, k_b, n_a, n_b, lam_b)
+            for line in (theory.vanishing_threshold, theory.trivial_threshold)
+        )
         lines = [theory.minority_threshold(n_b), v, last, math.sqrt(n_a)]
         assert all(one <= other * (1 + 1e-9) for one, other in zip(lines, lines[1:]))
-        assert theory.vanishing_threshold(k_a, k_b, 4 * n_a, 4 * n_b, lam_b) == pytest.approx(2 * v, rel=1e-9)
+        assert theory.vanishing_threshold(k_a, k_b, 4 * n_a, 4 * n_b, lam_b) == pytest.approx(
+            2 * v, rel=1e-9
+        )
         if k_a > 1:  # minority means stay 0 above v, and are not below
             sizes = (k_a, k_b, math.log(n_a) - math.log(n_b))
             tau = math.log(v) - math.log(n_b) / 2 + np.log([1 - 1e-6, 1 + 1e-6])
@@ -542,8 +932,14 @@ def test_thresholds_are_in_order(folder, k_a, k_b, power, ratio, lam_b):
 
 
 @inputs(500)
-@given(st.integers(2, 60), st.integers(1, 60), st.floats(1, 1e9), st.floats(-300, 300), st.floats(-1e9, 1e9),
-       st.lists(SIZES, min_size=2, max_size=20))
+@given(
+    st.integers(2, 60),
+    st.integers(1, 60),
+    st.floats(1, 1e9),
+    st.floats(-300, 300),
+    st.floats(-1e9, 1e9),
+    st.lists(SIZES, min_size=2, max_size=20),
+)
 def test_closed_forms(folder, k_a, k_b, ratio, power, log_n, sizes):
     c = 10.0**power
     with watched("closed forms", folder):
@@ -552,20 +948,35 @@ def test_closed_forms(folder, k_a, k_b, ratio, power, log_n, sizes):
         assert Z[0, 0] - Z[-1, 0] == pytest.approx(log_n / 2 - q, rel=1e-9, abs=1e-9)
         assert np.abs(Z.sum(axis=0)).max() <= 1e-12 * K * (1 + np.abs(Z).max())
         constants = theory.deviation_constants(k_a, k_b, ratio, c)
-        assert np.isfinite(constants["AB"]) and np.isfinite(constants["A"]) and math.isnan(constants["B"]) == (k_b == 1)
+        assert (
+            np.isfinite(constants["AB"])
+            and np.isfinite(constants["A"])
+            and math.isnan(constants["B"]) == (k_b == 1)
+        )
         etf = theory.simplex_etf(K)
         assert etf.sum(axis=0) == pytest.approx(0, abs=1e-12) and (etf.diagonal() == 1).all()
         for cosines in theory.seli(sizes):
-            assert np.abs(cosines).max() <= 1 + 1e-12 and cosines.diagonal() == pytest.approx(1, abs=1e-12)
+            assert np.abs(cosines).max() <= 1 + 1e-12 and cosines.diagonal() == pytest.approx(
+                1, abs=1e-12
+            )
         Z = theory.relu_logits(sizes, c)
-        gone = [c * sum(sizes) >= theory.relu_vanishing_threshold(n, len(sizes)) * (1 + 1e-12) for n in sizes]
+        gone = [
+            c * sum(sizes) >= theory.relu_vanishing_threshold(n, len(sizes)) * (1 + 1e-12)
+            for n in sizes
+        ]
         assert np.isfinite(Z).all() and (Z.diagonal() >= 0).all() and not Z[:, gone].any()
 
 
 @inputs(700)
-@given(st.integers(1, 9), st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(0, 10**6),
-       st.sampled_from([-1074, -700, -10, 0, 20, 490]), st.sampled_from([0.0, 1e-8, 1.0]),
-       st.sampled_from(["f8", "f4", "i8", "f2"]), st.integers(0, 2**62))
+@given(
+    st.integers(1, 9),
+    st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    st.integers(0, 10**6),
+    st.sampled_from([-1074, -700, -10, 0, 20, 490]),
+    st.sampled_from([0.0, 1e-8, 1.0]),
+    st.sampled_from(["f8", "f4", "i8", "f2"]),
+    st.integers(0, 2**62),
+)
 def test_metrics(folder, d, sizes, seed, power, noise, dtype, first):
     rng, K = np.random.default_rng(seed), len(sizes)
     labels = rng.permutation(np.repeat(np.arange(K), sizes))
@@ -575,29 +986,52 @@ def test_metrics(folder, d, sizes, seed, power, noise, dtype, first):
     tiny = np.ldexp(np.round(np.float64(features), 0 if small else 6), power)
     with watched("metrics", folder):
         found = metrics.nc1(features, labels), metrics.trace_ratio(features, labels)
-        assert math.isnan(found[0]) == math.isnan(found[1]) and not min(found) < 0 and (K > 1 or math.isnan(found[0]))
-        others = metrics.nc1(features, turn[labels] + first), metrics.trace_ratio(features, turn[labels] + first)
+        assert (
+            math.isnan(found[0]) == math.isnan(found[1])
+            and not min(found) < 0
+            and (K > 1 or math.isnan(found[0]))
+        )
+        others = (
+            metrics.nc1(features, turn[labels] + first),
+            metrics.trace_ratio(features, turn[labels] + first),
+        )
         assert others == pytest.approx(found, rel=1e-6, abs=1e-20, nan_ok=True)
         for k in range(K):
             own = np.float64(features)[:, labels == k]
-            assert metrics.class_means(features, labels)[:, k] == pytest.approx(own.mean(axis=1), abs=1e-12)
+            assert metrics.class_means(features, labels)[:, k] == pytest.approx(
+                own.mean(axis=1), abs=1e-12
+            )
         usual = tiny * 2.0**1000 * 2.0**74 if small else tiny * 2.0**-power  # 2^1074 is no float
-        assert metrics.nc1(tiny, labels) == pytest.approx(metrics.nc1(usual, labels), rel=1e-9, abs=1e-25, nan_ok=True)
+        assert metrics.nc1(tiny, labels) == pytest.approx(
+            metrics.nc1(usual, labels), rel=1e-9, abs=1e-25, nan_ok=True
+        )
         ratio = metrics.trace_ratio(usual, labels)
-        assert metrics.trace_ratio(tiny, labels) == pytest.approx(ratio, rel=1e-9, abs=1e-25, nan_ok=True)
+        assert metrics.trace_ratio(tiny, labels) == pytest.approx(
+            ratio, rel=1e-9, abs=1e-25, nan_ok=True
+        )
         for matrix in (tiny, means):
             cosines, zero = metrics.cosines(matrix), ~matrix.any(axis=0)
-            assert np.nanmax(np.abs(cosines), initial=0) <= 1 + 1e-12 and np.isnan(cosines[zero]).all()
+            assert (
+                np.nanmax(np.abs(cosines), initial=0) <= 1 + 1e-12 and np.isnan(cosines[zero]).all()
+            )
             assert not np.isnan(cosines[np.ix_(~zero, ~zero)]).any() or noise == 1e-8
 
 
 @inputs(500)
-@given(st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.0, 1e-150, 1.0, 1e149]), st.data())
+@given(
+    st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.0, 1e-150, 1.0, 1e149]), st.data()
+)
 def test_metrics_of_logits(folder, K, seed, scale, data):
     rng = np.random.default_rng(seed)
-    Z, cosines = scale * rng.integers(-9, 10, (K, K)), np.where(rng.random((K, K)) < 0.2, NAN, rng.random((K, K)))
+    Z, cosines = (
+        scale * rng.integers(-9, 10, (K, K)),
+        np.where(rng.random((K, K)) < 0.2, NAN, rng.random((K, K))),
+    )
     minority = data.draw(st.lists(st.integers(0, K - 1), min_size=2, max_size=K, unique=True))
-    sizes, k_a = data.draw(st.lists(SIZES, min_size=K, max_size=K)), data.draw(st.integers(1, K - 1))
+    sizes, k_a = (
+        data.draw(st.lists(SIZES, min_size=K, max_size=K)),
+        data.draw(st.integers(1, K - 1)),
+    )
     W, H = rng.standard_normal((K, 3)), rng.standard_normal((3, K))
     with watched("metrics of logits", folder):
         own = [Z[k, k] for k in minority]
@@ -606,25 +1040,53 @@ def test_metrics_of_logits(folder, K, seed, scale, data):
         assert metrics.minority_gap(Z, minority) == pytest.approx(gap, rel=1e-12, abs=1e-12 * scale)
         spread = metrics.minority_spread(Z, minority)
         assert math.isnan(spread) == (not Z.any()) and not spread < 0 and not spread > 2 * K + 1e-9
-        assert 0 <= metrics.block_range(Z, sizes) <= 18 * scale and metrics.block_range(np.eye(K), sizes) == 0
+        assert (
+            0 <= metrics.block_range(Z, sizes) <= 18 * scale
+            and metrics.block_range(np.eye(K), sizes) == 0
+        )
         found = metrics.group_means(cosines, k_a)
         assert [group for group, value in found.items() if math.isnan(value)] == [
-            group for group, block in (("A", cosines[:k_a, :k_a]), ("B", cosines[k_a:, k_a:]), ("AB", cosines[:k_a, k_a:]))
+            group
+            for group, block in (
+                ("A", cosines[:k_a, :k_a]),
+                ("B", cosines[k_a:, k_a:]),
+                ("AB", cosines[:k_a, k_a:]),
+            )
             if (group == "AB" and np.isnan(block).any())
-            or (group != "AB" and (len(block) == 1 or np.isnan(block[~np.eye(len(block), dtype=bool)]).any()))]
-        lam_z, balance = data.draw(st.sampled_from([1e-90, 1e-3, 1e100])), data.draw(st.sampled_from([1e-60, 1.0, 1e60]))
+            or (
+                group != "AB"
+                and (len(block) == 1 or np.isnan(block[~np.eye(len(block), dtype=bool)]).any())
+            )
+        ]
+        lam_z, balance = (
+            data.draw(st.sampled_from([1e-90, 1e-3, 1e100])),
+            data.draw(st.sampled_from([1e-60, 1.0, 1e60])),
+        )
         ufm = UFM.from_lam_z(sizes, lam_z, balance=balance)
         assert metrics.balance_residual(0 * W, H, ufm) == 0
         up = 1e-100 * W, 1e-100 * H
-        assert metrics.balance_residual(*up, ufm) == pytest.approx(metrics.balance_residual(W, H, ufm), rel=1e-9)
+        assert metrics.balance_residual(*up, ufm) == pytest.approx(
+            metrics.balance_residual(W, H, ufm), rel=1e-9
+        )
 
 
-NUMBERS = st.floats() | st.integers(-(10**9), 10**9) | st.fractions().filter(lambda value: abs(value) < 10**300)
+NUMBERS = (
+    st.floats()
+    | st.integers(-(10**9), 10**9)
+    | st.fractions().filter(lambda value: abs(value) < 10**300)
+)
 
 
 @inputs(500)
-@given(st.text("abz_0 .-é", min_size=1, max_size=60), NUMBERS, NUMBERS, st.floats(0, 1e308), st.floats(0, 1e3),
-       st.text(max_size=20), st.sampled_from(["exact", "trained", "network"]))
+@given(
+    st.text("abz_0 .-é", min_size=1, max_size=60),
+    NUMBERS,
+    NUMBERS,
+    st.floats(0, 1e308),
+    st.floats(0, 1e3),
+    st.text(max_size=20),
+    st.sampled_from(["exact", "trained", "network"]),
+)
 def test_the_ledger(folder, name, measured, predicted, atol, rtol, what, evidence):
     with watched("the ledger", folder / "ledgers"):
         ledger = Ledger(name, folder / "ledgers")
@@ -637,21 +1099,94 @@ def test_the_ledger(folder, name, measured, predicted, atol, rtol, what, evidenc
         assert [row["passed"] for row in ledger.rows[1:]] == [a <= b, a >= b]
         assert len(repr(ledger).split("\n")) >= 5 and "<table" in ledger._repr_html_()
         ledger.save()
-    assert len(json.loads((folder / "ledgers" / f"{name}.json").read_text(encoding="utf-8"))["rows"]) == 3
+    assert (
+        len(json.loads((folder / "ledgers" / f"{name}.json").read_text(encoding="utf-8"))["rows"])
+        == 3
+    )
 
 
-WORDS = st.sampled_from([
-    "check", "paper", "threshold", "collapse", "angles", "diminishing", "relu", "all", "list", "fig5", "fig1",
-    "--class-sizes", "--lam-z", "--lam-b", "--lam-w", "--lam-h", "--class-weights", "--seed", "--json", "--help", "-h",
-    "--", "--ka", "--only", "--seeds", "--epochs", "--lr", "--data", "--network", "--features", "--pool", "--device",
-    "--dry-run", "--out", "--recipe", "--batch-size", "--with-test-images", "30x2,10x2", "3,2,1", "20x3", "500x5,100x5",
-    "5x", "x5", "1e400", "nan", "inf", "-1", "0", "3", "0.01", "1e-3", "", "digits", "mnist5k", "cifar10", "cpu", "cuda",
-    "meta", "mlp", "fast", "linear", "../x", "\ud800", "a\0b", "5", "1x99999999999", "1x5,4x5", "\N{SUPERSCRIPT TWO}",
-    "1_0", "0x10"]) | st.text(max_size=5)
+WORDS = st.sampled_from(
+    [
+        "check",
+        "paper",
+        "threshold",
+        "collapse",
+        "angles",
+        "diminishing",
+        "relu",
+        "all",
+        "list",
+        "fig5",
+        "fig1",
+        "--class-sizes",
+        "--lam-z",
+        "--lam-b",
+        "--lam-w",
+        "--lam-h",
+        "--class-weights",
+        "--seed",
+        "--json",
+        "--help",
+        "-h",
+        "--",
+        "--ka",
+        "--only",
+        "--seeds",
+        "--epochs",
+        "--lr",
+        "--data",
+        "--network",
+        "--features",
+        "--pool",
+        "--device",
+        "--dry-run",
+        "--out",
+        "--recipe",
+        "--batch-size",
+        "--with-test-images",
+        "30x2,10x2",
+        "3,2,1",
+        "20x3",
+        "500x5,100x5",
+        "5x",
+        "x5",
+        "1e400",
+        "nan",
+        "inf",
+        "-1",
+        "0",
+        "3",
+        "0.01",
+        "1e-3",
+        "",
+        "digits",
+        "mnist5k",
+        "cifar10",
+        "cpu",
+        "cuda",
+        "meta",
+        "mlp",
+        "fast",
+        "linear",
+        "../x",
+        "\ud800",
+        "a\0b",
+        "5",
+        "1x99999999999",
+        "1x5,4x5",
+        "\N{SUPERSCRIPT TWO}",
+        "1_0",
+        "0x10",
+    ]
+) | st.text(max_size=5)
 CHECK = st.tuples(
-    st.just("check"), st.sampled_from(["threshold", "angles", "diminishing", "relu", "all", "none"]),
-    st.just("--class-sizes"), st.sampled_from(["30x2,10x2", "3,2,1", "20x3", "50x5,10x5", "7,7", "5", "2x3,x"]),
-    st.sampled_from(["--lam-z", "--lam-w"]), st.sampled_from(["0.01", "0.3", "1e-3", "0", "x"]))
+    st.just("check"),
+    st.sampled_from(["threshold", "angles", "diminishing", "relu", "all", "none"]),
+    st.just("--class-sizes"),
+    st.sampled_from(["30x2,10x2", "3,2,1", "20x3", "50x5,10x5", "7,7", "5", "2x3,x"]),
+    st.sampled_from(["--lam-z", "--lam-w"]),
+    st.sampled_from(["0.01", "0.3", "1e-3", "0", "x"]),
+)
 
 
 def no_images(*_):
@@ -659,11 +1194,16 @@ def no_images(*_):
 
 
 @inputs(300)
-@given(st.lists(WORDS, max_size=7) | st.tuples(CHECK, st.lists(WORDS, max_size=4)).map(lambda parts: [*parts[0], *parts[1]]))
+@given(
+    st.lists(WORDS, max_size=7)
+    | st.tuples(CHECK, st.lists(WORDS, max_size=4)).map(lambda parts: [*parts[0], *parts[1]])
+)
 def test_the_command_line(folder, words):
     said, errors = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, watched("the command line", folder):
-        patch.setattr("ncutils.experiments.available", no_images)  # what `paper` begins with: it would download and train
+        patch.setattr(
+            "ncutils.experiments.available", no_images
+        )  # what `paper` begins with: it would download and train
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
             try:
                 status = main(words)
@@ -674,30 +1214,49 @@ def test_the_command_line(folder, words):
 
 
 @inputs(300)
-@given(st.from_regex("[0-9]{2}_[a-z][a-z0-9_]{0,6}", fullmatch=True) | st.text("0123456789_ab./\\ é", max_size=9),
-    st.none() | st.text(max_size=5) | st.just("03_threshold"))
+@given(
+    st.from_regex("[0-9]{2}_[a-z][a-z0-9_]{0,6}", fullmatch=True)
+    | st.text("0123456789_ab./\\ é", max_size=9),
+    st.none() | st.text(max_size=5) | st.just("03_threshold"),
+)
 def test_names_of_pages(folder, name, start):
     existing = ["03_threshold", "05_a"]
     with watched("names of pages", folder):
         why = new_claim.refusal(name, start, existing)
-    right = (len(name) > 3 and name.isascii() and name == name.lower() and name[:2].isdecimal() and name[2] == "_"
-             and name[3].isalpha() and all(letter.isalnum() or letter == "_" for letter in name[3:]))
+    right = (
+        len(name) > 3
+        and name.isascii()
+        and name == name.lower()
+        and name[:2].isdecimal()
+        and name[2] == "_"
+        and name[3].isalpha()
+        and all(letter.isalnum() or letter == "_" for letter in name[3:])
+    )
     taken = name[3:] in ("threshold", "a")
     assert (why is None) == (right and not taken and start in (None, *existing))
     assert why is None or "NAME = " in why or "FROM = " in why
 
 
 @inputs(200)
-@given(st.sampled_from(["digits"] * 9 + ["mnist5k"]),
-       st.lists(st.integers(1, 190) | st.integers(1, 9), min_size=2, max_size=11), st.integers(0, 2**70),
-       st.sampled_from([1, 1, 2, 4, 3]), st.sampled_from(["float32", "uint8"]))
+@given(
+    st.sampled_from(["digits"] * 9 + ["mnist5k"]),
+    st.lists(st.integers(1, 190) | st.integers(1, 9), min_size=2, max_size=11),
+    st.integers(0, 2**70),
+    st.sampled_from([1, 1, 2, 4, 3]),
+    st.sampled_from(["float32", "uint8"]),
+)
 def test_images(folder, name, sizes, seed, pool, dtype):
     side, held = (8, 174) if name == "digits" else (28, 500)
     with watched("images", folder):
         try:
             images, labels = load_images(name, sizes, seed, pool, dtype=dtype)
         except ValueError:
-            assert len(sizes) > 10 or side % pool or (dtype == "uint8" and pool > 1) or max(sizes) > held
+            assert (
+                len(sizes) > 10
+                or side % pool
+                or (dtype == "uint8" and pool > 1)
+                or max(sizes) > held
+            )
             return
         assert images.shape == (sum(sizes), 1, side // pool, side // pool) and images.dtype == dtype
         assert np.bincount(labels).tolist() == sizes
@@ -705,13 +1264,24 @@ def test_images(folder, name, sizes, seed, pool, dtype):
 
 
 @inputs(40)
-@given(st.lists(problems(3, st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=3), st.integers(0, 5),
-       st.integers(0, 2**70), st.sampled_from(["linear", "relu"]))
+@given(
+    st.lists(problems(3, st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=3),
+    st.integers(0, 5),
+    st.integers(0, 2**70),
+    st.sampled_from(["linear", "relu"]),
+)
 def test_trained_models(folder, ufms, more, seed, features):
     ufms = [ufm for ufm in ufms if ufm.num_classes == ufms[0].num_classes]
     with watched("trained models", folder):
         try:
-            trained = train_ufm(ufms, ufms[0].num_classes + more, seed, iterations=15, device="cpu", features=features)
+            trained = train_ufm(
+                ufms,
+                ufms[0].num_classes + more,
+                seed,
+                iterations=15,
+                device="cpu",
+                features=features,
+            )
         except FloatingPointError as error:
             assert "penalties are too large" in str(error) and max(ufm.lam_z for ufm in ufms) > 1e20
             return
@@ -719,28 +1289,52 @@ def test_trained_models(folder, ufms, more, seed, features):
             H = trained.features[e]
             assert np.isfinite(H).all() and (features == "linear" or (H >= 0).all())
             value = ufm_objective(ufm, trained.classifiers[e], H, trained.biases[e], ufm.labels)
-            assert value >= (exact.objective - exact.gap) * (1 - 1e-9) and value == trained.objectives[e]
+            assert (
+                value >= (exact.objective - exact.gap) * (1 - 1e-9)
+                and value == trained.objectives[e]
+            )
 
 
 @inputs(20)
-@given(problems(2, st.integers(1, 2), st.integers(1, 4)), st.integers(1, 3), st.integers(1, 30),
-       st.sampled_from([1e-3, 0.1, 1e3]), st.sampled_from(["fast", "authors"]), st.integers(0, 2**63))
+@given(
+    problems(2, st.integers(1, 2), st.integers(1, 4)),
+    st.integers(1, 3),
+    st.integers(1, 30),
+    st.sampled_from([1e-3, 0.1, 1e3]),
+    st.sampled_from(["fast", "authors"]),
+    st.integers(0, 2**63),
+)
 def test_trained_networks(folder, ufm, epochs, batch_size, lr, recipe, seed):
     images = np.random.default_rng(seed).random((ufm.num_samples, 1, 2, 2))
     with watched("trained networks", folder):
         try:
             trained = train_network(
-                MLP((1, 2, 2), (5,), 6), images, ufm.labels, ufm, epochs, batch_size, lr, seed=seed, recipe=recipe,
-                device="cpu", progress=False)
+                MLP((1, 2, 2), (5,), 6),
+                images,
+                ufm.labels,
+                ufm,
+                epochs,
+                batch_size,
+                lr,
+                seed=seed,
+                recipe=recipe,
+                device="cpu",
+                progress=False,
+            )
         except FloatingPointError as error:
             assert "training diverged" in str(error)
             return
-        assert trained.gaps[0] >= -trained.exact[0].relative_gap - 1e-9 and trained.history[-1]["epoch"] == epochs
+        assert (
+            trained.gaps[0] >= -trained.exact[0].relative_gap - 1e-9
+            and trained.history[-1]["epoch"] == epochs
+        )
 
 
 @inputs(60)
-@given(problems(3, st.integers(1, 6), st.integers(1, 300)),
-       st.sampled_from(["collapse", "angles", "threshold", "diminishing", "relu", "all"]))
+@given(
+    problems(3, st.integers(1, 6), st.integers(1, 300)),
+    st.sampled_from(["collapse", "angles", "threshold", "diminishing", "relu", "all"]),
+)
 def test_checks(folder, ufm, claim):
     with watched("checks", folder):
         try:
@@ -755,5 +1349,8 @@ def test_checks(folder, ufm, claim):
 def test_there_were_ten_thousand_inputs(request):
     if request.config.getoption("keyword") or any("::" in word for word in request.config.args):
         pytest.skip("not all tests ran")
-    print(f"\n{sum(COUNT.values())} inputs, " + ", ".join(f"{count} of {test}" for test, count in COUNT.items()))
+    print(
+        f"\n{sum(COUNT.values())} inputs, "
+        + ", ".join(f"{count} of {test}" for test, count in COUNT.items())
+    )
     assert sum(COUNT.values()) >= 10_000 * TIMES

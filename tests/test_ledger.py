@@ -30,17 +30,31 @@ def result(check, *args, **kwargs):
     try:
         ledger.show()
     except LedgerError:
-        assert not ledger.rows[0]["passed"] and "FAIL" in repr(ledger) and "PASS" not in repr(ledger)
+        assert (
+            not ledger.rows[0]["passed"] and "FAIL" in repr(ledger) and "PASS" not in repr(ledger)
+        )
         return False
     assert ledger.rows[0]["passed"] and "PASS" in repr(ledger) and "FAIL" not in repr(ledger)
     return True
 
 
-@pytest.mark.parametrize("measured, predicted, tolerances, passes", [
-    (1.0, 1.0, {}, True), (1.0, 1.0 + 1e-15, {}, False), (1.5, 1.0, dict(atol=0.5), True), (0.5, 1.0, dict(atol=0.5), True),
-    (1.5, 1.0, dict(atol=0.4999), False), (-110, -100, dict(rtol=0.1), True), (-111, -100, dict(rtol=0.1), False),
-    (112, 100, dict(atol=2, rtol=0.1), True), (np.float32(0.5), np.float64(0.5), {}, True), (3, 3, {}, True),
-    (NAN, 1.0, dict(atol=1), False), (INF, 1.0, dict(atol=1), False)])
+@pytest.mark.parametrize(
+    "measured, predicted, tolerances, passes",
+    [
+        (1.0, 1.0, {}, True),
+        (1.0, 1.0 + 1e-15, {}, False),
+        (1.5, 1.0, dict(atol=0.5), True),
+        (0.5, 1.0, dict(atol=0.5), True),
+        (1.5, 1.0, dict(atol=0.4999), False),
+        (-110, -100, dict(rtol=0.1), True),
+        (-111, -100, dict(rtol=0.1), False),
+        (112, 100, dict(atol=2, rtol=0.1), True),
+        (np.float32(0.5), np.float64(0.5), {}, True),
+        (3, 3, {}, True),
+        (NAN, 1.0, dict(atol=1), False),
+        (INF, 1.0, dict(atol=1), False),
+    ],
+)
 def test_check_passes_within_the_tolerance(measured, predicted, tolerances, passes):
     assert result("check", measured, predicted, **tolerances) == passes
 
@@ -50,21 +64,34 @@ def test_a_prediction_that_is_no_number_fails_like_any_other(measured, predicted
     assert not result("check", measured, predicted, atol=1)
 
 
-@pytest.mark.parametrize("tolerances", [dict(atol=-1), dict(rtol=-0.1), dict(atol=NAN), dict(atol=INF)])
+@pytest.mark.parametrize(
+    "tolerances", [dict(atol=-1), dict(rtol=-0.1), dict(atol=NAN), dict(atol=INF)]
+)
 def test_tolerances_that_are_none_are_refused(tolerances):
     with pytest.raises(ValueError, match=next(iter(tolerances))):
         Ledger("test").check("something", 1.0, 1.0, **tolerances)
 
 
-@pytest.mark.parametrize("measured, bound, at_most, at_least", [
-    (1.0, 1.0, True, True), (0.5, 1.0, True, False), (2, 1, False, True), (-INF, 0, True, False), (INF, 0, False, True),
-    (NAN, 1.0, False, False), (1.0, NAN, False, False)])
+@pytest.mark.parametrize(
+    "measured, bound, at_most, at_least",
+    [
+        (1.0, 1.0, True, True),
+        (0.5, 1.0, True, False),
+        (2, 1, False, True),
+        (-INF, 0, True, False),
+        (INF, 0, False, True),
+        (NAN, 1.0, False, False),
+        (1.0, NAN, False, False),
+    ],
+)
 def test_bounds(measured, bound, at_most, at_least):
     assert result("check_at_most", measured, bound) == at_most
     assert result("check_at_least", measured, bound) == at_least
 
 
-@pytest.mark.parametrize("fact", [True, False, np.True_, np.False_, np.array([1, 2]).all(), np.zeros(2).any()])
+@pytest.mark.parametrize(
+    "fact", [True, False, np.True_, np.False_, np.array([1, 2]).all(), np.zeros(2).any()]
+)
 def test_facts(fact):
     assert result("check_true", fact) == bool(fact)
 
@@ -75,12 +102,20 @@ def test_what_is_no_fact_is_refused(fact):
         Ledger("test").check_true("something", fact)
 
 
-@pytest.mark.parametrize("add", [
-    lambda l: l.check("x", 1, 1, evidence="proof"), lambda l: l.check_true("x", True, evidence=None),
-    lambda l: l.check_at_most("x", 1, 1, evidence=""), lambda l: l.check_at_least("x", 1, 1, evidence="Exact")])
+@pytest.mark.parametrize(
+    "add",
+    [
+        lambda l: l.check("x", 1, 1, evidence="proof"),
+        lambda l: l.check_true("x", True, evidence=None),
+        lambda l: l.check_at_most("x", 1, 1, evidence=""),
+        lambda l: l.check_at_least("x", 1, 1, evidence="Exact"),
+    ],
+)
 def test_evidence_is_one_of_three(add):
     ledger = Ledger("test")
-    with pytest.raises(ValueError, match="evidence = .*: must be one of 'exact', 'trained', 'network'"):
+    with pytest.raises(
+        ValueError, match="evidence = .*: must be one of 'exact', 'trained', 'network'"
+    ):
         add(ledger)
     assert not ledger.rows
 
@@ -105,12 +140,14 @@ def test_the_table_row_by_row():
         ["trained gap", "trained", "", "≤ 1e-09", "", "PASS"],
         ["network accuracy", "network", "", "≥ 0.9", "", "PASS"],
         ["residual", "exact", "", "≤ 1e-12", "", "PASS"],
-        ["merged", "network", "", "", "", "PASS"]]
+        ["merged", "network", "", "", "", "PASS"],
+    ]
 
 
 @pytest.mark.parametrize("show", [repr, Ledger._repr_html_])
 def test_other_trained_values_show_the_same_table(show):
     """Trained values differ between machines, so stored pages must not hold one digit of them."""
+
     def ledger(shift):
         other = Ledger("claim")
         other.check("a", 0.5 + shift, 0.5, atol=0.1, evidence="trained")
@@ -127,7 +164,13 @@ def test_exact_values_are_printed_to_the_digits_that_the_tolerance_speaks_for():
     ledger = Ledger("test")
     for tolerance in (0.0, 1e-3, 0.1, 1, 200.0):
         ledger.check("x", 123.456789012, 123.456789012, atol=tolerance)
-    assert [row[2] for row in ledger.table()[1]] == ["123.45678901", "123.457", "123.5", "123", "123"]
+    assert [row[2] for row in ledger.table()[1]] == [
+        "123.45678901",
+        "123.457",
+        "123.5",
+        "123",
+        "123",
+    ]
 
 
 def test_the_html_table_is_whole_and_escaped():
@@ -135,7 +178,11 @@ def test_the_html_table_is_whole_and_escaped():
     ledger.check_true("a < b & <script>", True)
     text = ledger._repr_html_()
     assert "a &lt; b &amp; &lt;script&gt;" in text and "<script>" not in text
-    assert text.count('<th scope="row">') == 7 and text.count("<th scope=col>") == 6 and text.count("PASS") == 7
+    assert (
+        text.count('<th scope="row">') == 7
+        and text.count("<th scope=col>") == 6
+        and text.count("PASS") == 7
+    )
     assert len(re.findall("<td", text)) == 7 * 5 and "<caption>Ledger: claim</caption>" in text
 
 
@@ -147,9 +194,16 @@ def test_show_displays_all_rows_and_only_then_raises(shown):
     with pytest.raises(LedgerError) as failure:
         ledger.show()
     [text] = shown
-    assert re.findall(r"^(\w+) .* (PASS|FAIL)$", text, re.M) == [("first", "FAIL"), ("second", "PASS"), ("third", "FAIL")]
+    assert re.findall(r"^(\w+) .* (PASS|FAIL)$", text, re.M) == [
+        ("first", "FAIL"),
+        ("second", "PASS"),
+        ("third", "FAIL"),
+    ]
     message = str(failure.value)
-    assert "first: measured 1.0, = 2.0 (tolerance 0.5)" in message and "third: measured 5.0, <= 4.0" in message
+    assert (
+        "first: measured 1.0, = 2.0 (tolerance 0.5)" in message
+        and "third: measured 5.0, <= 4.0" in message
+    )
     assert "second" not in message and isinstance(failure.value, AssertionError)
 
 
@@ -178,8 +232,17 @@ def test_the_file_holds_every_value_in_full(tmp_path):
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert stored == {"ledger": "claim", "rows": ledger.rows}
     assert stored["rows"][1] == {
-        "what": "trained number", "theorem": None, "evidence": "trained", "relation": "=", "measured": 0.777654321,
-        "predicted": 0.777, "tolerance": 1e-2, "passed": True, "certificate": None, "headline": False}
+        "what": "trained number",
+        "theorem": None,
+        "evidence": "trained",
+        "relation": "=",
+        "measured": 0.777654321,
+        "predicted": 0.777,
+        "tolerance": 1e-2,
+        "passed": True,
+        "certificate": None,
+        "headline": False,
+    }
     assert stored["rows"][3]["measured"] == 0.987654321
 
 
@@ -238,8 +301,11 @@ def test_rows_tell_their_theorem_and_the_worst_certificate_behind_them():
     ledger.check("third", 1, 1)
     two = max(abs(close.relative_gap), abs(tail.relative_gap))
     assert [(row["theorem"], row["certificate"], row["headline"]) for row in ledger.rows] == [
-        (None, None, False), ("thm-threshold", max(abs(close.relative_gap), batch.worst_gap), True),
-        ("prop-relu", two, False), ("prop-rate", None, False)]
+        (None, None, False),
+        ("thm-threshold", max(abs(close.relative_gap), batch.worst_gap), True),
+        ("prop-relu", two, False),
+        ("prop-rate", None, False),
+    ]
 
 
 @pytest.mark.parametrize("gap", [2e-9, -2e-9, NAN])

@@ -17,7 +17,9 @@ def sample(sizes, d=6, seed=0, noise=1.0):
     """Features (d, N) in no order, with class means of length about 3, and labels (N,)."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
-    return 3 * rng.standard_normal((d, len(sizes)))[:, labels] + noise * rng.standard_normal((d, len(labels))), labels
+    return 3 * rng.standard_normal((d, len(sizes)))[:, labels] + noise * rng.standard_normal(
+        (d, len(labels))
+    ), labels
 
 
 def scatter_by_loops(features, labels):
@@ -33,13 +35,20 @@ def scatter_by_loops(features, labels):
     return within, between
 
 
-SIZES = {"balanced": [5, 5, 5], "imbalanced": [20, 4, 1], "two classes": [3, 30], "many": [7] * 4 + [2] * 4}
+SIZES = {
+    "balanced": [5, 5, 5],
+    "imbalanced": [20, 4, 1],
+    "two classes": [3, 30],
+    "many": [7] * 4 + [2] * 4,
+}
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 def test_scatter_matrices(sizes):
     features, labels = sample(sizes)
-    for found, defined in zip(metrics.scatter(features, labels), scatter_by_loops(features, labels)):
+    for found, defined in zip(
+        metrics.scatter(features, labels), scatter_by_loops(features, labels)
+    ):
         assert found == pytest.approx(defined, abs=1e-13)
 
 
@@ -49,14 +58,20 @@ def test_nc1_and_trace_ratio(sizes):
     within, between = scatter_by_loops(features, labels)
     values, vectors = np.linalg.eigh(between)
     inverse = sum(np.outer(v, v) / x for x, v in zip(values, vectors.T) if x > 1e-6 * values.max())
-    assert metrics.nc1(features, labels) == pytest.approx(np.trace(within @ inverse) / len(sizes), rel=1e-11)
-    assert metrics.trace_ratio(features, labels) == pytest.approx(np.trace(within) / np.trace(between), rel=1e-13)
+    assert metrics.nc1(features, labels) == pytest.approx(
+        np.trace(within @ inverse) / len(sizes), rel=1e-11
+    )
+    assert metrics.trace_ratio(features, labels) == pytest.approx(
+        np.trace(within) / np.trace(between), rel=1e-13
+    )
 
 
 def test_the_overall_mean_is_over_samples_not_classes():
     features = np.array([[0.0] * 9 + [1.0]])
     labels = np.array([0] * 9 + [1])
-    assert metrics.scatter(features, labels)[1] == pytest.approx(np.array([[0.09]]), rel=1e-14)  # 0.25 over classes
+    assert metrics.scatter(features, labels)[1] == pytest.approx(
+        np.array([[0.09]]), rel=1e-14
+    )  # 0.25 over classes
 
 
 def test_directions_of_relative_size_1e_6_are_cut_from_the_pseudo_inverse():
@@ -67,7 +82,9 @@ def test_directions_of_relative_size_1e_6_are_cut_from_the_pseudo_inverse():
         means = np.array([[1, -1, 0, 0], [0, 0, small, -small]])[:, labels]
         return metrics.nc1(means + within, labels)
 
-    assert value(2e-3) == pytest.approx(1e-6 * (2 + 2 / 4e-6) / 4, rel=1e-9)  # Σ_B = diag(1, small²)/2
+    assert value(2e-3) == pytest.approx(
+        1e-6 * (2 + 2 / 4e-6) / 4, rel=1e-9
+    )  # Σ_B = diag(1, small²)/2
     assert value(0.5e-3) == pytest.approx(1e-6 * 2 / 4, rel=1e-9)
 
 
@@ -85,20 +102,26 @@ def test_nc1_and_trace_ratio_do_not_depend_on_shift_scale_and_rotation(seed, sca
     rotation = np.linalg.qr(rng.standard_normal((6, 6)))[0]
     moved = scale * (rotation @ features) + scale * rng.standard_normal((6, 1))
     assert metrics.nc1(moved, labels) == pytest.approx(metrics.nc1(features, labels), rel=1e-9)
-    assert metrics.trace_ratio(moved, labels) == pytest.approx(metrics.trace_ratio(features, labels), rel=1e-11)
+    assert metrics.trace_ratio(moved, labels) == pytest.approx(
+        metrics.trace_ratio(features, labels), rel=1e-11
+    )
 
 
 def test_labels_may_skip_classes():
     features, labels = sample([6, 4, 5])
     renamed = np.array([7, 0, 3])[labels]
     assert metrics.nc1(features, renamed) == pytest.approx(metrics.nc1(features, labels), rel=1e-12)
-    assert metrics.class_means(features, renamed) == pytest.approx(metrics.class_means(features, labels)[:, [1, 2, 0]])
+    assert metrics.class_means(features, renamed) == pytest.approx(
+        metrics.class_means(features, labels)[:, [1, 2, 0]]
+    )
 
 
 def test_class_means():
     features, labels = sample([6, 1, 5])
     for k in range(3):
-        assert metrics.class_means(features, labels)[:, k] == pytest.approx(np.mean(features[:, labels == k], axis=1))
+        assert metrics.class_means(features, labels)[:, k] == pytest.approx(
+            np.mean(features[:, labels == k], axis=1)
+        )
 
 
 def peak_mib(function, *arguments):
@@ -115,16 +138,24 @@ def peak_mib(function, *arguments):
 def test_memory_does_not_grow_with_samples_times_classes(metric):
     rng = np.random.default_rng(0)
     features, labels = rng.standard_normal((4, 60_000)), rng.permutation(np.arange(60_000) % 20_000)
-    assert peak_mib(metric, features, labels) < 30  # features are 2 MiB, a number for each sample and class 9 GiB
+    assert (
+        peak_mib(metric, features, labels) < 30
+    )  # features are 2 MiB, a number for each sample and class 9 GiB
 
 
 def test_class_means_are_right_to_the_last_digits_whatever_the_order():
     """The sum of each class is exact in integers; sample after sample, the error would be 1e-14."""
     rng = np.random.default_rng(0)
-    whole, labels = rng.integers(2**40, 2**41, (3, 50_000)), rng.permutation(np.repeat([0, 1, 5], [20_000, 29_999, 1]))
+    whole, labels = (
+        rng.integers(2**40, 2**41, (3, 50_000)),
+        rng.permutation(np.repeat([0, 1, 5], [20_000, 29_999, 1])),
+    )
     found = metrics.class_means(whole / 3.0, labels)
     for k, label in enumerate([0, 1, 5]):
-        exact = [math.fsum((row[labels == label] / 3.0).tolist()) / (labels == label).sum() for row in whole]
+        exact = [
+            math.fsum((row[labels == label] / 3.0).tolist()) / (labels == label).sum()
+            for row in whole
+        ]
         assert found[:, k] == pytest.approx(exact, rel=1e-15)
 
 
@@ -151,7 +182,9 @@ def test_cosines_of_columns():
     for k in range(5):
         for l in range(5):
             u, v = matrix[:, k], matrix[:, l]
-            assert found[k, l] == pytest.approx(u @ v / math.sqrt(u @ u) / math.sqrt(v @ v), abs=1e-14)
+            assert found[k, l] == pytest.approx(
+                u @ v / math.sqrt(u @ u) / math.sqrt(v @ v), abs=1e-14
+            )
 
 
 def test_cosines_are_not_centred():
@@ -162,7 +195,11 @@ def test_cosines_are_not_centred():
 def test_a_column_shorter_than_1e_9_of_the_longest_has_no_direction(length, direction):
     found = metrics.cosines(np.array([[5.0, 0, 0], [0, 3.0, 0], [0, 0, 5 * length]]))
     lost = np.isnan(found)
-    assert (not lost.any()) if direction else (lost[2].all() and lost[:, 2].all() and not lost[:2, :2].any())
+    assert (
+        (not lost.any())
+        if direction
+        else (lost[2].all() and lost[:, 2].all() and not lost[:2, :2].any())
+    )
 
 
 def test_zero_has_no_cosine_at_all_and_does_not_warn(recwarn):
@@ -180,9 +217,14 @@ def test_cosines_do_not_depend_on_lengths(seed):
 def test_group_means_are_over_different_classes():
     matrix = np.arange(25.0).reshape(5, 5)
     found = metrics.group_means(matrix, 2)
-    pairs = {"A": [(0, 1), (1, 0)], "AB": [(k, l) for k in (0, 1) for l in (2, 3, 4)],
-             "B": [(k, l) for k in (2, 3, 4) for l in (2, 3, 4) if k != l]}
-    assert found == {group: pytest.approx(np.mean([matrix[p] for p in some])) for group, some in pairs.items()}
+    pairs = {
+        "A": [(0, 1), (1, 0)],
+        "AB": [(k, l) for k in (0, 1) for l in (2, 3, 4)],
+        "B": [(k, l) for k in (2, 3, 4) for l in (2, 3, 4) if k != l],
+    }
+    assert found == {
+        group: pytest.approx(np.mean([matrix[p] for p in some])) for group, some in pairs.items()
+    }
 
 
 @pytest.mark.parametrize("k_a, missing", [(1, "A"), (3, "B")])
@@ -224,14 +266,19 @@ def test_minority_spread_is_the_largest_distance_over_the_mean_length():
 
 def test_minority_spread_of_collapse_is_zero_and_of_nothing_nan():
     Z = np.outer([1.0, 2, 3], [4, 5, 5])
-    assert metrics.minority_spread(Z, [1, 2]) == 0 and metrics.minority_gap(np.zeros((3, 3)), [1, 2]) == 0
+    assert (
+        metrics.minority_spread(Z, [1, 2]) == 0
+        and metrics.minority_gap(np.zeros((3, 3)), [1, 2]) == 0
+    )
     assert math.isnan(metrics.minority_spread(np.zeros((3, 3)), [1, 2]))
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-12, 1e-140])
 def test_minority_spread_of_nearly_equal_columns_loses_no_digit(size):
     rng = np.random.default_rng(0)
-    columns = rng.integers(1, 2**10, 40) / 2**10 * (size > 1e-100)  # to which multiples of 2^-40 are added without rounding
+    columns = (
+        rng.integers(1, 2**10, 40) / 2**10 * (size > 1e-100)
+    )  # to which multiples of 2^-40 are added without rounding
     unit = 2.0 ** round(math.log2(size))
     moves = rng.integers(-8, 8, (40, 12)) * unit
     Z = np.zeros((40, 40))
@@ -298,32 +345,55 @@ def test_relative_gap():
 F, LABELS = np.eye(3, 4), np.array([0, 0, 1, 1])
 
 
-@pytest.mark.parametrize("metric", [metrics.nc1, metrics.trace_ratio, metrics.scatter, metrics.class_means])
-@pytest.mark.parametrize("features, labels, message", [
-    (F[0], LABELS, "features has shape"), (F[None], LABELS, "features has shape"),
-    (F[:, :0], LABELS[:0], "features has shape"), (np.where(F == 1, NAN, F), LABELS, "features holds NaN"),
-    (np.where(F == 1, math.inf, F), LABELS, "features holds NaN or infinite"),
-    (F, LABELS[:3], r"labels has shape \(3,\).*must be 4 class indices"), (F, LABELS[None], "labels has shape"),
-    (F, LABELS.astype(float), "labels.*float64"), (F, LABELS == 1, "labels.*bool"),
-    (F, LABELS - 1, "labels holds -1: must be class indices >= 0")])
+@pytest.mark.parametrize(
+    "metric", [metrics.nc1, metrics.trace_ratio, metrics.scatter, metrics.class_means]
+)
+@pytest.mark.parametrize(
+    "features, labels, message",
+    [
+        (F[0], LABELS, "features has shape"),
+        (F[None], LABELS, "features has shape"),
+        (F[:, :0], LABELS[:0], "features has shape"),
+        (np.where(F == 1, NAN, F), LABELS, "features holds NaN"),
+        (np.where(F == 1, math.inf, F), LABELS, "features holds NaN or infinite"),
+        (F, LABELS[:3], r"labels has shape \(3,\).*must be 4 class indices"),
+        (F, LABELS[None], "labels has shape"),
+        (F, LABELS.astype(float), "labels.*float64"),
+        (F, LABELS == 1, "labels.*bool"),
+        (F, LABELS - 1, "labels holds -1: must be class indices >= 0"),
+    ],
+)
 def test_features_and_labels_that_do_not_fit_are_refused(metric, features, labels, message):
     with pytest.raises(ValueError, match=message):
         metric(features, labels)
 
 
 @pytest.mark.parametrize("metric", [metrics.minority_gap, metrics.minority_spread])
-@pytest.mark.parametrize("logits, minority, message", [
-    (np.eye(3, 4), [1, 2], r"logits has shape \(3, 4\): must be \(K, K\)"), (np.ones(3), [1, 2], "logits has shape"),
-    (np.full((3, 3), NAN), [1, 2], "logits holds NaN"), (np.eye(3), [1], r"minority = \[1\]: must be at least 2"),
-    (np.eye(3), [], "minority"), (np.eye(3), [1, 1], "must be a list of different class indices"),
-    (np.eye(3), [1, 3], "class indices in 0 … 2"), (np.eye(3), [-1, 1], "class indices in 0 … 2"),
-    (np.eye(3), [0.0, 1.0], "minority"), (np.eye(3), 2, "minority = 2"), (np.eye(3), "12", "minority = '12'")])
+@pytest.mark.parametrize(
+    "logits, minority, message",
+    [
+        (np.eye(3, 4), [1, 2], r"logits has shape \(3, 4\): must be \(K, K\)"),
+        (np.ones(3), [1, 2], "logits has shape"),
+        (np.full((3, 3), NAN), [1, 2], "logits holds NaN"),
+        (np.eye(3), [1], r"minority = \[1\]: must be at least 2"),
+        (np.eye(3), [], "minority"),
+        (np.eye(3), [1, 1], "must be a list of different class indices"),
+        (np.eye(3), [1, 3], "class indices in 0 … 2"),
+        (np.eye(3), [-1, 1], "class indices in 0 … 2"),
+        (np.eye(3), [0.0, 1.0], "minority"),
+        (np.eye(3), 2, "minority = 2"),
+        (np.eye(3), "12", "minority = '12'"),
+    ],
+)
 def test_minorities_that_do_not_exist_are_refused(metric, logits, minority, message):
     with pytest.raises(ValueError, match=message):
         metric(logits, minority)
 
 
-@pytest.mark.parametrize("matrix, message", [(np.ones(3), "matrix has shape"), ([[NAN]], "matrix holds NaN"), ([[]], "matrix has shape")])
+@pytest.mark.parametrize(
+    "matrix, message",
+    [(np.ones(3), "matrix has shape"), ([[NAN]], "matrix holds NaN"), ([[]], "matrix has shape")],
+)
 def test_cosines_refuse_what_is_no_matrix(matrix, message):
     with pytest.raises(ValueError, match=message):
         metrics.cosines(matrix)
@@ -335,7 +405,10 @@ def test_balance_residual_refuses_shapes_that_do_not_fit(W, H):
         metrics.balance_residual(np.ones(W), np.ones(H), UFM([3, 2], 1, 1))
 
 
-@pytest.mark.parametrize("objective, optimum, name", [(-1.0, 1.0, "objective"), (1.0, 0.0, "optimum"), (math.nan, 1.0, "objective")])
+@pytest.mark.parametrize(
+    "objective, optimum, name",
+    [(-1.0, 1.0, "objective"), (1.0, 0.0, "optimum"), (math.nan, 1.0, "objective")],
+)
 def test_relative_gap_refuses_what_is_not_positive(objective, optimum, name):
     with pytest.raises(ValueError, match=f"{name} = .*must be positive"):
         metrics.relative_gap(objective, optimum)
@@ -343,9 +416,13 @@ def test_relative_gap_refuses_what_is_not_positive(objective, optimum, name):
 
 def test_what_no_memory_holds_is_refused_by_name():
     wide = np.ones((1, 20_000))
-    with pytest.raises(ValueError, match="matrix = an array of shape .*: asks for an array of more than"):
+    with pytest.raises(
+        ValueError, match="matrix = an array of shape .*: asks for an array of more than"
+    ):
         metrics.cosines(wide)
-    with pytest.raises(ValueError, match="class_means = an array of shape .*: asks for an array of more than"):
+    with pytest.raises(
+        ValueError, match="class_means = an array of shape .*: asks for an array of more than"
+    ):
         metrics.balance_residual(wide.T.repeat(2, 1).T, wide.T.repeat(2, 1), UFM([3, 2], 1, 1))
 
 

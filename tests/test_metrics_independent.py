@@ -1,7 +1,9 @@
-"""Metrics against their definitions in exact arithmetic: fractions, sample by sample, nothing shared with `ncutils`.
+"""Metrics against their definitions in exact arithmetic: fractions, sample by sample, nothing
+shared with `ncutils`.
 
-Every definition is written out: no linear algebra of NumPy's, no square root but the last. Data are small fractions, which
-floats hold exactly, so that a metric and its definition see the same numbers.
+Every definition is written out: no linear algebra of NumPy's, no square root but the last. Data are
+small fractions, which floats hold exactly, so that a metric and its definition see the same
+numbers.
 """
 
 import math
@@ -15,9 +17,15 @@ from hypothesis import strategies as st
 from ncutils import UFM, metrics
 
 SIZES = {
-    "balanced": [4, 4, 4], "balanced, many": [3] * 8, "balanced, two": [5, 5], "imbalanced": [9, 3, 1],
+    "balanced": [4, 4, 4],
+    "balanced, many": [3] * 8,
+    "balanced, two": [5, 5],
+    "imbalanced": [9, 3, 1],
     "imbalanced, many": [6] * 3 + [2] * 4,
-    "imbalanced, two": [20, 2], "one sample each": [1, 1, 1, 1], "a long tail": [12, 7, 4, 2, 1, 1]}
+    "imbalanced, two": [20, 2],
+    "one sample each": [1, 1, 1, 1],
+    "a long tail": [12, 7, 4, 2, 1, 1],
+}
 DIMENSIONS = {"d < K": 2, "d = K": None, "d > N": 40}
 
 
@@ -88,7 +96,9 @@ def scatter_of(features, labels):
     columns, labels = transposed(exact(features)), list(map(int, labels))
     N, d = len(columns), len(columns[0])
     means, sizes = means_of(columns, labels)
-    overall = [sum(coordinates) / N for coordinates in zip(*columns)]  # over samples, not over classes
+    overall = [
+        sum(coordinates) / N for coordinates in zip(*columns)
+    ]  # over samples, not over classes
     place = {k: i for i, k in enumerate(sorted(set(labels)))}
     within, between = ([[Fraction(0)] * d for _ in range(d)] for _ in range(2))
     for h, label in zip(columns, labels):
@@ -105,14 +115,18 @@ def scatter_of(features, labels):
 
 
 def sample(sizes, d, seed, rank=None):
-    """Features (d, N), whole eighths, and labels (N,) in any order; with `rank`, class means span so many dimensions."""
+    """Features (d, N), whole eighths, and labels (N,) in any order; with `rank`, class means span
+    so many dimensions.
+    """
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     if rank is None:
         means, off = rng.integers(-24, 25, (d, len(sizes))), rng.integers(-8, 9, (d, len(labels)))
     else:
-        means, off = 8 * rng.integers(-3, 4, (d, rank)) @ rng.integers(-3, 4, (rank, len(sizes))), np.zeros((d, len(labels)),
-            dtype=int)
+        means, off = (
+            8 * rng.integers(-3, 4, (d, rank)) @ rng.integers(-3, 4, (rank, len(sizes))),
+            np.zeros((d, len(labels)), dtype=int),
+        )
         for k in range(len(sizes)):  # in pairs, so that the means stay
             own = np.flatnonzero(labels == k)
             pairs = len(own) // 2
@@ -130,7 +144,9 @@ def agree(features, labels):
     for found, defined in zip(metrics.scatter(features, labels), (within, between)):
         assert found == pytest.approx(np.array(defined, dtype=float), rel=1e-13, abs=1e-13)
     assert metrics.nc1(features, labels) == pytest.approx(nc1_of(within, between, K), rel=1e-10)
-    assert metrics.trace_ratio(features, labels) == pytest.approx(float(trace(within) / trace(between)), rel=1e-13)
+    assert metrics.trace_ratio(features, labels) == pytest.approx(
+        float(trace(within) / trace(between)), rel=1e-13
+    )
     return between
 
 
@@ -147,14 +163,18 @@ def test_means_that_span_fewer_dimensions(sizes, rank):
     assert len(independent_columns(between)[0]) == rank  # of 7
 
 
-@given(st.lists(st.integers(1, 7), min_size=2, max_size=5), st.integers(1, 6), st.integers(0, 10**6))
+@given(
+    st.lists(st.integers(1, 7), min_size=2, max_size=5), st.integers(1, 6), st.integers(0, 10**6)
+)
 def test_any_sizes_and_dimensions(sizes, d, seed):
     features, labels = sample(sizes, d, seed)
     _, between, _ = scatter_of(features, labels)
     if any(map(any, between)):
         agree(features, labels)
     else:
-        assert math.isnan(metrics.nc1(features, labels)) and math.isnan(metrics.trace_ratio(features, labels))
+        assert math.isnan(metrics.nc1(features, labels)) and math.isnan(
+            metrics.trace_ratio(features, labels)
+        )
 
 
 @pytest.mark.parametrize("sizes", [[5, 5, 5], [9, 3, 1]], ids=["balanced", "imbalanced"])
@@ -167,20 +187,29 @@ def test_labels_with_gaps_and_float32(sizes):
     off = (features + noise).astype(np.float32)  # no eighths, yet fractions
     agree(off, labels)
     assert metrics.class_means(off, gaps) == pytest.approx(
-        np.array(means_of(transposed(exact(off)), gaps.tolist())[0], dtype=float).T, rel=1e-14, abs=1e-15)
+        np.array(means_of(transposed(exact(off)), gaps.tolist())[0], dtype=float).T,
+        rel=1e-14,
+        abs=1e-15,
+    )
 
 
 @pytest.mark.parametrize("small, kept", [(Fraction(1, 900), True), (Fraction(1, 1100), False)])
 def test_the_cut_is_relative_to_the_largest_singular_value(small, kept):
-    """Means ±u and ±small v with Σ_B = (uuᵀ + small² vvᵀ)/2, u and v of unit length and at right angles, along no axis."""
+    """Means ±u and ±small v with Σ_B = (uuᵀ + small² vvᵀ)/2, u and v of unit length and at right
+    angles, along no axis.
+    """
     u, v = (Fraction(3, 5), Fraction(4, 5), 0), (Fraction(4, 5), Fraction(-3, 5), 0)
     off, columns, labels = Fraction(1, 1000), [], []
     for k, mean in enumerate([u, [-a for a in u], [small * a for a in v], [-small * a for a in v]]):
         for sign in (1, -1):
-            columns.append([m + sign * off * (a + b) for m, a, b in zip(mean, u, v)])  # along u and v alike
+            columns.append(
+                [m + sign * off * (a + b) for m, a, b in zip(mean, u, v)]
+            )  # along u and v alike
             labels.append(k)
     features = np.array(transposed(columns), dtype=float)
-    inverse = 2 + (2 / small**2 if kept else 0)  # uᵀ Σ_B⁺ u + vᵀ Σ_B⁺ v; small² is a singular value over the largest
+    inverse = 2 + (
+        2 / small**2 if kept else 0
+    )  # uᵀ Σ_B⁺ u + vᵀ Σ_B⁺ v; small² is a singular value over the largest
     assert metrics.nc1(features, labels) == pytest.approx(float(off**2 * inverse / 4), rel=1e-6)
 
 
@@ -196,7 +225,9 @@ def test_cosines(d, K, seed):
         for l, v in enumerate(columns):
             if any(u) and any(v):
                 square = dot(u, v) ** 2 / (dot(u, u) * dot(v, v))
-                assert found[k, l] == pytest.approx(math.copysign(math.sqrt(square), dot(u, v)), abs=1e-14)
+                assert found[k, l] == pytest.approx(
+                    math.copysign(math.sqrt(square), dot(u, v)), abs=1e-14
+                )
             else:
                 assert math.isnan(found[k, l])
 
@@ -208,12 +239,21 @@ def test_minority_gap_and_spread(K, seed, data):
     rows, columns = exact(Z), transposed(exact(Z))
     own = [rows[k][k] for k in minority]
     other = [rows[k][l] for k in minority for l in minority if k != l]
-    assert metrics.minority_gap(Z, minority) == pytest.approx(float(sum(own) / len(own) - sum(other) / len(other)),
-        abs=1e-14)
-    furthest = max(sum((a - b) ** 2 for a, b in zip(columns[k], columns[l])) for k in minority for l in minority)
+    assert metrics.minority_gap(Z, minority) == pytest.approx(
+        float(sum(own) / len(own) - sum(other) / len(other)), abs=1e-14
+    )
+    furthest = max(
+        sum((a - b) ** 2 for a, b in zip(columns[k], columns[l]))
+        for k in minority
+        for l in minority
+    )
     lengths = math.fsum(math.sqrt(dot(column, column)) for column in columns) / K
     found = metrics.minority_spread(Z, minority)
-    assert found == pytest.approx(math.sqrt(furthest) / lengths, rel=1e-14) if lengths else math.isnan(found)
+    assert (
+        found == pytest.approx(math.sqrt(furthest) / lengths, rel=1e-14)
+        if lengths
+        else math.isnan(found)
+    )
 
 
 @pytest.mark.parametrize("each", ["class", "sample"])
@@ -221,8 +261,13 @@ def test_minority_gap_and_spread(K, seed, data):
 def test_balance_residual(sizes, each):
     rng, lam_w, lam_h = np.random.default_rng(0), 0.375, 0.0625
     ufm = UFM(sizes, lam_w, lam_h)
-    W, H = rng.integers(-8, 9, (3, 4)) / 8, rng.integers(-8, 9, (4, 3 if each == "class" else sum(sizes))) / 8
-    left = [[Fraction(lam_w) * value for value in row] for row in times(transposed(exact(W)), exact(W))]
+    W, H = (
+        rng.integers(-8, 9, (3, 4)) / 8,
+        rng.integers(-8, 9, (4, 3 if each == "class" else sum(sizes))) / 8,
+    )
+    left = [
+        [Fraction(lam_w) * value for value in row] for row in times(transposed(exact(W)), exact(W))
+    ]
     right = [[Fraction(0)] * 4 for _ in range(4)]
     for column, n in zip(transposed(exact(H)), sizes if each == "class" else [1] * sum(sizes)):
         for i in range(4):
@@ -233,9 +278,13 @@ def test_balance_residual(sizes, each):
     assert metrics.balance_residual(W, H, ufm) == pytest.approx(math.sqrt(apart / size), rel=1e-13)
 
 
-@given(st.fractions(Fraction(1, 10**6), 10**6, max_denominator=10**6), st.fractions(Fraction(1, 10**6), 10**6,
-    max_denominator=10**6))
+@given(
+    st.fractions(Fraction(1, 10**6), 10**6, max_denominator=10**6),
+    st.fractions(Fraction(1, 10**6), 10**6, max_denominator=10**6),
+)
 def test_relative_gap(objective, optimum):
     objective, optimum = float(objective), float(optimum)
     expected = (Fraction(objective) - Fraction(optimum)) / Fraction(optimum)
-    assert metrics.relative_gap(objective, optimum) == pytest.approx(float(expected), rel=1e-9, abs=4e-16)
+    assert metrics.relative_gap(objective, optimum) == pytest.approx(
+        float(expected), rel=1e-9, abs=4e-16
+    )

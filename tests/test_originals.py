@@ -1,6 +1,8 @@
-"""Fashion-MNIST and CIFAR-10: where the originals are found, nothing wrong is used or kept, which images are taken.
+"""Fashion-MNIST and CIFAR-10: where the originals are found, nothing wrong is used or kept, which
+images are taken.
 
-Most tests build small "originals" of the same formats and put their md5 sums in the table. Sockets: 127.0.0.1 only.
+Most tests build small "originals" of the same formats and put their md5 sums in the table. Sockets:
+127.0.0.1 only.
 """
 
 import functools
@@ -25,7 +27,10 @@ from PIL import Image
 from ncutils import data, load_images, originals
 
 FOLDERS = {"fashion-mnist": "fashion-mnist", "cifar10": "cifar-10-batches-py"}
-TRAIN = {"fashion-mnist": "train-images-idx3-ubyte", "cifar10": "data_batch_1"}  # the first file of each
+TRAIN = {
+    "fashion-mnist": "train-images-idx3-ubyte",
+    "cifar10": "data_batch_1",
+}  # the first file of each
 SIZES = {"fashion-mnist": (9, 8, 7), "cifar10": (8, 4, 6)}
 SETS = pytest.mark.parametrize("name", list(FOLDERS))
 
@@ -36,18 +41,24 @@ def idx(array):
 
 @functools.cache
 def tiny(name):
-    """{file: bytes} of a small set, the same in every process: 3 classes, 10 + 4 images or 6 × (4 + 4 + 4) images."""
+    """{file: bytes} of a small set, the same in every process: 3 classes, 10 + 4 images or 6 × (4 +
+    4 + 4) images.
+    """
     rng = np.random.default_rng(7)
     labels = {10: np.arange(30, dtype=np.uint8) % 3, 4: np.arange(12, dtype=np.uint8) % 3}
     files = {}
     if name == "fashion-mnist":
         for kind, n in (("train", 10), ("t10k", 4)):
-            files[f"{kind}-images-idx3-ubyte"] = idx(rng.integers(0, 256, (3 * n, 28, 28), dtype=np.uint8))
+            files[f"{kind}-images-idx3-ubyte"] = idx(
+                rng.integers(0, 256, (3 * n, 28, 28), dtype=np.uint8)
+            )
             files[f"{kind}-labels-idx1-ubyte"] = idx(labels[n])
     else:
         for file in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
             pixels = rng.integers(0, 256, (12, 3072), dtype=np.uint8)
-            files[file] = pickle.dumps({"data": pixels, "labels": rng.permutation(labels[4]).tolist()}, protocol=2)
+            files[file] = pickle.dumps(
+                {"data": pixels, "labels": rng.permutation(labels[4]).tolist()}, protocol=2
+            )
     return files
 
 
@@ -58,7 +69,10 @@ def tiny_arrays(name, parts=None):
         stored = [pickle.loads(raw) for raw in raws[:parts]]
         images = np.concatenate([batch["data"] for batch in stored]).reshape(-1, 3, 32, 32)
         return images, np.concatenate([batch["labels"] for batch in stored])
-    pixels, labels = b"".join(raw[16:] for raw in raws[0::2][:parts]), b"".join(raw[8:] for raw in raws[1::2][:parts])
+    pixels, labels = (
+        b"".join(raw[16:] for raw in raws[0::2][:parts]),
+        b"".join(raw[8:] for raw in raws[1::2][:parts]),
+    )
     return np.frombuffer(pixels, np.uint8).reshape(-1, 1, 28, 28), np.frombuffer(labels, np.uint8)
 
 
@@ -76,8 +90,11 @@ def archive(files):
 def served(name, files=None):
     """{path: bytes} of what a server has to send."""
     files = files or tiny(name)
-    return ({"/cifar-10-python.tar.gz": archive(files)} if name == "cifar10" else
-            {f"/{file}.gz": gzip.compress(raw) for file, raw in files.items()})
+    return (
+        {"/cifar-10-python.tar.gz": archive(files)}
+        if name == "cifar10"
+        else {f"/{file}.gz": gzip.compress(raw) for file, raw in files.items()}
+    )
 
 
 PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
@@ -105,7 +122,9 @@ def table(name):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty $NCUTILS_DATA (not set), cache and Debian folder, the tables of the small sets, and no source."""
+    """An empty $NCUTILS_DATA (not set), cache and Debian folder, the tables of the small sets, and
+    no source.
+    """
     for folder in ("data", "debian"):
         (tmp_path / folder).mkdir()
     monkeypatch.delenv("NCUTILS_DATA", raising=False)
@@ -128,12 +147,15 @@ def local(place, monkeypatch):
 
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(name, {path: bytes, or (bytes, length said)}, …): one source for each, asked in this order."""
+    """serve(name, {path: bytes, or (bytes, length said)}, …): one source for each, asked in this
+    order.
+    """
     servers = []
 
     def start(name, *routes, before=lambda: None):
         urls, asked = [], []
         for route in routes:
+
             class Handler(http.server.BaseHTTPRequestHandler):
                 def do_GET(self, route=route):
                     asked.append(self.path)
@@ -149,7 +171,9 @@ def serve(monkeypatch):
                     pass
 
             servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+            threading.Thread(
+                target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+            ).start()
             urls.append(f"http://127.0.0.1:{servers[-1].server_port}/")
         monkeypatch.setitem(originals.URLS, name, tuple(urls))
         return asked
@@ -163,7 +187,11 @@ def serve(monkeypatch):
 def kept(place):
     """{path below the cache: bytes} of everything in the cache."""
     cache = place / "cache"
-    return {str(path.relative_to(cache)): path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(cache)): path.read_bytes()
+        for path in cache.rglob("*")
+        if path.is_file()
+    }
 
 
 def whole_cache(name):
@@ -177,10 +205,15 @@ def is_right(name, **arguments):
     if name == "fashion-mnist":
         whole = data._resized(whole, 32)
     known = {image.tobytes(): k for image, k in zip(whole, classes)}
-    return [known[image.tobytes()] for image in images] == labels.tolist() == np.repeat(range(3), SIZES[name]).tolist()
+    return (
+        [known[image.tobytes()] for image in images]
+        == labels.tolist()
+        == np.repeat(range(3), SIZES[name]).tolist()
+    )
 
 
-# Where the originals are found ----------------------------------------------------------------------
+# Where the originals are found
+# ----------------------------------------------------------------------
 
 
 @SETS
@@ -217,8 +250,11 @@ def test_a_local_folder_comes_before_everything_else(local, place):
 def test_what_is_not_there_is_downloaded_once(place, serve, name):
     asked = serve(name, served(name))
     assert is_right(name) and is_right(name)
-    first = ["/cifar-10-python.tar.gz"] if name == "cifar10" else [
-        "/train-images-idx3-ubyte.gz", "/train-labels-idx1-ubyte.gz"]
+    first = (
+        ["/cifar-10-python.tar.gz"]
+        if name == "cifar10"
+        else ["/train-images-idx3-ubyte.gz", "/train-labels-idx1-ubyte.gz"]
+    )
     assert asked == first
     assert data.available(name, test_images=True).sum() == len(tiny_arrays(name)[1])
     assert len(asked) == (1 if name == "cifar10" else 4) and kept(place) == whole_cache(name)
@@ -236,7 +272,9 @@ def test_files_are_unpacked_and_parsed_once(local, monkeypatch):
     put(local, "cifar10", ".xz")
     calls = []
     read = originals.read
-    monkeypatch.setattr(originals, "read", lambda name, file, md5: calls.append(file) or read(name, file, md5))
+    monkeypatch.setattr(
+        originals, "read", lambda name, file, md5: calls.append(file) or read(name, file, md5)
+    )
     assert is_right("cifar10") and is_right("cifar10")
     assert calls == ["data_batch_1", "data_batch_2"]  # and none that is not needed
     os.utime(local / "cifar-10-batches-py" / "data_batch_2.xz", (1, 1))
@@ -252,14 +290,20 @@ def test_a_local_folder_must_be_one(place, monkeypatch, value):
 
 
 def test_the_table_names_the_published_files():
-    files = {name: [file for part in parts for file in part] for name, parts in originals.ORIGINALS.items()}
+    files = {
+        name: [file for part in parts for file in part]
+        for name, parts in originals.ORIGINALS.items()
+    }
     assert files == {name: list(tiny(name)) for name in FOLDERS}
-    md5s = [md5 for parts in originals.ORIGINALS.values() for part in parts for md5 in part.values()]
+    md5s = [
+        md5 for parts in originals.ORIGINALS.values() for part in parts for md5 in part.values()
+    ]
     assert len(set(md5s)) == 10 and all(len(md5) == 32 and int(md5, 16) for md5 in md5s)
     assert originals.FOLDERS == FOLDERS and originals.DEBIAN.as_posix() == "/usr/share/datasets"
 
 
-# Nothing wrong is used ------------------------------------------------------------------------------
+# Nothing wrong is used
+# ------------------------------------------------------------------------------
 
 
 def flip(raw):
@@ -268,7 +312,9 @@ def flip(raw):
 
 
 def unpack(path):
-    return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(path.read_bytes())
+    return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(
+        path.read_bytes()
+    )
 
 
 def one_error(error):
@@ -276,16 +322,32 @@ def one_error(error):
     return error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
 
 
-DAMAGES = [("", flip), ("", lambda raw: raw[:-5]), ("", lambda raw: b""), (".gz", lambda raw: gzip.compress(flip(raw))),
-           (".gz", lambda raw: gzip.compress(raw)[:-20]), (".gz", lambda raw: b"\x1f\x8b\x08\0" + bytes(range(200))),
-           (".gz", lambda raw: gzip.compress(raw)[:20] + bytes(300)), (".xz", lambda raw: lzma.compress(flip(raw))),
-           (".xz", lambda raw: lzma.compress(raw)[:-20]), (".xz", lambda raw: b"\xfd7zXZ\0" + bytes(40))]
+DAMAGES = [
+    ("", flip),
+    ("", lambda raw: raw[:-5]),
+    ("", lambda raw: b""),
+    (".gz", lambda raw: gzip.compress(flip(raw))),
+    (".gz", lambda raw: gzip.compress(raw)[:-20]),
+    (".gz", lambda raw: b"\x1f\x8b\x08\0" + bytes(range(200))),
+    (".gz", lambda raw: gzip.compress(raw)[:20] + bytes(300)),
+    (".xz", lambda raw: lzma.compress(flip(raw))),
+    (".xz", lambda raw: lzma.compress(raw)[:-20]),
+    (".xz", lambda raw: b"\xfd7zXZ\0" + bytes(40)),
+]
 
 
-@pytest.mark.parametrize("name, file", [("fashion-mnist", "train-images-idx3-ubyte"),
-                                        ("fashion-mnist", "train-labels-idx1-ubyte"), ("cifar10", "data_batch_1")])
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("fashion-mnist", "train-images-idx3-ubyte"),
+        ("fashion-mnist", "train-labels-idx1-ubyte"),
+        ("cifar10", "data_batch_1"),
+    ],
+)
 @pytest.mark.parametrize("ending, damage", DAMAGES)
-def test_a_wrong_local_file_is_refused_by_name(local, place, monkeypatch, name, file, ending, damage):
+def test_a_wrong_local_file_is_refused_by_name(
+    local, place, monkeypatch, name, file, ending, damage
+):
     put(local, name, ending)
     path = local / FOLDERS[name] / (file + ending)
     path.write_bytes(damage(tiny(name)[file]))
@@ -299,15 +361,31 @@ def test_a_wrong_local_file_is_refused_by_name(local, place, monkeypatch, name, 
 
 
 def test_a_wrong_file_of_debian_is_refused_by_name(place):
-    put(place / "debian", "fashion-mnist", ".gz", {file: flip(raw) for file, raw in tiny("fashion-mnist").items()})
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz: the md5 of the unpacked bytes is [0-9a-f]{32};"):
+    put(
+        place / "debian",
+        "fashion-mnist",
+        ".gz",
+        {file: flip(raw) for file, raw in tiny("fashion-mnist").items()},
+    )
+    with pytest.raises(
+        ValueError,
+        match="train-images-idx3-ubyte.gz: the md5 of the unpacked bytes is [0-9a-f]{32};",
+    ):
         load_images("fashion-mnist", SIZES["fashion-mnist"])
 
 
-@pytest.mark.parametrize("damage", [
-    lambda raw: raw[:9000], lambda raw: raw[:40] + bytes(100) + raw[140:], lambda raw: b"", lambda raw: b"no archive",
-    lambda raw: archive({"data_batch_2": b""}), lambda raw: archive({"data_batch_1": b"wrong"})],
-    ids=["cut", "damaged", "empty", "other", "without the file", "with another"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:9000],
+        lambda raw: raw[:40] + bytes(100) + raw[140:],
+        lambda raw: b"",
+        lambda raw: b"no archive",
+        lambda raw: archive({"data_batch_2": b""}),
+        lambda raw: archive({"data_batch_1": b"wrong"}),
+    ],
+    ids=["cut", "damaged", "empty", "other", "without the file", "with another"],
+)
 def test_a_wrong_local_archive_is_refused_by_name(local, damage):
     path = local / "cifar-10-python.tar.gz"
     path.write_bytes(damage(archive(tiny("cifar10"))))
@@ -339,22 +417,30 @@ def test_nothing_is_unpickled_before_its_md5_is_right(place, serve, monkeypatch,
     if where in ("data", "archive"):
         monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
     error = ValueError if where in ("data", "archive") else RuntimeError
-    with pytest.raises(error), pytest.warns(RuntimeWarning) if where == "cache" else pytest.MonkeyPatch.context():
+    with (
+        pytest.raises(error),
+        pytest.warns(RuntimeWarning) if where == "cache" else pytest.MonkeyPatch.context(),
+    ):
         load_images("cifar10", SIZES["cifar10"])
     assert not sprung.exists()
     pickle.loads(raw).close()
     assert sprung.exists()  # it would have
 
 
-# Downloads and the cache ------------------------------------------------------------------------------
+# Downloads and the cache
+# ------------------------------------------------------------------------------
 
 
 def broken(kind, right):
     """What a source sends instead of `right`."""
-    return {"wrong": {path: gzip.compress(b"wrong") for path in right}, "nothing": {path: b"" for path in right},
-            "page": {path: b"<html>sign in</html>" for path in right}, "404": {},
-            "cut": {path: (raw[: len(raw) * 9 // 10], len(raw)) for path, raw in right.items()},
-            "cut unseen": {path: raw[: len(raw) * 9 // 10] for path, raw in right.items()}}[kind]
+    return {
+        "wrong": {path: gzip.compress(b"wrong") for path in right},
+        "nothing": {path: b"" for path in right},
+        "page": {path: b"<html>sign in</html>" for path in right},
+        "404": {},
+        "cut": {path: (raw[: len(raw) * 9 // 10], len(raw)) for path, raw in right.items()},
+        "cut unseen": {path: raw[: len(raw) * 9 // 10] for path, raw in right.items()},
+    }[kind]
 
 
 @SETS
@@ -364,7 +450,9 @@ def test_where_a_source_fails_the_next_one_is_asked(place, serve, name, kind):
     asked = serve(name, broken(kind, right), right)
     assert is_right(name)
     assert asked == [path for path in list(right)[:2] for _ in range(2)]
-    assert kept(place) == {path: raw for path, raw in whole_cache(name).items() if name == "cifar10" or "train" in path}
+    assert kept(place) == {
+        path: raw for path, raw in whole_cache(name).items() if name == "cifar10" or "train" in path
+    }
 
 
 @SETS
@@ -395,7 +483,9 @@ def test_a_damaged_cache_is_mended_with_a_warning(place, serve, name, damage):
     path = place / "cache" / FOLDERS[name] / TRAIN[name]
     put(place / "cache", name)
     path.write_bytes(damage(tiny(name)[TRAIN[name]]))
-    with pytest.warns(RuntimeWarning, match=f"{TRAIN[name]}: the md5 .*: removed, and fetched again"):
+    with pytest.warns(
+        RuntimeWarning, match=f"{TRAIN[name]}: the md5 .*: removed, and fetched again"
+    ):
         assert is_right(name)
     assert kept(place) == whole_cache(name)
     assert is_right(name)  # without a warning
@@ -414,13 +504,17 @@ def test_a_cache_that_cannot_be_written_is_named(place, serve, monkeypatch):
     (place / "file").write_text("in the way")
     monkeypatch.setenv("NCUTILS_CACHE", str(place / "file" / "cache"))
     asked = serve("cifar10", served("cifar10"))
-    with pytest.raises(RuntimeError, match=r"file/cache/cifar-10-batches-py cannot be written \(Not a directory\)"):
+    with pytest.raises(
+        RuntimeError, match=r"file/cache/cifar-10-batches-py cannot be written \(Not a directory\)"
+    ):
         load_images("cifar10", SIZES["cifar10"])
     assert asked == []
 
 
 def test_a_file_gets_its_name_when_it_is_complete(place, serve, monkeypatch):
-    """os.replace from the same folder is the only step that gives the name, and the file is right before."""
+    """os.replace from the same folder is the only step that gives the name, and the file is right
+    before.
+    """
     serve("cifar10", served("cifar10"))
     moves, replace = [], os.replace
 
@@ -451,8 +545,16 @@ def test_two_processes_at_once_leave_a_right_cache(place, serve):
     asked = serve("cifar10", served("cifar10"), before=both.wait)
     tables = json.dumps([table("cifar10"), originals.URLS["cifar10"]])
     root = os.path.dirname(os.path.dirname(data.__file__))
-    started = [subprocess.Popen([sys.executable, "-c", SCRIPT, tables], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, env={**os.environ, "PYTHONPATH": root}) for _ in range(2)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, tables],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": root},
+        )
+        for _ in range(2)
+    ]
     outputs = [process.communicate(timeout=240) for process in started]
     assert [process.returncode for process in started] == [0, 0], outputs
     assert outputs[0][0] == outputs[1][0] and len(asked) == 2
@@ -488,10 +590,15 @@ def test_without_any_source_one_error_says_what_helps(place, monkeypatch, name, 
     text = str(caught.value)
     assert text.startswith(f"{name} is not at hand: there is no {TRAIN[name]} in\n")
     packed = "cifar-10-python.tar.gz" if name == "cifar10" else "train-images-idx3-ubyte.gz"
-    for part in (str(place / "debian" / FOLDERS[name]), str(place / "cache" / FOLDERS[name]),
-                 f"{place / 'data'}, without this set" if local_is_set else "$NCUTILS_DATA (not set)",
-                 f"{first}{packed}: ConnectionError\n", f"{url}{packed}: ConnectionError\n",
-                 f"curl -LO {first}{packed}\n", "export NCUTILS_DATA=FOLDER"):
+    for part in (
+        str(place / "debian" / FOLDERS[name]),
+        str(place / "cache" / FOLDERS[name]),
+        f"{place / 'data'}, without this set" if local_is_set else "$NCUTILS_DATA (not set)",
+        f"{first}{packed}: ConnectionError\n",
+        f"{url}{packed}: ConnectionError\n",
+        f"curl -LO {first}{packed}\n",
+        "export NCUTILS_DATA=FOLDER",
+    ):
         assert part in text
     assert ("apt-get install dataset-fashion-mnist" in text) == (name == "fashion-mnist")
     assert "Traceback" not in text and "urllib3" not in text and kept(place) == {}
@@ -500,10 +607,13 @@ def test_without_any_source_one_error_says_what_helps(place, monkeypatch, name, 
 
 def test_all_sources_have_addresses_of_the_web():
     for name, urls in originals.URLS.items():
-        assert len(urls) == 3 and all(url.startswith("http") and url.endswith("/") for url in urls), name
+        assert len(urls) == 3 and all(
+            url.startswith("http") and url.endswith("/") for url in urls
+        ), name
 
 
-# Which images -----------------------------------------------------------------------------------------
+# Which images
+# -----------------------------------------------------------------------------------------
 
 
 def held(parts):
@@ -552,15 +662,23 @@ def test_missing_batches_limit_the_class_sizes(local):
         (folder / f"data_batch_{i}").unlink()
     with pytest.raises(ValueError) as caught:
         load_images("cifar10", (12, 13, 12))
-    assert str(caught.value) == ("class_sizes[1] = 13: cifar10 holds 12 images of class 1; data_batch_4, data_batch_5 "
-                                 f"are missing in {local}; test_images=True adds 4")
+    assert str(caught.value) == (
+        "class_sizes[1] = 13: cifar10 holds 12 images of class 1; data_batch_4, data_batch_5 "
+        f"are missing in {local}; test_images=True adds 4"
+    )
     assert load_images("cifar10", (16, 13, 1), test_images=True)[0].shape == (30, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"class_sizes\[0\] = 17: .* holds 16 .*_5 are missing in [^;]*$"):
+    with pytest.raises(
+        ValueError, match=r"class_sizes\[0\] = 17: .* holds 16 .*_5 are missing in [^;]*$"
+    ):
         load_images("cifar10", (17, 1), test_images=True)
     (folder / "test_batch").unlink()
-    with pytest.raises(ValueError, match=r"= 13: .* data_batch_4, data_batch_5 are missing in [^;]*$"):
+    with pytest.raises(
+        ValueError, match=r"= 13: .* data_batch_4, data_batch_5 are missing in [^;]*$"
+    ):
         load_images("cifar10", (13, 1))
-    with pytest.raises(ValueError, match=r"= 13: .* data_batch_4, data_batch_5, test_batch are missing"):
+    with pytest.raises(
+        ValueError, match=r"= 13: .* data_batch_4, data_batch_5, test_batch are missing"
+    ):
         load_images("cifar10", (13, 1), test_images=True)
     assert load_images("cifar10", (12, 1), test_images=True)[0].shape == (13, 3, 32, 32)
 
@@ -568,9 +686,14 @@ def test_missing_batches_limit_the_class_sizes(local):
 def test_batches_after_a_gap_do_not_count(local):
     put(local, "cifar10")
     (local / "cifar-10-batches-py" / "data_batch_2").unlink()
-    with pytest.raises(ValueError, match=r"holds 4 images of class 0; data_batch_2 is missing in [^;]*; test_images"):
+    with pytest.raises(
+        ValueError,
+        match=r"holds 4 images of class 0; data_batch_2 is missing in [^;]*; test_images",
+    ):
         load_images("cifar10", (5, 5))
-    with pytest.raises(ValueError, match=r"holds 4 images of class 0; data_batch_2 is missing in [^;]*$"):
+    with pytest.raises(
+        ValueError, match=r"holds 4 images of class 0; data_batch_2 is missing in [^;]*$"
+    ):
         load_images("cifar10", (9, 5))  # which the test images do not suffice for
     assert data.available("cifar10", test_images=True).tolist() == [8] * 3 + [0] * 7
 
@@ -578,52 +701,73 @@ def test_batches_after_a_gap_do_not_count(local):
 @SETS
 def test_test_images_come_last(local, name):
     put(local, name)
-    total, training = (np.bincount(tiny_arrays(name, parts)[1]) for parts in (None, -1 if name == "cifar10" else 1))
+    total, training = (
+        np.bincount(tiny_arrays(name, parts)[1]) for parts in (None, -1 if name == "cifar10" else 1)
+    )
     assert data.available(name)[:3].tolist() == training.tolist()
     assert data.available(name, test_images=True)[:3].tolist() == total.tolist()
     without = load_images(name, training)[0]
     images, labels = load_images(name, total, test_images=True)
     for k in range(3):
-        assert (images[labels == k][: training[k]] == without[np.repeat(range(3), training) == k]).all()
+        assert (
+            images[labels == k][: training[k]] == without[np.repeat(range(3), training) == k]
+        ).all()
     assert len({image.tobytes() for image in images}) == total.sum()
-    with pytest.raises(ValueError, match=r"class_sizes\[0\] = \d+: .* images of class 0; test_images=True adds 4$"):
+    with pytest.raises(
+        ValueError, match=r"class_sizes\[0\] = \d+: .* images of class 0; test_images=True adds 4$"
+    ):
         load_images(name, training + 1)
     with pytest.raises(ValueError, match=r"class_sizes\[0\] = \d+: .* images of class 0$"):
         load_images(name, total + 1, test_images=True)
 
 
 def test_test_images_that_are_missing_are_named(local):
-    put(local, "fashion-mnist", files={file: raw for file, raw in tiny("fashion-mnist").items() if "train" in file})
-    with pytest.raises(ValueError, match="; t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte are missing in"):
+    put(
+        local,
+        "fashion-mnist",
+        files={file: raw for file, raw in tiny("fashion-mnist").items() if "train" in file},
+    )
+    with pytest.raises(
+        ValueError, match="; t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte are missing in"
+    ):
         load_images("fashion-mnist", (11, 1), test_images=True)
 
 
 def test_nothing_is_downloaded_for_a_hint(place, serve):
     asked = serve("fashion-mnist", served("fashion-mnist"))
-    with pytest.raises(ValueError, match=r"class_sizes\[0\] = 11: fashion-mnist holds 10 images of class 0$"):
+    with pytest.raises(
+        ValueError, match=r"class_sizes\[0\] = 11: fashion-mnist holds 10 images of class 0$"
+    ):
         load_images("fashion-mnist", (11, 1))
     assert len(asked) == 2
 
 
 def test_a_class_that_is_not_there_is_refused(local):
     put(local, "cifar10")
-    with pytest.raises(ValueError, match=r"class_sizes\[3\] = 1: cifar10 holds 0 images of class 3"):
+    with pytest.raises(
+        ValueError, match=r"class_sizes\[3\] = 1: cifar10 holds 0 images of class 3"
+    ):
         load_images("cifar10", (1, 1, 1, 1))
     with pytest.raises(ValueError, match="class_sizes has 11 classes: cifar10 has 10"):
         load_images("cifar10", (1,) * 11)
 
 
-# Which values -----------------------------------------------------------------------------------------
+# Which values
+# -----------------------------------------------------------------------------------------
 
 
 def test_fashion_mnist_is_resized_as_pillow_does_it(local):
     put(local, "fashion-mnist")
     images, labels = load_images("fashion-mnist", (10, 10, 10), dtype="uint8")
     originals_, classes = tiny_arrays("fashion-mnist", 1)
-    resized = [np.asarray(Image.fromarray(x[0]).resize((32, 32), Image.BILINEAR)) for x in originals_]
+    resized = [
+        np.asarray(Image.fromarray(x[0]).resize((32, 32), Image.BILINEAR)) for x in originals_
+    ]
     assert images.shape == (30, 1, 32, 32) and images.dtype == np.uint8
     for k in range(3):
-        assert {x.tobytes() for x in images[labels == k]} == {x.tobytes() for x, y in zip(resized, classes) if y == k}
+        assert {x.tobytes() for x in images[labels == k]} == {
+            x.tobytes() for x, y in zip(resized, classes) if y == k
+        }
 
 
 @SETS
@@ -647,9 +791,16 @@ def test_the_caller_may_change_the_images(local):
     assert load_images("cifar10", (4, 4), dtype="uint8")[0].any()
 
 
-# The real originals -------------------------------------------------------------------------------------
+# The real originals
+# -------------------------------------------------------------------------------------
 
-FASHION = [108356, 81376, 60162, 72450, 58711]  # sums over the pixels of the images that seed 0 chooses
+FASHION = [
+    108356,
+    81376,
+    60162,
+    72450,
+    58711,
+]  # sums over the pixels of the images that seed 0 chooses
 CIFAR = [457369, 459544, 263551, 302840, 434982]
 CIFAR_LATER = [415136, 357003]
 

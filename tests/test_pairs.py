@@ -1,4 +1,6 @@
-"""The stored notebooks: made from their sources, run from top to bottom, and really compared by nbval."""
+"""The stored notebooks: made from their sources, run from top to bottom, and really compared by
+nbval.
+"""
 
 import asyncio
 import json
@@ -18,7 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 STORED = sorted(NOTEBOOKS.glob("*.ipynb"))
 
-SMALL = NOTEBOOK_HEAD + """
+SMALL = (
+    NOTEBOOK_HEAD
+    + """
 # A small notebook
 
 ```{code-cell} ipython3
@@ -35,6 +39,7 @@ if folder := os.environ.get("NCUTILS_LEDGERS"):
     pathlib.Path(folder, "small.json").write_text(json.dumps({"rows": []}))
 ```
 """
+)
 
 
 def each_notebook(function):
@@ -47,19 +52,47 @@ def code_cells(path):
 
 def nbval_passes(notebook):
     """Does nbval, run as in `make test`, accept this notebook?"""
-    options = ["-p", "no:cacheprovider", "-p", "no:cov", "-c", os.devnull, "--rootdir", str(notebook.parent)]
-    arguments = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", *options, str(notebook)]
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:cov",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(notebook.parent),
+    ]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "--nbval-current-env",
+        *options,
+        str(notebook),
+    ]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    result = subprocess.run(arguments, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
-    assert result.returncode in (0, 1), result.stdout + result.stderr  # anything else: no test was run
+    result = subprocess.run(
+        arguments, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert result.returncode in (0, 1), (
+        result.stdout + result.stderr
+    )  # anything else: no test was run
     return result.returncode == 0
 
 
 def test_every_source_is_stored_and_listed():
     parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
-    listed = [Path(chapter["file"]).stem for part in parts for chapter in part["chapters"] if chapter["file"].startswith("notebooks/")]
+    listed = [
+        Path(chapter["file"]).stem
+        for part in parts
+        for chapter in part["chapters"]
+        if chapter["file"].startswith("notebooks/")
+    ]
     assert [path.stem for path in run.sources()] == [path.stem for path in STORED] == listed
-    assert {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")} == {path.stem.split("_", 1)[1] for path in STORED}
+    assert {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")} == {
+        path.stem.split("_", 1)[1] for path in STORED
+    }
 
 
 @each_notebook
@@ -77,7 +110,9 @@ def test_stored_outputs_hold_no_error_and_no_warning(path):
 
 @each_notebook
 def test_no_cell_relies_on_a_last_semicolon(path):
-    """nbval does not honour it: it would find the value that Jupyter hides. Write `_ = ax.legend()` instead."""
+    """nbval does not honour it: it would find the value that Jupyter hides. Write `_ = ax.legend()`
+    instead.
+    """
     assert [cell.id for cell in code_cells(path) if cell.source.rstrip().endswith(";")] == []
 
 
@@ -85,7 +120,9 @@ def test_no_cell_relies_on_a_last_semicolon(path):
 def test_the_ledger_shown_is_the_ledger_stored(path):
     ledger = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())
     assert ledger["rows"] and all(row["passed"] is True for row in ledger["rows"])
-    shown = [out.data["text/plain"] for cell in code_cells(path) for out in cell.outputs if "data" in out]
+    shown = [
+        out.data["text/plain"] for cell in code_cells(path) for out in cell.outputs if "data" in out
+    ]
     table = next(text for text in shown if text.startswith(f"Ledger: {ledger['ledger']}\n"))
     verdicts = [line.split()[-1] for line in table.splitlines()[2:]]
     assert verdicts == ["PASS"] * len(ledger["rows"])
@@ -113,7 +150,12 @@ def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
 def test_a_changed_source_is_noticed(small):
     source, stored = small
     assert run.difference(source, stored) is None
-    for old, new in [("# A small", "# Another"), ("0.1250", "0.1251"), ("[readme]", "[hide]"), ("```{code", "x\n\n```{code")]:
+    for old, new in [
+        ("# A small", "# Another"),
+        ("0.1250", "0.1251"),
+        ("[readme]", "[hide]"),
+        ("```{code", "x\n\n```{code"),
+    ]:
         source.write_text(SMALL.replace(old, new, 1))
         assert run.difference(source, stored)
 
@@ -126,11 +168,16 @@ def test_what_is_wrong_with_a_pair_is_said(small):
     stored.write_text(text)
     assert run.fault(source) is None
     for old, new, said in [
-            ('"execution_count": 2', '"execution_count": null', "its cells were run as [1, None]"),
-            ('"execution_count": 1', '"execution_count": 3', "its cells were run as [3, 2]"),
-            ("^{", "<<<<<<< ours\n{", "not a notebook"),
-            (r'"id": "cell-\d+",|(?<="nbformat_minor": )5', "", "cell-001: id is None"),  # as Colab would store it
-            ("0.1250", "0.1251", 'value", 0.1251)\n+print("value", 0.1250)')]:
+        ('"execution_count": 2', '"execution_count": null', "its cells were run as [1, None]"),
+        ('"execution_count": 1', '"execution_count": 3', "its cells were run as [3, 2]"),
+        ("^{", "<<<<<<< ours\n{", "not a notebook"),
+        (
+            r'"id": "cell-\d+",|(?<="nbformat_minor": )5',
+            "",
+            "cell-001: id is None",
+        ),  # as Colab would store it
+        ("0.1250", "0.1251", 'value", 0.1251)\n+print("value", 0.1250)'),
+    ]:
         changed = re.sub(old, new, text).replace('"nbformat_minor": \n', '"nbformat_minor": 0\n')
         assert changed != text
         stored.write_text(changed)
@@ -144,14 +191,20 @@ def test_a_fault_of_one_pair_hides_no_other(small, capsys):
     broken = {
         "02_merge.ipynb": text.replace('"cells": [', '"cells": [\n<<<<<<< ours', 1).encode(),
         "03_latin.ipynb": b'{"\xe9t\xe9": 1}',
-        "04_empty.ipynb": b"{}", "05_list.ipynb": b"[]", "06_cells.ipynb": text.replace('"cells"', '"cell"').encode(),
+        "04_empty.ipynb": b"{}",
+        "05_list.ipynb": b"[]",
+        "06_cells.ipynb": text.replace('"cells"', '"cell"').encode(),
         "07_later.ipynb": b'{"nbformat": 99, "nbformat_minor": 0, "metadata": {}, "cells": []}',
         "08_cell.ipynb": text.replace('"source":', '"sauce":', 1).encode(),
         "09_count.ipynb": text.replace('"execution_count": 1,', "", 1).encode(),
         "10_merge.md": SMALL.replace("kernelspec:", "<<<<<<< ours\nkernelspec:").encode(),
         "11_latin.md": SMALL.encode() + b"\xe9",
-        "12_tags.md": SMALL.replace("[readme]", "[[readme]").encode()}
-    paths = [source.with_name(name).with_suffix(".md") for name in broken] + [source.with_name("13_missing.md"), source]
+        "12_tags.md": SMALL.replace("[readme]", "[[readme]").encode(),
+    }
+    paths = [source.with_name(name).with_suffix(".md") for name in broken] + [
+        source.with_name("13_missing.md"),
+        source,
+    ]
     for path in paths:
         path.write_text(SMALL)
         path.with_suffix(".ipynb").write_text(text)
@@ -166,7 +219,9 @@ def test_a_fault_of_one_pair_hides_no_other(small, capsys):
     assert said[-2] == "13_missing.ipynb: missing"
 
 
-FIGURES = NOTEBOOK_HEAD + """
+FIGURES = (
+    NOTEBOOK_HEAD
+    + """
 ```{code-cell} ipython3
 :mystnb: {figure: {name: fig-one, caption: One.}}
 
@@ -182,9 +237,12 @@ _ = plt.subplots()[1].plot([1, 2], label="one")
 _ = plt.subplots()[1].plot([3, 4], label="two")
 ```
 """
+)
 
 
-def test_the_kernel_is_this_python_and_shows_pictures_whatever_the_environment_says(tmp_path, monkeypatch):
+def test_the_kernel_is_this_python_and_shows_pictures_whatever_the_environment_says(
+    tmp_path, monkeypatch
+):
     foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     foreign.parent.mkdir(parents=True)
     argv = [sys.executable, "-X", "foreign", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -208,10 +266,21 @@ def test_a_terminal_without_the_ellipsis_stops_no_run(tmp_path):
     for name in ("run.py", "figure_data.py"):
         (notebooks / name).write_bytes((NOTEBOOKS / name).read_bytes())
     (notebooks / "01_small.md").write_text(SMALL)
-    ascii_only = {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    ascii_only = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+    }
     result = subprocess.run(
-        [sys.executable, notebooks / "run.py"], env=os.environ | ascii_only, capture_output=True, text=True)
-    assert result.returncode == 0 and re.fullmatch(r"01_small \? [\d.]+ s\n", result.stdout), result.stdout + result.stderr
+        [sys.executable, notebooks / "run.py"],
+        env=os.environ | ascii_only,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and re.fullmatch(r"01_small \? [\d.]+ s\n", result.stdout), (
+        result.stdout + result.stderr
+    )
     assert (tmp_path / "_build" / "notebooks" / "01_small.ipynb").exists()
 
 
@@ -238,7 +307,12 @@ def test_nbval_notices_a_changed_digit(small):
 def test_nbval_notices_a_changed_digit_in_a_stored_notebook(tmp_path):
     """On the first notebook up to the first number that it prints."""
     notebook = nbformat.read(STORED[0], as_version=4)
-    printed = ((n, out) for n, cell in enumerate(notebook.cells, 1) for out in cell.get("outputs", []) if "text" in out)
+    printed = (
+        (n, out)
+        for n, cell in enumerate(notebook.cells, 1)
+        for out in cell.get("outputs", [])
+        if "text" in out
+    )
     end, output = next((n, out) for n, out in printed if re.search(r"\d", out.text))
     del notebook.cells[end:]
 

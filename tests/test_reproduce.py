@@ -1,4 +1,6 @@
-"""Runs under other conditions are compared: what is the same counts as the same, and every planted difference is told."""
+"""Runs under other conditions are compared: what is the same counts as the same, and every planted
+difference is told.
+"""
 
 import asyncio
 import copy
@@ -24,7 +26,8 @@ CELL = """
 """
 FAILING = ["import os", "assert os.environ['OMP_NUM_THREADS'] == '1', 'two are too many'"]
 SOUND = ['print("value", 0.125)']
-# One cell for each condition that tells it apart from the others, after what a sound notebook does with a trained model.
+# One cell for each condition that tells it apart from the others, after what a sound notebook does
+# with a trained model.
 PLANTED = [
     "import os\nfrom ncutils import UFM, Ledger, load_images, train_ufm\nufm = UFM.from_lam_z([6, 4], 0.05)",
     "trained = train_ufm(ufm, 4, iterations=300)\nprint(f'{trained.objectives[0]:.6f}, gap below 1e-9: {trained.gaps[0] < 1e-9}')",
@@ -41,12 +44,16 @@ ledger.show()""",
 
 
 def reproduced(monkeypatch, capsys, folder, conditions, **notebooks):
-    """Whether nothing was at fault, and the table {(notebook, condition): (same pictures, same values, verdict)}."""
+    """Whether nothing was at fault, and the table {(notebook, condition): (same pictures, same
+    values, verdict)}.
+    """
     paths = [folder / f"{name}.md" for name in notebooks]
     for path, cells in zip(paths, notebooks.values()):
         path.write_text(HEAD + "".join(map(CELL.format, cells)))
     asyncio.run(run.run_all(paths, folder / "stored", jobs=2))
-    monkeypatch.setattr(reproduce, "CONDITIONS", {name: reproduce.CONDITIONS[name] for name in conditions})
+    monkeypatch.setattr(
+        reproduce, "CONDITIONS", {name: reproduce.CONDITIONS[name] for name in conditions}
+    )
     (folder / "output" / "former").mkdir(parents=True)
     fine = reproduce.reproduce(paths, folder / "stored", folder / "output", jobs=2)
     assert not (folder / "output" / "former").exists()
@@ -59,45 +66,97 @@ def reproduced(monkeypatch, capsys, folder, conditions, **notebooks):
 def test_what_is_the_same_is_called_the_same(tmp_path, monkeypatch, capsys):
     conditions = ["as stored", "again", "two threads"]
     fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, n01_sound=SOUND)
-    assert fine and table == {("n01_sound", condition): ("0 of 0", "0 of 0", "same") for condition in conditions}
+    assert fine and table == {
+        ("n01_sound", condition): ("0 of 0", "0 of 0", "same") for condition in conditions
+    }
 
 
 def test_a_notebook_that_fails_is_told_with_its_reason(tmp_path, monkeypatch, capsys):
-    fine, table = reproduced(monkeypatch, capsys, tmp_path, ["as stored", "two threads"], n01_failing=FAILING)
+    fine, table = reproduced(
+        monkeypatch, capsys, tmp_path, ["as stored", "two threads"], n01_failing=FAILING
+    )
     assert not fine and table["n01_failing", "as stored"][2] == "same"
     assert table["n01_failing", "two threads"][-1] == "FAILED: AssertionError: two are too many"
 
 
 def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch, capsys):
-    fine, table = reproduced(monkeypatch, capsys, tmp_path, reproduce.CONDITIONS, n02_planted=PLANTED)
+    fine, table = reproduced(
+        monkeypatch, capsys, tmp_path, reproduce.CONDITIONS, n02_planted=PLANTED
+    )
     last = "cell-007"  # is random
-    told = {"as stored": last, "again": last, "two threads": f"cell-003, {last}", "other seeds": f"cell-004, {last}",
-            "other images": f"cell-005, {last}"}
+    told = {
+        "as stored": last,
+        "again": last,
+        "two threads": f"cell-003, {last}",
+        "other seeds": f"cell-004, {last}",
+        "other images": f"cell-005, {last}",
+    }
     more = {"other seeds": "; called exact, but depends on it: one that is called exact"}
     assert not fine and table == {
-        ("n02_planted", condition): ("0 of 0", "1 of 3" if condition == "other seeds" else "3 of 3",
-                                     f"another text in {cells.count('cell')} of 7 cells: {cells}{more.get(condition, '')}")
-        for condition, cells in told.items()}
+        ("n02_planted", condition): (
+            "0 of 0",
+            "1 of 3" if condition == "other seeds" else "3 of 3",
+            f"another text in {cells.count('cell')} of 7 cells: {cells}{more.get(condition, '')}",
+        )
+        for condition, cells in told.items()
+    }
 
 
 @pytest.mark.parametrize("condition", reproduce.CONDITIONS)
-@pytest.mark.parametrize("part, other, told_in", [
-    ("pictures", {"cell-001": [(None, {"image/png": "b"})]}, {"again": "not the first run's picture in cell-001"}),
-    ("values", {"row": ("network", 2.0)}, {"again": "not the first run's row"}),
-    ("text", {"cell-001": [(["b", None, None], {})]}, dict.fromkeys(reproduce.CONDITIONS, "another text in 1 of 1 cells: cell-001"))])
-def test_pictures_and_measured_values_may_differ_but_in_a_second_run(condition, part, other, told_in):
-    first = dict(text={"cell-001": [(["a", None, None], {})]}, pictures={"cell-001": [(None, {"image/png": "a"})]},
-                 values={"row": ("network", 1.0)})
-    verdict, pictures, values = reproduce.compare(condition, SimpleNamespace(**first | {part: other}), SimpleNamespace(**first))
+@pytest.mark.parametrize(
+    "part, other, told_in",
+    [
+        (
+            "pictures",
+            {"cell-001": [(None, {"image/png": "b"})]},
+            {"again": "not the first run's picture in cell-001"},
+        ),
+        ("values", {"row": ("network", 2.0)}, {"again": "not the first run's row"}),
+        (
+            "text",
+            {"cell-001": [(["b", None, None], {})]},
+            dict.fromkeys(reproduce.CONDITIONS, "another text in 1 of 1 cells: cell-001"),
+        ),
+    ],
+)
+def test_pictures_and_measured_values_may_differ_but_in_a_second_run(
+    condition, part, other, told_in
+):
+    first = dict(
+        text={"cell-001": [(["a", None, None], {})]},
+        pictures={"cell-001": [(None, {"image/png": "a"})]},
+        values={"row": ("network", 1.0)},
+    )
+    verdict, pictures, values = reproduce.compare(
+        condition, SimpleNamespace(**first | {part: other}), SimpleNamespace(**first)
+    )
     assert verdict == told_in.get(condition, "same")
-    assert (pictures, values) == ("0 of 1" if part == "pictures" else "1 of 1", "0 of 1" if part == "values" else "1 of 1")
+    assert (pictures, values) == (
+        "0 of 1" if part == "pictures" else "1 of 1",
+        "0 of 1" if part == "values" else "1 of 1",
+    )
 
 
 def test_seeds_are_shifted_whatever_way_they_are_given(monkeypatch):
     taken = []
-    module = SimpleNamespace(train=lambda ufm, seed=0, **options: taken.append((ufm, seed, options)))
+    module = SimpleNamespace(
+        train=lambda ufm, seed=0, **options: taken.append((ufm, seed, options))
+    )
     module.train.__module__ = "planted"
-    monkeypatch.setitem(sys.modules, "ncutils", module), monkeypatch.setitem(sys.modules, "planted", copy.copy(module))
+    (
+        monkeypatch.setitem(sys.modules, "ncutils", module),
+        monkeypatch.setitem(sys.modules, "planted", copy.copy(module)),
+    )
     reproduce.shift_seeds(1000, "train")
-    module.train("a"), module.train("b", 3), module.train("c", seed=[1, 2], epochs=5), sys.modules["planted"].train("d", seed=7)
-    assert taken == [("a", 1000, {}), ("b", 1003, {}), ("c", [1001, 1002], {"epochs": 5}), ("d", 1007, {})]
+    (
+        module.train("a"),
+        module.train("b", 3),
+        module.train("c", seed=[1, 2], epochs=5),
+        sys.modules["planted"].train("d", seed=7),
+    )
+    assert taken == [
+        ("a", 1000, {}),
+        ("b", 1003, {}),
+        ("c", [1001, 1002], {"epochs": 5}),
+        ("d", 1007, {}),
+    ]

@@ -39,7 +39,15 @@ RANKS = {
 
 # Thresholds ---------------------------------------------------------------------------------------
 
-GROUPS = [(5, 5, 500, 100), (3, 7, 500, 100), (1, 4, 300, 50), (4, 1, 300, 50), (1, 1, 300, 100), (2, 2, 7, 2), (1, 6, 10, 9)]
+GROUPS = [
+    (5, 5, 500, 100),
+    (3, 7, 500, 100),
+    (1, 4, 300, 50),
+    (4, 1, 300, 50),
+    (1, 1, 300, 100),
+    (2, 2, 7, 2),
+    (1, 6, 10, 9),
+]
 
 
 def lines(groups, lam_b):
@@ -70,16 +78,29 @@ def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
     assert all(below != above for below, above in zip(phases[::2], phases[1::2]))
 
 
-@pytest.mark.parametrize("lam_b, predicted, digits", [(INF, 13.815946935, 5e-10), (0.02, 11.949789, 5e-7)])
+@pytest.mark.parametrize(
+    "lam_b, predicted, digits", [(INF, 13.815946935, 5e-10), (0.02, 11.949789, 5e-7)]
+)
 def test_vanishing_threshold_of_the_example(lam_b, predicted, digits):
-    assert theory.vanishing_threshold(5, 5, 500, 100, lam_b) == pytest.approx(predicted, abs=digits, rel=0)
+    assert theory.vanishing_threshold(5, 5, 500, 100, lam_b) == pytest.approx(
+        predicted, abs=digits, rel=0
+    )
 
 
-@pytest.mark.parametrize("groups, lam_b", [((2, 2, 100, 99), 0.02), ((3, 2, 1010, 1000), 1.0), ((20, 5, 20, 10), 1e-3)], ids=str)
-def test_minority_means_vanish_at_the_threshold_also_where_groups_are_nearly_of_one_size(groups, lam_b):
+@pytest.mark.parametrize(
+    "groups, lam_b",
+    [((2, 2, 100, 99), 0.02), ((3, 2, 1010, 1000), 1.0), ((20, 5, 20, 10), 1e-3)],
+    ids=str,
+)
+def test_minority_means_vanish_at_the_threshold_also_where_groups_are_nearly_of_one_size(
+    groups, lam_b
+):
     v = theory.vanishing_threshold(*groups, lam_b)
     assert theory.minority_threshold(groups[3]) < v < theory.trivial_threshold(*groups, lam_b)
-    assert [exact_at(two(*groups), v * f, lam_b).rank for f in (1 - 1e-5, 1 + 1e-5)] == [groups[0], groups[0] - 1]
+    assert [exact_at(two(*groups), v * f, lam_b).rank for f in (1 - 1e-5, 1 + 1e-5)] == [
+        groups[0],
+        groups[0] - 1,
+    ]
 
 
 @pytest.mark.parametrize("lam_b", [INF, 0.02])
@@ -105,7 +126,11 @@ def test_one_majority_class_loses_everything_at_once(groups):
     trivial = theory.trivial_threshold(*groups)
     assert trivial == theory.vanishing_threshold(*groups)
     assert trivial == pytest.approx(math.sqrt((k_b * n_a + k_a * n_b) / K), rel=1e-14)
-    assert theory.trivial_threshold(*groups, 0.02) == theory.vanishing_threshold(*groups, 0.02) < trivial
+    assert (
+        theory.trivial_threshold(*groups, 0.02)
+        == theory.vanishing_threshold(*groups, 0.02)
+        < trivial
+    )
 
 
 def test_one_minority_class_has_no_collapse_phase():
@@ -120,7 +145,9 @@ def test_one_minority_class_has_no_collapse_phase():
 def test_thresholds_are_ordered():
     for k_a, k_b, n_a, n_b in itertools.product([2, 5], [2, 30], [100, 10_000], [1, 99]):
         vanish = theory.vanishing_threshold(k_a, k_b, n_a, n_b, 0.02)
-        assert theory.minority_threshold(n_b) < vanish < theory.trivial_threshold(k_a, k_b, n_a, n_b)
+        assert (
+            theory.minority_threshold(n_b) < vanish < theory.trivial_threshold(k_a, k_b, n_a, n_b)
+        )
 
 
 @pytest.mark.parametrize("lam_b", [INF, 0.02])
@@ -132,24 +159,33 @@ def test_balanced_thresholds_coincide(lam_b):
 
 def test_a_heavy_bias_penalty_is_no_bias():
     assert theory.vanishing_threshold(5, 5, 500, 100, 1e9) == pytest.approx(
-        theory.vanishing_threshold(5, 5, 500, 100), rel=1e-9)
+        theory.vanishing_threshold(5, 5, 500, 100), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("lam_b, slope, limit", [(INF, 8.4, 8.4423), (0.02, 12.4, 12.3915)])
 def test_the_minority_gap_opens_linearly_below_the_threshold(lam_b, slope, limit):
     def measured(below):
-        return metrics.minority_gap(exact_at(two(5, 5, 500, 100), 10 * (1 - below), lam_b).logits, range(5, 10)) / below
+        return (
+            metrics.minority_gap(
+                exact_at(two(5, 5, 500, 100), 10 * (1 - below), lam_b).logits, range(5, 10)
+            )
+            / below
+        )
 
     assert measured(1e-4) == pytest.approx(limit, rel=1e-3)
     assert measured(1e-4) == pytest.approx(slope, abs=0.05)
     assert measured(1e-2) < measured(1e-3) < measured(1e-4)  # a concave start
 
 
-# The passage from collapse to vanishing -------------------------------------------------------------
+# The passage from collapse to vanishing
+# -------------------------------------------------------------
 
-THREE = {(10, 10**4, 10**4, 1, 0.0016): (4.3484576456978, 7.1932224443634, 14.146264075404),
-         (20, 10**4, 10**4, 1, 0.00063): (2.6153506923624, 6.4023238973432, 7.9446555962126),
-         (10, 5000, 10**6, 1, 0.0002): (4.6370492957232, 8.9635716627779, 11.82898002072)}
+THREE = {
+    (10, 10**4, 10**4, 1, 0.0016): (4.3484576456978, 7.1932224443634, 14.146264075404),
+    (20, 10**4, 10**4, 1, 0.00063): (2.6153506923624, 6.4023238973432, 7.9446555962126),
+    (10, 5000, 10**6, 1, 0.0002): (4.6370492957232, 8.9635716627779, 11.82898002072),
+}
 FIRST = next(iter(THREE))
 
 
@@ -162,14 +198,28 @@ def test_the_passage_from_collapse_to_vanishing_is_not_unique(case):
     *groups, lam_b = case
     exact = solve_two_groups(*groups, levels / (groups[0] * groups[2] + groups[1]), lam_b)
     assert exact.worst_gap < 1e-12
-    assert exact.phase.tolist() == [[1, 2], [2, 1], [1, 2]]  # places in list(Phase): collapse, vanishes
+    assert exact.phase.tolist() == [
+        [1, 2],
+        [2, 1],
+        [1, 2],
+    ]  # places in list(Phase): collapse, vanishes
     sizes = two(*groups)
-    predicted = [[theory.phase(UFM.from_lam_z(sizes, level / sum(sizes), lam_b)) for level in pair] for pair in levels]
+    predicted = [
+        [theory.phase(UFM.from_lam_z(sizes, level / sum(sizes), lam_b)) for level in pair]
+        for pair in levels
+    ]
     assert predicted == [[list(Phase)[i] for i in pair] for pair in exact.phase]
 
 
-@pytest.mark.parametrize("level, phase", [(4.0, Phase.MINORITY_COLLAPSE), (5.5, Phase.MINORITY_VANISHES),
-                                          (10.0, Phase.MINORITY_COLLAPSE), (14.2, Phase.MINORITY_VANISHES)])
+@pytest.mark.parametrize(
+    "level, phase",
+    [
+        (4.0, Phase.MINORITY_COLLAPSE),
+        (5.5, Phase.MINORITY_VANISHES),
+        (10.0, Phase.MINORITY_COLLAPSE),
+        (14.2, Phase.MINORITY_VANISHES),
+    ],
+)
 def test_the_minority_vanishes_comes_back_and_vanishes_again(level, phase):
     *groups, lam_b = FIRST
     exact = exact_at(two(*groups), level, lam_b, tol=1e-12)
@@ -180,16 +230,27 @@ def test_a_level_at_any_crossing_counts_as_vanished():
     sizes = two(*FIRST[:4])
     at = lambda level: theory.phase(UFM.from_lam_z(sizes, level / sum(sizes), FIRST[4]))
     for place, level in enumerate(theory.vanishing_thresholds(*FIRST)):
-        assert {at(level * (1 + shift)) for shift in (-2e-13, 0, 2e-13)} == {Phase.MINORITY_VANISHES}
+        assert {at(level * (1 + shift)) for shift in (-2e-13, 0, 2e-13)} == {
+            Phase.MINORITY_VANISHES
+        }
         sides = [at(level * (1 + shift)) for shift in (-5e-12, 5e-12)]
-        assert sides[::-1 if place % 2 else 1] == [Phase.MINORITY_COLLAPSE, Phase.MINORITY_VANISHES]
+        assert sides[:: -1 if place % 2 else 1] == [
+            Phase.MINORITY_COLLAPSE,
+            Phase.MINORITY_VANISHES,
+        ]
 
 
 def one_passage(condition, number=1000):
-    """Random settings (K_A, K_B, n_A, n_B, λ_b) that meet a condition for one passage, by a millionth or by far."""
+    """Random settings (K_A, K_B, n_A, n_B, λ_b) that meet a condition for one passage, by a
+    millionth or by far.
+    """
     rng = np.random.default_rng(1)
     for _ in range(number):
-        k_a, k_b, log_r = int(10 ** rng.uniform(0.31, 2)), int(10 ** rng.uniform(0, 5)), rng.uniform(0, 16)
+        k_a, k_b, log_r = (
+            int(10 ** rng.uniform(0.31, 2)),
+            int(10 ** rng.uniform(0, 5)),
+            rng.uniform(0, 16),
+        )
         lam_b, room = 10 ** rng.uniform(-8, 1), 1 + 10 ** rng.uniform(-6, 2)
         if condition == "no bias":
             lam_b = INF
@@ -204,7 +265,9 @@ def one_passage(condition, number=1000):
 
 @pytest.mark.parametrize("condition", ["no bias", "K_B", "λ_b", "r"])
 def test_the_passage_is_unique_under_each_condition(condition, monkeypatch):
-    """The search that makes no use of the conditions finds one crossing, and S is above 1 before and below 1 after it."""
+    """The search that makes no use of the conditions finds one crossing, and S is above 1 before
+    and below 1 after it.
+    """
     settings = list(one_passage(condition))
     at_once = [theory.vanishing_thresholds(*setting) for setting in settings]
     monkeypatch.setattr(theory._ZeroMinority, "unique", lambda self: False)
@@ -214,7 +277,9 @@ def test_the_passage_is_unique_under_each_condition(condition, monkeypatch):
         minority = theory._ZeroMinority(*setting)
         log_v = math.log(searched[0] / math.sqrt(setting[2]))
         before, after = np.linspace(minority.span[0], log_v, 4)[:-1], np.linspace(log_v, 0, 4)[1:]
-        assert all(minority.excess_at(x) > 0 for x in before) and all(minority.excess_at(x) < 0 for x in after), setting
+        assert all(minority.excess_at(x) > 0 for x in before) and all(
+            minority.excess_at(x) < 0 for x in after
+        ), setting
 
 
 def test_phases_agree_with_the_scalar_equation_where_the_passage_may_not_be_unique():
@@ -226,38 +291,60 @@ def test_phases_agree_with_the_scalar_equation_where_the_passage_may_not_be_uniq
     assert min(np.bincount(exact.phase)[1:3]) > 100
     for i, phase in enumerate(exact.phase):
         ufm = UFM.from_lam_z([int(r[i]), 1], lam_z[i], lam_b[i])
-        groups = {int(r[i]): range(k_a[i]), 1: range(k_b[i])}  # as if made of all its classes, which takes long
+        groups = {
+            int(r[i]): range(k_a[i]),
+            1: range(k_b[i]),
+        }  # as if made of all its classes, which takes long
         vars(ufm).update(groups=groups, num_samples=int(k_a[i] * r[i] + k_b[i]))
         assert theory.phase(ufm) == list(Phase)[phase]
 
 
 @pytest.mark.parametrize("lam_b", [1e-300, 5e-324, 1e-16, 1.0, 1e16, 1e300, INF])
-@pytest.mark.parametrize("k_a, k_b", [(1, 1), (1, 10**12), (2, 10**12), (10**12, 2), (10**12, 10**12), (10, 1000)])
+@pytest.mark.parametrize(
+    "k_a, k_b", [(1, 1), (1, 10**12), (2, 10**12), (10**12, 2), (10**12, 10**12), (10, 1000)]
+)
 def test_thresholds_at_the_extremes(k_a, k_b, lam_b):
     for n_a, n_b in [(1 + 1e-15, 1.0), (3.0, 1.0), (1e20, 1.0), (1e308, 1e-308), (1e-290, 1e-300)]:
         found = theory.vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b)
         assert len(found) % 2 == 1 and found == sorted(found)
-        assert math.sqrt(n_b) * (1 - 1e-12) <= found[0] and found[-1] <= math.sqrt(n_a) * (1 + 1e-12)
+        assert math.sqrt(n_b) * (1 - 1e-12) <= found[0] and found[-1] <= math.sqrt(n_a) * (
+            1 + 1e-12
+        )
 
 
 # Phases -------------------------------------------------------------------------------------------
 
-L_55 = [.0027, .0030, .0033, .0039, .0045, .0051, .0057, .0063, .0069, .0075]
-L_37 = [.0037, .0041, .0045, .0053, .0062, .0070, .0078, .0086, .0094, .0102]
+L_55 = [0.0027, 0.0030, 0.0033, 0.0039, 0.0045, 0.0051, 0.0057, 0.0063, 0.0069, 0.0075]
+L_37 = [0.0037, 0.0041, 0.0045, 0.0053, 0.0062, 0.0070, 0.0078, 0.0086, 0.0094, 0.0102]
 
 
-@pytest.mark.parametrize("k_a, values, lam_b, letters", [
-    (5, L_55, INF, "DDDCCVVVVT"), (5, L_55, 0.02, "DDDCVVVVVT"),
-    (3, L_37, INF, "DDDCCCCVVT"), (3, L_37, 0.02, "DDDCCVVVVT")])
+@pytest.mark.parametrize(
+    "k_a, values, lam_b, letters",
+    [
+        (5, L_55, INF, "DDDCCVVVVT"),
+        (5, L_55, 0.02, "DDDCVVVVVT"),
+        (3, L_37, INF, "DDDCCCCVVT"),
+        (3, L_37, 0.02, "DDDCCVVVVT"),
+    ],
+)
 def test_phases_of_the_papers_lists(k_a, values, lam_b, letters):
-    names = {"D": Phase.DISTINCT, "C": Phase.MINORITY_COLLAPSE, "V": Phase.MINORITY_VANISHES, "T": Phase.TRIVIAL}
+    names = {
+        "D": Phase.DISTINCT,
+        "C": Phase.MINORITY_COLLAPSE,
+        "V": Phase.MINORITY_VANISHES,
+        "T": Phase.TRIVIAL,
+    }
     sizes = two(k_a, 10 - k_a, 500, 100)
-    assert [theory.phase(UFM.from_lam_z(sizes, l, lam_b)) for l in values] == [names[letter] for letter in letters]
+    assert [theory.phase(UFM.from_lam_z(sizes, l, lam_b)) for l in values] == [
+        names[letter] for letter in letters
+    ]
 
 
 def test_the_phase_does_not_depend_on_the_order_of_classes():
     for level in (5, 11, 14.5, 23):
-        sorted_, mixed = (UFM.from_lam_z(s, level / 40, 0.02) for s in ([9, 9, 9, 5, 5, 3], [5, 9, 9, 3, 9, 5]))
+        sorted_, mixed = (
+            UFM.from_lam_z(s, level / 40, 0.02) for s in ([9, 9, 9, 5, 5, 3], [5, 9, 9, 3, 9, 5])
+        )
         assert theory.phase(sorted_) == theory.phase(mixed)
     assert theory.phase(UFM.from_lam_z([5, 9, 9, 5], 2.5 / 28)) == Phase.MINORITY_COLLAPSE
 
@@ -270,9 +357,7 @@ def test_the_threshold_itself_belongs_to_the_phase_above():
     assert at([16] * 3 + [4] * 4, 4 / 64 - 1e-9) == Phase.MINORITY_VANISHES
 
 
-@pytest.mark.parametrize("lam_z, sizes", [
-    (0.05, two(2, 2, 16, 4)),
-    (0.005, two(5, 5, 300, 100))])
+@pytest.mark.parametrize("lam_z, sizes", [(0.05, two(2, 2, 16, 4)), (0.005, two(5, 5, 300, 100))])
 def test_rounding_of_the_penalty_does_not_move_it_off_the_threshold(lam_z, sizes):
     ufm = UFM.from_lam_z(sizes, lam_z)
     assert ufm.lam_z * ufm.num_samples == pytest.approx(math.sqrt(sizes[-1]), rel=1e-15)
@@ -281,7 +366,12 @@ def test_rounding_of_the_penalty_does_not_move_it_off_the_threshold(lam_z, sizes
 
 def test_three_groups_collapse_one_after_the_other():
     sizes = (400,) * 3 + (100,) * 2 + (25,) * 4
-    for level, flags, ranks in [(4.9, "000", (6, 8)), (5.1, "001", (3, 5)), (10.1, "011", (2, 4)), (20.1, "111", (0, 2))]:
+    for level, flags, ranks in [
+        (4.9, "000", (6, 8)),
+        (5.1, "001", (3, 5)),
+        (10.1, "011", (2, 4)),
+        (20.1, "111", (0, 2)),
+    ]:
         exact = exact_at(sizes, level, 0.02)
         found = theory.phase(exact.ufm)
         assert isinstance(found, GroupPhases) and found.rank == ranks
@@ -295,7 +385,9 @@ def test_three_groups_collapse_one_after_the_other():
 def test_balanced_and_single_classes_as_groups():
     assert theory.phase(UFM.from_lam_z([25] * 4, 4.9 / 100)) == GroupPhases({25: False}, (3, 3))
     assert theory.phase(UFM.from_lam_z([25] * 4, 5.1 / 100)) == GroupPhases({25: True}, (0, 0))
-    assert theory.phase(UFM.from_lam_z([16] * 4, 4 / 64)) == GroupPhases({16: True}, (0, 0))  # on the line
+    assert theory.phase(UFM.from_lam_z([16] * 4, 4 / 64)) == GroupPhases(
+        {16: True}, (0, 0)
+    )  # on the line
     assert theory.phase(UFM.from_lam_z([9, 4, 1], 0.1)) == GroupPhases({}, (0, 2))
 
 
@@ -317,11 +409,15 @@ def test_seli_values_of_the_example():
 def test_seli_is_a_factorisation_of_the_centred_labels():
     n = np.array([7, 5, 5, 1])
     X = (np.eye(4) - 1 / 4) * np.sqrt(n)
-    root = lambda M: np.linalg.multi_dot([(e := np.linalg.eigh(M))[1], np.diag(np.maximum(e[0], 0) ** 0.5), e[1].T])
+    root = lambda M: np.linalg.multi_dot(
+        [(e := np.linalg.eigh(M))[1], np.diag(np.maximum(e[0], 0) ** 0.5), e[1].T]
+    )
     features, classifiers = theory.seli(n)
     # X = UΣVᵀ, so UΣUᵀ = (XXᵀ)^{1/2} and VΣVᵀ = (XᵀX)^{1/2}
     assert classifiers == pytest.approx(metrics.cosines_from_gram(root(X @ X.T)), abs=1e-7)
-    assert features == pytest.approx(metrics.cosines_from_gram(root(X.T @ X) / np.sqrt(np.outer(n, n))), abs=1e-7)
+    assert features == pytest.approx(
+        metrics.cosines_from_gram(root(X.T @ X) / np.sqrt(np.outer(n, n))), abs=1e-7
+    )
 
 
 def test_seli_of_balanced_data_is_the_etf_and_depends_on_ratios_only():
@@ -335,7 +431,8 @@ def test_seli_of_balanced_data_is_the_etf_and_depends_on_ratios_only():
 
 
 def reference(k_a, k_b, r, log_n, c):
-    """Exact Z without bias at n_B = exp(log_n), n_A = r n_B, λ_Z N = c, where all class means differ.
+    """Exact Z without bias at n_B = exp(log_n), n_A = r n_B, λ_Z N = c, where all class means
+    differ.
 
     There (I − P) D (I − P)ᵀ = c² (I − 11ᵀ/K), which fixes the probabilities but for ρ = p_x/p_y (a
     majority sample's for a minority class over a minority sample's for a majority class); and Z is
@@ -361,7 +458,9 @@ def reference(k_a, k_b, r, log_n, c):
     A, B = columns(brentq(mismatch, 0.3, 1.5, xtol=1e-15, rtol=1e-14))
     Z = np.empty((K, K))
     for k in range(K):
-        group, rest, (own, same, across) = (slice(0, k_a), slice(k_a, K), A) if k < k_a else (slice(k_a, K), slice(0, k_a), B)
+        group, rest, (own, same, across) = (
+            (slice(0, k_a), slice(k_a, K), A) if k < k_a else (slice(k_a, K), slice(0, k_a), B)
+        )
         Z[group, k], Z[rest, k], Z[k, k] = same, across, own
     return Z
 
@@ -376,25 +475,41 @@ def test_two_derivations_of_the_optimum_agree(k_a, k_b, r, n):
     assert exact.logits == pytest.approx(reference(k_a, k_b, r, math.log(n), 0.1), abs=2e-5)
 
 
-@pytest.mark.parametrize("n, lam_b, predicted", [
-    (250, INF, [-0.137276, -0.078339, -0.111284]),
-    (250, 0.02, [-0.138152, -0.077552, -0.111105]),
-    (2750, 0.02, [-0.135446, -0.080966, -0.111322]),
-    (25_000, INF, [-0.133565, -0.083373, -0.111431])])
+@pytest.mark.parametrize(
+    "n, lam_b, predicted",
+    [
+        (250, INF, [-0.137276, -0.078339, -0.111284]),
+        (250, 0.02, [-0.138152, -0.077552, -0.111105]),
+        (2750, 0.02, [-0.135446, -0.080966, -0.111322]),
+        (25_000, INF, [-0.133565, -0.083373, -0.111431]),
+    ],
+)
 def test_the_table_of_cosines(n, lam_b, predicted):
-    assert angles(exact_at(two(5, 5, 2 * n, n), 0.1, lam_b).cosines()) == pytest.approx(predicted, abs=1.5e-6)
+    assert angles(exact_at(two(5, 5, 2 * n, n), 0.1, lam_b).cosines()) == pytest.approx(
+        predicted, abs=1.5e-6
+    )
 
 
-@pytest.mark.parametrize("log_n, predicted", [
-    (math.log(250), [-0.137276, -0.078339, -0.111284]), (math.log(25_000), [-0.133565, -0.083373, -0.111431]),
-    (100, [-0.117282, -0.103729, -0.111464]), (1000, [-0.111863, -0.110216, -0.111166])])
+@pytest.mark.parametrize(
+    "log_n, predicted",
+    [
+        (math.log(250), [-0.137276, -0.078339, -0.111284]),
+        (math.log(25_000), [-0.133565, -0.083373, -0.111431]),
+        (100, [-0.117282, -0.103729, -0.111464]),
+        (1000, [-0.111863, -0.110216, -0.111166]),
+    ],
+)
 def test_the_table_of_cosines_in_logarithms(log_n, predicted):
-    assert angles(metrics.cosines(reference(5, 5, 2, log_n, 0.1))) == pytest.approx(predicted, abs=6e-7)
+    assert angles(metrics.cosines(reference(5, 5, 2, log_n, 0.1))) == pytest.approx(
+        predicted, abs=6e-7
+    )
 
 
 def test_limit_logits_at_e100_give_the_table_to_second_order():
     Z = theory.limit_logits(5, 5, 2 * math.exp(100), math.exp(100), 0.1)
-    assert angles(metrics.cosines(Z)) == pytest.approx([-0.117282, -0.103729, -0.111464], abs=15 / 100**2)
+    assert angles(metrics.cosines(Z)) == pytest.approx(
+        [-0.117282, -0.103729, -0.111464], abs=15 / 100**2
+    )
 
 
 def factor_cosines(Z, sizes):
@@ -418,7 +533,9 @@ def test_features_and_classifiers_of_the_solver_approach_seli():
     seli, distances = theory.seli(two(5, 5, 2, 1)), []
     for n in (10**3, 10**6, 10**12):
         exact = exact_at(two(5, 5, 2 * n, n), 0.1, INF)
-        distances.append([np.abs(exact.cosines(of) - s).max() for of, s in zip(("features", "classifier"), seli)])
+        distances.append(
+            [np.abs(exact.cosines(of) - s).max() for of, s in zip(("features", "classifier"), seli)]
+        )
     assert (np.diff(distances, axis=0) < 0).all() and np.max(distances[-1]) < 0.015
 
 
@@ -427,7 +544,12 @@ def test_limit_logits_err_by_a_constant_over_the_logarithm(k_a, k_b, r):
     errors = []
     for log_n in (100, 200, 400, 600):
         n = math.exp(log_n)
-        errors.append(log_n * np.abs(theory.limit_logits(k_a, k_b, r * n, n, 0.1) - reference(k_a, k_b, r, log_n, 0.1)).max())
+        errors.append(
+            log_n
+            * np.abs(
+                theory.limit_logits(k_a, k_b, r * n, n, 0.1) - reference(k_a, k_b, r, log_n, 0.1)
+            ).max()
+        )
     assert max(errors) < 6
     steps = np.diff(errors)
     assert (steps[1:] < steps[:-1]).all() and steps[-1] < 0.03 * errors[-1]  # settling
@@ -448,8 +570,12 @@ def test_limit_logits_have_the_stated_differences(k_a, k_b, r):
     assert np.abs(Z.sum(axis=0)).max() < 1e-13
     across = [Z[0, 0] - Z[-1, 0], Z[-1, -1] - Z[0, -1]]
     assert across == pytest.approx([math.log(n) / 2 - math.log(q)] * 2, rel=1e-14)
-    assert Z[0, 0] - Z[1, 0] == pytest.approx(math.log(r * n) / 2 - math.log((c - k_b * q * math.sqrt(r)) / k_a), rel=1e-14)
-    assert Z[-1, -1] - Z[-2, -1] == pytest.approx(math.log(n) / 2 - math.log((c - k_a * q) / k_b), rel=1e-14)
+    assert Z[0, 0] - Z[1, 0] == pytest.approx(
+        math.log(r * n) / 2 - math.log((c - k_b * q * math.sqrt(r)) / k_a), rel=1e-14
+    )
+    assert Z[-1, -1] - Z[-2, -1] == pytest.approx(
+        math.log(n) / 2 - math.log((c - k_a * q) / k_b), rel=1e-14
+    )
 
 
 @pytest.mark.parametrize("k_a, k_b", [(1, 3), (3, 1), (1, 1)])
@@ -465,7 +591,9 @@ def test_deviation_constants_are_the_limit_of_the_exact_angles(k_a, k_b, r):
     constants = theory.deviation_constants(k_a, k_b, r, 0.1)
     for log_n, relative in ((1e4, 0.02), (1e6, 2e-4)):
         deviation = (angles(metrics.cosines(reference(k_a, k_b, r, log_n, 0.1))) - etf) * log_n
-        assert deviation == pytest.approx(np.array([constants[g] for g in ("A", "B", "AB")]), rel=relative)
+        assert deviation == pytest.approx(
+            np.array([constants[g] for g in ("A", "B", "AB")]), rel=relative
+        )
 
 
 def test_deviation_constants_against_limit_logits():
@@ -486,21 +614,33 @@ def test_no_angle_within_a_group_of_one_class():
 
 
 def test_nothing_deviates_for_balanced_data():
-    assert list(theory.deviation_constants(4, 6, 1, 0.2).values()) == pytest.approx([0, 0, 0], abs=1e-13)
+    assert list(theory.deviation_constants(4, 6, 1, 0.2).values()) == pytest.approx(
+        [0, 0, 0], abs=1e-13
+    )
 
 
 @pytest.mark.parametrize("k_a, k_b, r", [*LIMITS, (5, 5, 1e6)])
 def test_limit_logits_in_logarithms_where_floats_overflow(k_a, k_b, r):
-    errors = [log_n * np.abs(theory.limit_logits_log(k_a, k_b, math.log(r), log_n, 0.1)
-                             - reference(k_a, k_b, r, log_n, 0.1)).max() for log_n in (600, 1000, 3000, 1e5)]
+    errors = [
+        log_n
+        * np.abs(
+            theory.limit_logits_log(k_a, k_b, math.log(r), log_n, 0.1)
+            - reference(k_a, k_b, r, log_n, 0.1)
+        ).max()
+        for log_n in (600, 1000, 3000, 1e5)
+    ]
     assert max(errors) < (6 if r < 10 else 60)
-    assert errors[3] == pytest.approx(errors[2], rel=0.02)  # settled: the error is a constant over ln n
+    assert errors[3] == pytest.approx(
+        errors[2], rel=0.02
+    )  # settled: the error is a constant over ln n
 
 
 def test_limit_logits_in_logarithms_are_the_same_function():
     for k_a, k_b, r in LIMITS:
         in_logarithms = theory.limit_logits_log(k_a, k_b, math.log(r), math.log(1e7), 0.3)
-        assert in_logarithms == pytest.approx(theory.limit_logits(k_a, k_b, r * 1e7, 1e7, 0.3), abs=1e-13)
+        assert in_logarithms == pytest.approx(
+            theory.limit_logits(k_a, k_b, r * 1e7, 1e7, 0.3), abs=1e-13
+        )
     assert np.isfinite(theory.limit_logits_log(2, 3, 3000, 3000, 0.1)).all()
 
 
@@ -508,7 +648,9 @@ def test_limit_logits_in_logarithms_are_the_same_function():
 
 
 def column_by_descent(n_k, N, K, lam_z):
-    """z_k from the smooth problem in one nonnegative feature t and one vector w, z = t w, without the closed form."""
+    """z_k from the smooth problem in one nonnegative feature t and one vector w, z = t w, without
+    the closed form.
+    """
 
     def value(x):
         t, w = x[0], x[1:]
@@ -517,7 +659,9 @@ def column_by_descent(n_k, N, K, lam_z):
         residual = np.exp(log_p)
         residual[0] -= 1
         pull, penalty = n_k / N * residual, lam_z * math.sqrt(n_k)
-        return -n_k / N * log_p[0] + penalty / 2 * (x @ x), np.append(pull @ w, t * pull) + penalty * x
+        return -n_k / N * log_p[0] + penalty / 2 * (x @ x), np.append(
+            pull @ w, t * pull
+        ) + penalty * x
 
     start = np.append(1.0, np.random.default_rng(0).standard_normal(K))
     bounds = [(0, None)] + [(None, None)] * K
@@ -531,21 +675,29 @@ def test_relu_logits_solve_the_problem_of_each_class(lam_z):
     sizes, K = two(5, 5, 500, 100), 10
     Z = theory.relu_logits(sizes, lam_z)
     for k in (0, 9):
-        found = np.roll(column_by_descent(sizes[k], 3000, K, lam_z), k)  # class k as the first, rolled back
+        found = np.roll(
+            column_by_descent(sizes[k], 3000, K, lam_z), k
+        )  # class k as the first, rolled back
         assert Z[:, k] == pytest.approx(found, abs=2e-4)
         assert Z[:, k].any() == (lam_z * 3000 < theory.relu_vanishing_threshold(sizes[k], K))
 
 
-@pytest.mark.parametrize("sizes", [two(5, 5, 500, 100), (40, 20, 10), (7, 3), (100, 40, 16, 6, 3, 1)], ids=str)
+@pytest.mark.parametrize(
+    "sizes", [two(5, 5, 500, 100), (40, 20, 10), (7, 3), (100, 40, 16, 6, 3, 1)], ids=str
+)
 def test_relu_logits_are_the_exact_optimum_without_bias(sizes):
     for level in (0.1, 0.5, 0.9, 1.2):
         ufm = UFM.from_lam_z(sizes, level * math.sqrt(min(sizes)) / sum(sizes))
         exact = solve(ufm, features="relu", tol=1e-14)
         Z = theory.relu_logits(sizes, ufm.lam_z)
-        assert objective(ufm, Z, np.zeros(len(sizes)), features="relu") == pytest.approx(exact.objective, rel=1e-14)
+        assert objective(ufm, Z, np.zeros(len(sizes)), features="relu") == pytest.approx(
+            exact.objective, rel=1e-14
+        )
         assert Z == pytest.approx(exact.logits, abs=1e-10)
         unit = Z / np.maximum(np.linalg.norm(Z, axis=0), 1e-300)
-        etf = theory.simplex_etf(len(sizes)) * np.outer(Z.any(axis=0), Z.any(axis=0))  # 0 where a column is 0
+        etf = theory.simplex_etf(len(sizes)) * np.outer(
+            Z.any(axis=0), Z.any(axis=0)
+        )  # 0 where a column is 0
         assert unit.T @ unit == pytest.approx(etf, abs=1e-12)
 
 
@@ -554,7 +706,9 @@ def test_relu_features_vanish_at_their_threshold_and_not_before():
     edge = theory.relu_vanishing_threshold(n, K)
     assert edge == pytest.approx(math.sqrt(90), rel=1e-15)
     assert edge / theory.minority_threshold(n) == pytest.approx(0.9487, abs=5e-5)
-    below, above = (theory.relu_logits(two(5, 5, 500, n), edge * f / 3000)[:, -1] for f in (1 - 1e-9, 1 + 1e-9))
+    below, above = (
+        theory.relu_logits(two(5, 5, 500, n), edge * f / 3000)[:, -1] for f in (1 - 1e-9, 1 + 1e-9)
+    )
     assert np.abs(below).max() > 1e-9 and not above.any()
     small = theory.relu_logits([3, 3], 1e-300)  # neither 0 nor infinite
     assert np.isfinite(small).all() and small[0, 0] > 300
@@ -565,7 +719,9 @@ def test_relu_features_vanish_at_their_threshold_and_not_before():
 
 @pytest.mark.parametrize("bad", [0, 1.5, -1, math.nan, "2"])
 @pytest.mark.parametrize("position, name", [(0, "k_a"), (1, "k_b")])
-@pytest.mark.parametrize("function", [theory.vanishing_thresholds, theory.vanishing_threshold, theory.trivial_threshold])
+@pytest.mark.parametrize(
+    "function", [theory.vanishing_thresholds, theory.vanishing_threshold, theory.trivial_threshold]
+)
 def test_group_counts_must_be_positive_whole_numbers(function, position, name, bad):
     arguments = [2, 3, 10, 5]
     arguments[position] = bad
@@ -573,31 +729,50 @@ def test_group_counts_must_be_positive_whole_numbers(function, position, name, b
         function(*arguments)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: theory.minority_threshold(-1), "n_b = -1"),
-    (lambda: theory.minority_threshold(math.inf), "n_b = inf"),
-    (lambda: theory.vanishing_threshold(2, 3, 0, 5), "n_a = 0"),
-    (lambda: theory.vanishing_threshold(2, 3, 5, 10), "n_a = 5.0, n_b = 10.0: must have n_a >= n_b"),
-    (lambda: theory.vanishing_threshold(2, 3, 10, 5, lam_b=0), "lam_b = 0"),
-    (lambda: theory.trivial_threshold(1, 3, 10, 5, lam_b=-1), "lam_b = -1"),
-    (lambda: theory.limit_logits(2, 3, 10, 5, 0), "c = 0"),
-    (lambda: theory.limit_logits(2, 0, 10, 5, 1), "k_b = 0"),
-    (lambda: theory.limit_logits(2, 3, 5, 10, 1), "n_a = 5.0, n_b = 10.0: must have n_a >= n_b"),
-    (lambda: theory.limit_logits_log(2, 3, -0.1, 10, 1), "log_ratio = -0.1: must be"),
-    (lambda: theory.limit_logits_log(2, 3, math.inf, 10, 1), "log_ratio = inf: must be a finite number"),
-    (lambda: theory.limit_logits_log(2, 3, "a", 10, 1), "log_ratio = 'a': must be a finite number"),
-    (lambda: theory.limit_logits_log(2, 3, 1, math.nan, 1), "log_n_b = nan: must be a finite number"),
-    (lambda: theory.limit_logits_log(2, 3, 1, 10, 0), "c = 0"),
-    (lambda: theory.relu_logits([5], 1), "class_sizes"),
-    (lambda: theory.relu_logits([5, 5], 0), "lam_z = 0"),
-    (lambda: theory.relu_vanishing_threshold(0, 10), "n_k = 0"),
-    (lambda: theory.relu_vanishing_threshold(5, 1), "num_classes = 1"),
-    (lambda: theory.deviation_constants(2, 3, math.nan, 1), "r = nan"),
-    (lambda: theory.deviation_constants(2, 3, 2, -1), "c = -1"),
-    (lambda: theory.simplex_etf(1), "num_classes = 1"),
-    (lambda: theory.seli([5]), "class_sizes"),
-    (lambda: theory.seli([5, 0]), r"class_sizes\[1\] = 0"),
-    (lambda: theory.phase([5, 5]), r"ufm = \[5, 5\]: must be a UFM")])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: theory.minority_threshold(-1), "n_b = -1"),
+        (lambda: theory.minority_threshold(math.inf), "n_b = inf"),
+        (lambda: theory.vanishing_threshold(2, 3, 0, 5), "n_a = 0"),
+        (
+            lambda: theory.vanishing_threshold(2, 3, 5, 10),
+            "n_a = 5.0, n_b = 10.0: must have n_a >= n_b",
+        ),
+        (lambda: theory.vanishing_threshold(2, 3, 10, 5, lam_b=0), "lam_b = 0"),
+        (lambda: theory.trivial_threshold(1, 3, 10, 5, lam_b=-1), "lam_b = -1"),
+        (lambda: theory.limit_logits(2, 3, 10, 5, 0), "c = 0"),
+        (lambda: theory.limit_logits(2, 0, 10, 5, 1), "k_b = 0"),
+        (
+            lambda: theory.limit_logits(2, 3, 5, 10, 1),
+            "n_a = 5.0, n_b = 10.0: must have n_a >= n_b",
+        ),
+        (lambda: theory.limit_logits_log(2, 3, -0.1, 10, 1), "log_ratio = -0.1: must be"),
+        (
+            lambda: theory.limit_logits_log(2, 3, math.inf, 10, 1),
+            "log_ratio = inf: must be a finite number",
+        ),
+        (
+            lambda: theory.limit_logits_log(2, 3, "a", 10, 1),
+            "log_ratio = 'a': must be a finite number",
+        ),
+        (
+            lambda: theory.limit_logits_log(2, 3, 1, math.nan, 1),
+            "log_n_b = nan: must be a finite number",
+        ),
+        (lambda: theory.limit_logits_log(2, 3, 1, 10, 0), "c = 0"),
+        (lambda: theory.relu_logits([5], 1), "class_sizes"),
+        (lambda: theory.relu_logits([5, 5], 0), "lam_z = 0"),
+        (lambda: theory.relu_vanishing_threshold(0, 10), "n_k = 0"),
+        (lambda: theory.relu_vanishing_threshold(5, 1), "num_classes = 1"),
+        (lambda: theory.deviation_constants(2, 3, math.nan, 1), "r = nan"),
+        (lambda: theory.deviation_constants(2, 3, 2, -1), "c = -1"),
+        (lambda: theory.simplex_etf(1), "num_classes = 1"),
+        (lambda: theory.seli([5]), "class_sizes"),
+        (lambda: theory.seli([5, 0]), r"class_sizes\[1\] = 0"),
+        (lambda: theory.phase([5, 5]), r"ufm = \[5, 5\]: must be a UFM"),
+    ],
+)
 def test_refusals_name_argument_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -40,39 +40,52 @@ def test_lam_z_of_tiny_penalties_does_not_underflow():
 
 def test_groups_are_ordered_from_large_to_small_wherever_their_classes_are():
     groups = UFM.from_lam_z([3, 7, 3, 9], 1).groups
-    assert [(n, members.tolist()) for n, members in groups.items()] == [(9, [3]), (7, [1]), (3, [0, 2])]
+    assert [(n, members.tolist()) for n, members in groups.items()] == [
+        (9, [3]),
+        (7, [1]),
+        (3, [0, 2]),
+    ]
 
 
 def test_class_weights_make_groups_of_their_own():
     plain = UFM([3, 7, 3], 1, 1)
     assert plain.class_weights is None and plain.weights.tolist() == [1, 1, 1]
-    assert list(UFM([3, 7, 3], 1, 1, class_weights=[1, 1, 1]).groups) == [(7, 1), (3, 1)]  # as with any other weights
-    weighted = UFM([3, 7, 3, 3], 1, 1, class_weights=np.array([2, 1, .5, 2]))
-    assert weighted.class_weights == (2, 1, .5, 2) and weighted.weights.tolist() == [2, 1, .5, 2]
+    assert list(UFM([3, 7, 3], 1, 1, class_weights=[1, 1, 1]).groups) == [
+        (7, 1),
+        (3, 1),
+    ]  # as with any other weights
+    weighted = UFM([3, 7, 3, 3], 1, 1, class_weights=np.array([2, 1, 0.5, 2]))
+    assert weighted.class_weights == (2, 1, 0.5, 2) and weighted.weights.tolist() == [2, 1, 0.5, 2]
     groups = [(kind, members.tolist()) for kind, members in weighted.groups.items()]
-    assert groups == [((7, 1), [1]), ((3, 2), [0, 3]), ((3, .5), [2])]
+    assert groups == [((7, 1), [1]), ((3, 2), [0, 3]), ((3, 0.5), [2])]
     assert len({plain, weighted}) == 2
     with pytest.raises(ValueError, match="read-only"):
         weighted.weights[0] = 5
 
 
-@pytest.mark.parametrize("weights, message", [
-    ([1, 2], r"class_weights = \[1, 2\]: must be 3 positive numbers"),
-    (2.0, r"class_weights = 2\.0: must be 3 positive numbers"),
-    ("123", r"class_weights = '123': must be 3 positive numbers"),
-    ([1, 0, 1], r"class_weights\[1\] = 0: must be a positive number"),
-    ([1, 1, NAN], r"class_weights\[2\] = nan: must be a positive number"),
-    ([1, 1, INF], r"class_weights\[2\] = inf: must be a positive number"),
-    ([1, 1, 1e7], r"class_weights\[2\] = 10000000\.0: must be between 1e-06 and 1e\+06"),
-    ([1e-7, 1, 1], r"class_weights\[0\] = 1e-07: must be between 1e-06 and 1e\+06"),
-])
+@pytest.mark.parametrize(
+    "weights, message",
+    [
+        ([1, 2], r"class_weights = \[1, 2\]: must be 3 positive numbers"),
+        (2.0, r"class_weights = 2\.0: must be 3 positive numbers"),
+        ("123", r"class_weights = '123': must be 3 positive numbers"),
+        ([1, 0, 1], r"class_weights\[1\] = 0: must be a positive number"),
+        ([1, 1, NAN], r"class_weights\[2\] = nan: must be a positive number"),
+        ([1, 1, INF], r"class_weights\[2\] = inf: must be a positive number"),
+        ([1, 1, 1e7], r"class_weights\[2\] = 10000000\.0: must be between 1e-06 and 1e\+06"),
+        ([1e-7, 1, 1], r"class_weights\[0\] = 1e-07: must be between 1e-06 and 1e\+06"),
+    ],
+)
 def test_weights_that_are_none_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         UFM([3, 7, 3], 1, 1, class_weights=weights)
 
 
 def test_numpy_whole_floats_and_tuples_name_the_same_problem():
-    problems = {UFM(sizes, 1, 1) for sizes in ([4, 2], (4.0, 2.0), np.array([4, 2]), np.array([4, 2], np.uint8))}
+    problems = {
+        UFM(sizes, 1, 1)
+        for sizes in ([4, 2], (4.0, 2.0), np.array([4, 2]), np.array([4, 2], np.uint8))
+    }
     assert len(problems) == 1
 
 
@@ -158,7 +171,9 @@ def test_arrays_that_are_not_numbers_are_refused(values):
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")
-@pytest.mark.parametrize("values", [np.array([[1 + 2j]]), np.array([["1"]])], ids=["complex", "text"])
+@pytest.mark.parametrize(
+    "values", [np.array([[1 + 2j]]), np.array([["1"]])], ids=["complex", "text"]
+)
 def test_nothing_is_silently_cast_to_real_numbers(values):
     with pytest.raises(ValueError, match="^m"):
         real_array("m", values, 2)

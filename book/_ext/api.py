@@ -1,7 +1,8 @@
 """The reference: docstrings, which are plain text for help(), as reStructuredText for autodoc.
 
-A docstring has paragraphs; sections such as "Parameters", a line of dashes below, of entries "name : text", up to an empty
-line; formulas in `.. math::`; examples behind >>>. Everything else is text: what reStructuredText would take for markup is not.
+A docstring has paragraphs; sections such as "Parameters", a line of dashes below, of entries "name
+: text", up to an empty line; formulas in `.. math::`; examples behind >>>. Everything else is text:
+what reStructuredText would take for markup is not.
 """
 
 import dataclasses
@@ -10,16 +11,22 @@ import inspect
 import re
 
 NAME = re.compile(r"[A-Za-z]\w*(\.\w+)*")
-MARKED = re.compile(r"""
+MARKED = re.compile(
+    r"""
     `([^`]+)` | ("[\w.-]+")                     # code, and a word as an argument
     | (?<![A-Za-z_])([^\W\d_]\u0304?|‖)_(\{[^}]+\}|[^\W_]{1,2}|\*)(?!\w)(?<![a-z]_[ab])  # λ_Z, h_{k,i}, ‖X‖_F; not lam_z, k_a, n_b
     | \^(\{[^}]+\}|\w+)                         # D^{1/2}
-    | ([*|\\`]|(?<=\w)_(?!\w)|:(?=:))           # what would be markup""", re.VERBOSE)
+    | ([*|\\`]|(?<=\w)_(?!\w)|:(?=:))           # what would be markup""",
+    re.VERBOSE,
+)
 ENTRY = re.compile(r"(\w[\w, ]*) : ")
 
 
 def marked(text):
-    """A line of text: code, linked if it is a name on the page, and subscripts; nothing else is markup, nor does "K." begin a list."""
+    """A line of text: code, linked if it is a name on the page, and subscripts; nothing else is
+    markup, nor does "K." begin a list.
+    """
+
     def mark(match):
         code, word, base, below, above, special = match.groups()
         if special:
@@ -27,8 +34,10 @@ def marked(text):
         if below or above:
             return rf"{base or ''}\ :{'sub' if below else 'sup'}:`{(below or above).strip('{}')}`\ "
         if code and NAME.fullmatch(code):
-            return rf"\ :py:obj:`{'.' * code[0].isupper()}{code}`\ "  # with a dot, a class of any module
+            # with a dot, a class of any module
+            return rf"\ :py:obj:`{'.' * code[0].isupper()}{code}`\ "
         return rf"\ ``{code or word}``\ "
+
     return r"\ " + MARKED.sub(mark, text) if text else ""
 
 
@@ -49,7 +58,7 @@ def restructured(lines):
             section = section and bool(line)
             entry = ENTRY.match(line) if section else None
             if entry:
-                found.append(f"    - **{entry[1]}**: {marked(line[entry.end():])}")
+                found.append(f"    - **{entry[1]}**: {marked(line[entry.end() :])}")
             else:
                 found.append("      " * section + marked(line.strip()))
     return found
@@ -60,7 +69,9 @@ def process_docstring(app, what, name, thing, options, lines):
 
 
 def process_signature(app, what, name, thing, options, signature, annotation):
-    """Leave out the arguments of classes that only the package makes: results, enumerations, errors."""
+    """Leave out the arguments of classes that only the package makes: results, enumerations,
+    errors.
+    """
     made = dataclasses.is_dataclass(thing) and name != "ncutils.UFM"
     if inspect.isclass(thing) and (made or issubclass(thing, (enum.Enum, Exception))):
         return None, None

@@ -1,7 +1,8 @@
-"""What the notebooks checked: the directive {claims} shows it as a table, and claims.json holds it for programs.
+"""What the notebooks checked: the directive {claims} shows it as a table, and claims.json holds it
+for programs.
 
-Both come from notebooks/ledgers/*.json. A page is not built if a notebook has no ledger, or if a row failed: the verdict
-is taken from the row's numbers, not from its word.
+Both come from notebooks/ledgers/*.json. A page is not built if a notebook has no ledger, or if a
+row failed: the verdict is taken from the row's numbers, not from its word.
 """
 
 import json
@@ -16,7 +17,15 @@ from sphinx.addnodes import pending_xref
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxDirective
 
-HEADERS = ("Claim", "What is checked", "Evidence", "Measured", "Predicted or bound", "Certificate", "Check")
+HEADERS = (
+    "Claim",
+    "What is checked",
+    "Evidence",
+    "Measured",
+    "Predicted or bound",
+    "Certificate",
+    "Check",
+)
 ROW_HEADER = HEADERS.index("What is checked")
 NARROW = "\N{NARROW NO-BREAK SPACE}"  # a line may end before "±" but not within a number
 RELATIONS = {"=": f"={NARROW}", "<=": f"≤{NARROW}", ">=": f"≥{NARROW}"}
@@ -73,22 +82,34 @@ def read_ledgers(source, pages):
         if failed:
             raise ClaimsError(f"{file.name}: failed: {'; '.join(failed)}")
         if run is None or ledger["ledger"] != name:
-            raise ClaimsError(f"{file.name} was not made by this page: run notebooks/run.py --store {Path(page).name}")
+            raise ClaimsError(
+                f"{file.name} was not made by this page: run notebooks/run.py --store {Path(page).name}"
+            )
         yield Claim(page, ledger["ledger"], file, rows, run)
     if files:
-        raise ClaimsError(f"ledgers without a page: {', '.join(sorted(file.name for file in files))}")
+        raise ClaimsError(
+            f"ledgers without a page: {', '.join(sorted(file.name for file in files))}"
+        )
 
 
 def all_claims(env):
     """The claims of all notebook pages."""
-    return list(read_ledgers(Path(env.srcdir), sorted(page for page in env.found_docs if page.startswith("notebooks/"))))
+    return list(
+        read_ledgers(
+            Path(env.srcdir),
+            sorted(page for page in env.found_docs if page.startswith("notebooks/")),
+        )
+    )
 
 
-# The table ---------------------------------------------------------------------------------------------
+# The table
+# ---------------------------------------------------------------------------------------------
 
 
 def number(value, digits):
-    """A value of a ledger as a reader wants it, to that many significant digits, as a list of nodes."""
+    """A value of a ledger as a reader wants it, to that many significant digits, as a list of
+    nodes.
+    """
     if isinstance(value, bool):
         return [nodes.Text("yes" if value else "no")]
     factor, _, exponent = f"{value:.{digits}g}".replace("-", "−").partition("e")
@@ -100,7 +121,9 @@ def number(value, digits):
 
 
 def measured(row):
-    """The left-hand side of a check: an equality in full, a value that only has to keep a bound more briefly."""
+    """The left-hand side of a check: an equality in full, a value that only has to keep a bound
+    more briefly.
+    """
     return number(row["measured"], digits=6 if row["relation"] == "=" else 4)
 
 
@@ -121,8 +144,8 @@ def as_html(parts):
 
 
 class Claims(SphinxDirective):
-    """A table of checks, each row linked to its notebook and its theorem: all of them, or with :headlines: the few
-    that the notebooks mark as such."""
+    """A table of checks, each row linked to its notebook and its theorem: all of them, or with
+    :headlines: the few that the notebooks mark as such."""
 
     option_spec = {"headlines": directives.flag}
 
@@ -138,15 +161,29 @@ class Claims(SphinxDirective):
             group += nodes.colspec(colwidth=1, **({"stub": 1} if column == ROW_HEADER else {}))
         group += nodes.thead("", self.row([[nodes.Text(header)] for header in HEADERS]))
         group += body
-        text = f"{len(body)} of {total} checks" if "headlines" in self.options else f"All {total} checks"
-        caption = nodes.title("", f"{text} on {len(claims)} pages: measured against prediction or bound.")
+        text = (
+            f"{len(body)} of {total} checks"
+            if "headlines" in self.options
+            else f"All {total} checks"
+        )
+        caption = nodes.title(
+            "", f"{text} on {len(claims)} pages: measured against prediction or bound."
+        )
         return [nodes.table("", caption, group, classes=["ledger"])]
 
     def cells(self, claim, row):
         """The cells of a row, as lists of inline nodes."""
         theorem, certificate = row.get("theorem"), row.get("certificate")
-        certified = number(certificate, digits=1) if certificate is not None else [nodes.Text("closed form" if theorem else "")]
-        about = self.state.inline_text(f"{{prf:ref}}`{theorem}`", self.lineno)[0] if theorem else [nodes.Text("observed")]
+        certified = (
+            number(certificate, digits=1)
+            if certificate is not None
+            else [nodes.Text("closed form" if theorem else "")]
+        )
+        about = (
+            self.state.inline_text(f"{{prf:ref}}`{theorem}`", self.lineno)[0]
+            if theorem
+            else [nodes.Text("observed")]
+        )
         if theorem and row["evidence"] == "network":
             about = [nodes.Text("observed beside "), *about]
         return [
@@ -172,26 +209,42 @@ class Claims(SphinxDirective):
         return nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *cell)) for cell in cells))
 
 
-# The file ----------------------------------------------------------------------------------------------
+# The file
+# ----------------------------------------------------------------------------------------------
 
 
 def entry(claim, row, env, link):
-    """A row as claims.json holds it. A quantity that is a fact, true or not, has no prediction but true."""
+    """A row as claims.json holds it. A quantity that is a fact, true or not, has no prediction but
+    true.
+    """
     label, theorem = row.get("theorem"), None
     if label is not None:
         if label not in env.proof_list:
             raise ClaimsError(f"{claim.file.name}: {row['what']}: there is no theorem {label!r}")
         found = env.proof_list[label]
         numbers = env.toc_fignumbers[found["docname"]][found["countertype"]][label]
-        theorem = {"label": label, "name": f"{found['realtype'].title()} {'.'.join(map(str, numbers))}",
-                   "url": f"{link(found['docname'])}#{label}"}
+        theorem = {
+            "label": label,
+            "name": f"{found['realtype'].title()} {'.'.join(map(str, numbers))}",
+            "url": f"{link(found['docname'])}#{label}",
+        }
     return {
-        "claim": claim.name, "theorem": theorem, "quantity": row["what"], "evidence": row["evidence"],
-        "relation": row["relation"], "predicted": True if row["relation"] == "true" else row["predicted"],
-        "measured": row["measured"], "tolerance": row["tolerance"], "verdict": "PASS",
-        "certificate": row.get("certificate"), "headline": bool(row.get("headline")),
-        "notebook": f"{claim.page}.ipynb", "cell": claim.run["cell"], "url": f"{link(claim.page)}#check",
-        **{key: claim.run[key] for key in ("seconds", "hardware", "versions")}}
+        "claim": claim.name,
+        "theorem": theorem,
+        "quantity": row["what"],
+        "evidence": row["evidence"],
+        "relation": row["relation"],
+        "predicted": True if row["relation"] == "true" else row["predicted"],
+        "measured": row["measured"],
+        "tolerance": row["tolerance"],
+        "verdict": "PASS",
+        "certificate": row.get("certificate"),
+        "headline": bool(row.get("headline")),
+        "notebook": f"{claim.page}.ipynb",
+        "cell": claim.run["cell"],
+        "url": f"{link(claim.page)}#check",
+        **{key: claim.run[key] for key in ("seconds", "hardware", "versions")},
+    }
 
 
 def write_claims(app, exception):
@@ -202,9 +255,10 @@ def write_claims(app, exception):
     link = app.builder.get_target_uri
     content = {
         "about": "Every number that the pages of this site checked. A certificate is the largest relative duality gap of the "
-                 "exact optima behind a row; null, where it follows from closed forms or recorded rows alone. Seconds are "
-                 "those of the whole notebook.",
-        "checks": [entry(claim, row, app.env, link) for claim in claims for row in claim.rows]}
+        "exact optima behind a row; null, where it follows from closed forms or recorded rows alone. Seconds are "
+        "those of the whole notebook.",
+        "checks": [entry(claim, row, app.env, link) for claim in claims for row in claim.rows],
+    }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (Path(app.outdir) / "claims.json").write_text(text, encoding="utf-8")
 

@@ -1,9 +1,10 @@
 """What a page offers its reader besides its text.
 
-Code is folded away until asked for. Below its title every page has its downloads, below its caption a figure has its data,
-and a notebook says how to run it and what its last run took. Words of the glossary show their definition where the pointer
-or the keyboard is. Ledgers show what was measured. Pictures and tables that are wider than a phone scroll in a box of their
-own. The whole site lies beside its pages as site.zip.
+Code is folded away until asked for. Below its title every page has its downloads, below its caption
+a figure has its data, and a notebook says how to run it and what its last run took. Words of the
+glossary show their definition where the pointer or the keyboard is. Ledgers show what was measured.
+Pictures and tables that are wider than a phone scroll in a box of their own. The whole site lies
+beside its pages as site.zip.
 """
 
 import json
@@ -19,12 +20,14 @@ from PIL import Image
 from publishing import clone, colab_install
 
 GLOSSARY = "book/glossary"
-EDITED = "change one assumption"  # the cells below this heading are there to be edited: their code stays in sight
+# the cells below this heading are there to be edited: their code stays in sight
+EDITED = "change one assumption"
 DOWNLOADS = "downloads"  # folder of the sources that are offered, beside the pages' own
 ZIP = "site.zip"
 
 
-# Code --------------------------------------------------------------------------------------------------
+# Code
+# --------------------------------------------------------------------------------------------------
 
 
 def fold_code(app, docname, content):
@@ -42,14 +45,21 @@ def fold_code(app, docname, content):
     content[0] = json.dumps(notebook)
 
 
-# The tools below the title -----------------------------------------------------------------------------
+# The tools below the title
+# -----------------------------------------------------------------------------
 
 
 def tools(app, pagename, claim):
     """HTML of the line below a page's title; `claim` is that of a notebook, else None."""
     source = Path(app.srcdir) / DOWNLOADS / pagename
-    files = [(suffix, f"{source.name}{suffix}") for suffix in (".ipynb", ".md") if source.with_name(source.name + suffix).exists()]
-    parts = ['<button type="button" class="show-code" hidden>Show all code</button>'] if claim else []
+    files = [
+        (suffix, f"{source.name}{suffix}")
+        for suffix in (".ipynb", ".md")
+        if source.with_name(source.name + suffix).exists()
+    ]
+    parts = (
+        ['<button type="button" class="show-code" hidden>Show all code</button>'] if claim else []
+    )
     parts += [f'<a href="{escape(name)}" download>Download {suffix}</a>' for suffix, name in files]
     parts += ['<button type="button" class="print-page" hidden>Print or save as PDF</button>']
     if claim:
@@ -61,20 +71,33 @@ def run_box(app, name, run):
     """HTML of the box that says how to run a notebook."""
     options = app.config.html_theme_options
     repository, branch = options["repository_url"], options["repository_branch"]
-    commands = {"make book": "once: installs the packages, then runs every page",
-                f".venv/bin/python notebooks/run.py {name}": "this page alone",
-                "make test": "compares with what is printed here"}
-    lines = clone(repository, branch) + [f"{command:50}# {what}" for command, what in commands.items()]
+    commands = {
+        "make book": "once: installs the packages, then runs every page",
+        f".venv/bin/python notebooks/run.py {name}": "this page alone",
+        "make test": "compares with what is printed here",
+    }
+    lines = clone(repository, branch) + [
+        f"{command:50}# {what}" for command, what in commands.items()
+    ]
     where = "" if repository else "<p>In the folder of the companion:</p>"
-    colab = f"<p>On Colab, begin with</p><pre>{escape(colab_install(repository, branch))}</pre>" if repository else ""
-    return ('<details class="run-box"><summary>Run this page yourself</summary>'
-            + where + f"<pre>{escape(chr(10).join(lines))}</pre>" + colab
-            + "<p>This needs Python 3.11 or later and <code>make</code>. "
-            + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}), "
-            + "beside others.</p></details>")
+    colab = (
+        f"<p>On Colab, begin with</p><pre>{escape(colab_install(repository, branch))}</pre>"
+        if repository
+        else ""
+    )
+    return (
+        '<details class="run-box"><summary>Run this page yourself</summary>'
+        + where
+        + f"<pre>{escape(chr(10).join(lines))}</pre>"
+        + colab
+        + "<p>This needs Python 3.11 or later and <code>make</code>. "
+        + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}), "
+        + "beside others.</p></details>"
+    )
 
 
-# Words -------------------------------------------------------------------------------------------------
+# Words
+# -------------------------------------------------------------------------------------------------
 
 
 def definitions(app):
@@ -95,7 +118,9 @@ def definitions(app):
                     del part["id"]  # the page has its own
                 for math in html.find_all("div", class_="math"):
                     math.name = "span"
-                found |= {anchor: str(html) for term in item.findall(nodes.term) for anchor in term["ids"]}
+                found |= {
+                    anchor: str(html) for term in item.findall(nodes.term) for anchor in term["ids"]
+                }
         app.glossary_definitions = found
     return app.glossary_definitions
 
@@ -107,24 +132,31 @@ def explain_words(app, pagename, page):
     for count, link in enumerate(page.select("a.reference:has(> .std-term)")):
         definition = definitions(app).get(link.get("href", "").partition("#")[2])
         if definition:
-            tip = BeautifulSoup(f'<span class="tip" role="tooltip" id="tip-{count}">{definition}</span>', "html.parser")
+            tip = BeautifulSoup(
+                f'<span class="tip" role="tooltip" id="tip-{count}">{definition}</span>',
+                "html.parser",
+            )
             link["aria-describedby"] = f"tip-{count}"
             del link["title"]
             around = link.wrap(page.new_tag("span", attrs={"class": "word"}))
             around.append(tip)
 
 
-# Pictures, ledgers and roles -----------------------------------------------------------------------------
+# Pictures, ledgers and roles
+# -----------------------------------------------------------------------------
 
 
 def size_on_a_phone(width):
-    """A picture is legible on a phone at 38 rem, 608 pixels, if it is wider, at its own size, or where it nearly fits."""
+    """A picture is legible on a phone at 38 rem, 608 pixels, if it is wider, at its own size, or
+    where it nearly fits.
+    """
     return "wide" if width > 608 else "middle" if width > 340 else "small"
 
 
 def size_pictures(app, pagename, page):
-    """Refer to the smaller files of `shrink_pictures`. Pictures of notebooks are of twice the resolution: say their size, and
-    give them a box that scrolls where that is more than the screen."""
+    """Refer to the smaller files of `shrink_pictures`. Pictures of notebooks are of twice the
+    resolution: say their size, and give them a box that scrolls where that is more than the
+    screen."""
     sources = {name: Path(app.srcdir) / source for source, name in app.builder.images.items()}
     for image in page.find_all("img"):
         name = Path(image["src"]).name
@@ -134,7 +166,9 @@ def size_pictures(app, pagename, page):
         around = image.parent if image.parent.name == "a" else image
         if around.get("href") == png:  # to the picture itself
             around["href"] = image["src"]
-        if image.find_parent(class_="cell_output") or not (image.get("width") or image.get("style")):
+        if image.find_parent(class_="cell_output") or not (
+            image.get("width") or image.get("style")
+        ):
             with Image.open(sources[name]) as picture:
                 image["width"], image["height"] = picture.width // 2, picture.height // 2
                 image["class"] = [*image.get("class", []), size_on_a_phone(image["width"])]
@@ -146,15 +180,25 @@ def shrink_pictures(folder):
     """Turn PNG files into WebP files without loss: a third of the size."""
     for file in folder.glob("*.png"):
         with Image.open(file) as picture:
-            picture.convert("RGBA" if picture.has_transparency_data else "RGB").save(file.with_suffix(".webp"), lossless=True)
+            picture.convert("RGBA" if picture.has_transparency_data else "RGB").save(
+                file.with_suffix(".webp"), lossless=True
+            )
         file.unlink()
 
 
 def fill_ledger(claim, page):
-    """Put what was measured where a notebook's own table leaves it out: there, trained numbers would differ from run to run."""
-    tables = [table for table in page.select("table.ledger") if table.caption.get_text() == f"Ledger: {claim.name}"]
+    """Put what was measured where a notebook's own table leaves it out: there, trained numbers
+    would differ from run to run.
+    """
+    tables = [
+        table
+        for table in page.select("table.ledger")
+        if table.caption.get_text() == f"Ledger: {claim.name}"
+    ]
     if len(tables) != 1 or not page.find(id="check"):
-        raise ClaimsError(f'{claim.page} must show its ledger "{claim.name}" once, and have a heading "Check"')
+        raise ClaimsError(
+            f'{claim.page} must show its ledger "{claim.name}" once, and have a heading "Check"'
+        )
     column = [head.get_text() for head in tables[0].thead.find_all("th")].index("measured")
     for line, row in zip(tables[0].tbody.find_all("tr"), claim.rows, strict=True):
         cell = line.find_all(["th", "td"])[column]
@@ -165,7 +209,9 @@ def fill_ledger(claim, page):
 def offer_data(app, pagename, page):
     """Put a link to its data behind the caption of each figure of a notebook that has some."""
     data = Path(app.srcdir) / DOWNLOADS / "notebooks" / "data" / Path(pagename).name
-    for caption in page.select("figure[id] > figcaption > p") if pagename.startswith("notebooks/") else []:
+    for caption in (
+        page.select("figure[id] > figcaption > p") if pagename.startswith("notebooks/") else []
+    ):
         figure = caption.find_parent("figure")
         if (data / f"{figure['id']}.csv").exists():
             link = f' <a class="figure-data" href="data/{data.name}/{figure["id"]}.csv" download>Data (CSV)</a>'
@@ -195,7 +241,8 @@ def finish_body(app, pagename, templatename, context, doctree):
     context["body"] = str(page)
 
 
-# The site ----------------------------------------------------------------------------------------------
+# The site
+# ----------------------------------------------------------------------------------------------
 
 
 def offer_downloads(app, exception):
@@ -206,9 +253,15 @@ def offer_downloads(app, exception):
     shrink_pictures(out / "_images")
     shutil.copytree(Path(app.srcdir) / DOWNLOADS, out, dirs_exist_ok=True)
     with zipfile.ZipFile(out / ZIP, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(path for path in out.rglob("*") if path.is_file() and path.name not in (ZIP, ".buildinfo")):
+        for file in sorted(
+            path
+            for path in out.rglob("*")
+            if path.is_file() and path.name not in (ZIP, ".buildinfo")
+        ):
             name = Path("neural-collapse") / file.relative_to(out)
-            entry = zipfile.ZipInfo(name.as_posix(), date_time=(1980, 1, 1, 0, 0, 0))  # the same pages give the same file
+            entry = zipfile.ZipInfo(
+                name.as_posix(), date_time=(1980, 1, 1, 0, 0, 0)
+            )  # the same pages give the same file
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
@@ -217,5 +270,7 @@ def setup(app):
     app.add_js_file("reading.js", loading_method="defer")
     app.connect("source-read", fold_code)
     app.connect("html-page-context", finish_body, priority=900)
-    app.connect("build-finished", offer_downloads, priority=900)  # after everything else has been written
+    app.connect(
+        "build-finished", offer_downloads, priority=900
+    )  # after everything else has been written
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}
