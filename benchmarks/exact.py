@@ -52,9 +52,9 @@ import torch
 from threadpoolctl import threadpool_info
 
 from ncutils import UFM, dual_bound, solve
-from ncutils.convex import objective
-from ncutils.theory import Phase
-from ncutils.two_groups import solve_two_groups
+from ncutils.exact.convex import objective
+from ncutils.exact.two_groups import solve_two_groups
+from ncutils.ufm import Phase
 
 OURS, CVXPY = "ncutils", ("SCS", "CLARABEL")
 TOL = 1e-12

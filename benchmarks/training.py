@@ -62,12 +62,12 @@ sys.path.append(
 
 from benchmarks.exact import environment, show_environment, show_targets
 from ncutils import UFM
+from ncutils._device import pick_device
 from ncutils.data import load_images
-from ncutils.device import pick_device
-from ncutils.experiments import hardware
-from ncutils.network_training import _starts, train_network
-from ncutils.networks import MLP, ConvNet, ResNet18
-from ncutils.recipes import RECIPES
+from ncutils.paper.task import hardware
+from ncutils.training.network import _starts, train_network
+from ncutils.training.networks import MLP, ConvNet, ResNet18
+from ncutils.training.recipes import RECIPES
 
 PARTS = ("feeding", "gaps", "ensemble", "gpu")
 PACKAGES = ("python", "numpy", "scipy", "torch")

@@ -4,15 +4,11 @@ from importlib import import_module
 
 from . import metrics, theory
 from .claims import check
-from .convex import Solution, dual_bound, solve
 from .data import load_images
+from .exact import Solution, TwoGroups, dual_bound, solve, solve_two_groups, solve_two_groups_log
 from .ledger import Ledger
-from .network_training import train_network
-from .networks import MLP
-from .theory import Phase
-from .train import Trained, train_ufm, ufm_objective
-from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
-from .ufm import UFM
+from .training import MLP, Trained, train_network, train_ufm, ufm_objective
+from .ufm import UFM, Phase
 
 __all__ = [
     "MLP",

@@ -8,12 +8,15 @@ import os
 import re
 import sys
 
+from ._checks import check_integer, check_positive
 from .claims import CLAIMS, CLASSES, check
-from .device import pick_device
-from .experiments import DATA, EXPERIMENTS, FIGURES, Plan, estimate, read, run
-from .networks import NETWORKS
-from .recipes import RECIPES
-from .ufm import UFM, positive, whole
+from .paper.command import dry_run, listing, plan_of
+from .paper.results import read
+from .paper.run import run
+from .paper.settings import DATA, FIGURES
+from .training.networks import NETWORKS
+from .training.recipes import RECIPES
+from .ufm import UFM
 
 
 def parser():
@@ -147,7 +150,7 @@ def _add_check(commands):
     add("--json", action="store_true", help="print JSON instead, with every number in full")
 
 
-def _number(option, text, convert=positive, **allowed):
+def _number(option, text, convert=check_positive, **allowed):
     """The number that an option's text means, else ValueError."""
     try:
         text = float(text)
@@ -176,7 +179,7 @@ def ufm_of(arguments):
     sizes = _classes(
         "--class-sizes",
         arguments.class_sizes,
-        lambda option, text: _number(option, text, whole, at_least=1),
+        lambda option, text: _number(option, text, check_integer, at_least=1),
     )
     if len(sizes) < 2:
         raise ValueError(f"--class-sizes = {arguments.class_sizes!r}: must be at least 2 classes")
@@ -212,7 +215,7 @@ def say(text):
 def run_check(arguments):
     """The command `check`. Returns the exit status."""
     try:
-        seed = _number("--seed", arguments.seed, whole, at_least=0)
+        seed = _number("--seed", arguments.seed, check_integer, at_least=0)
         report = check(arguments.claim, ufm_of(arguments), seed)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -226,76 +229,6 @@ def run_check(arguments):
         else repr(report)
     )
     return 0 if report.passed else 1
-
-
-def listing():
-    """The table of figures: settings, trainings a seed, passes of an image through a network."""
-    lines = [
-        "figure      k_a  settings                                                       networks  epochs  passes of an image"
-    ]
-    for experiment in EXPERIMENTS.values():
-        shown = {
-            k_a: [f for f in experiment.figures if experiment.figures[f] in (k_a, None)]
-            for k_a in experiment.values
-        }
-        for k_a, values in experiment.values.items():
-            passes = (
-                sum(experiment.ufm(k_a, value).num_samples for value in values) * experiment.epochs
-            )
-            names = ", ".join(shown[k_a]) or f"{next(iter(experiment.figures))} --ka {k_a}"
-            settings = f"{experiment.x} {' '.join(f'{value:g}' for value in values)}"
-            lines.append(
-                f"{names:11s} {k_a or '-':>3}  {settings:62s} {len(values):8d}  {experiment.epochs:6d}  "
-                f"{passes / 1e6:9.0f} million"
-            )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            "Epochs and passes are the authors'; --recipe fast takes 150 epochs. One seed. Time: --dry-run.",
-        ]
-    )
-
-
-def plan_of(arguments):
-    """The `Plan` that parsed arguments describe, else ValueError."""
-    chosen = {
-        name: value
-        for name, value in vars(arguments).items()
-        if name not in ("command", "only", "dask", "dry_run")
-    }
-    if arguments.only is not None:
-        experiment, k_a = FIGURES[arguments.figure]
-        known = experiment.values.get(arguments.k_a or k_a)
-        if known is None:
-            Plan(**chosen)  # which refuses k_a
-        unknown = [value for value in arguments.only if value not in known]
-        if unknown:
-            raise ValueError(
-                f"--only {unknown[0]:g}: must be among {' '.join(f'{value:g}' for value in known)}"
-            )
-        chosen["values"] = tuple(value for value in known if value in arguments.only)
-    return Plan(**chosen)
-
-
-def dry_run(plan):
-    """Print each setting, and an estimate of the time for all."""
-    found, skipped = plan.settings()
-    for value in plan.values:
-        if value in skipped:
-            print(f"{plan.experiment.x} = {value:g}: skipped, {skipped[value]}")
-        else:
-            ufm = found[value]
-            sizes = " + ".join(f"{len(group)} x {n}" for n, group in ufm.groups.items())
-            print(
-                f"{plan.experiment.x} = {value:g}: {sizes} images, lam_z = {ufm.lam_z:.4g}, lam_b = {ufm.lam_b:.4g}"
-            )
-    seconds = estimate(plan)
-    hours = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
-    print(
-        f"{plan.seeds} seed(s), {plan.epochs} epochs, {plan.network} on {pick_device(plan.device)}: about {hours} of training, "
-        "from timed steps on this device"
-    )
 
 
 def main(words=None):
@@ -316,7 +249,7 @@ def main(words=None):
             raise ValueError("every setting was skipped: " + "; ".join(plan.settings()[1].values()))
         path = run(plan, dask=arguments.dask, say=lambda text: print(text, flush=True))
         print(f"results: {path}")
-        from .paper_figures import belongs, draw  # seaborn takes seconds to import
+        from .paper.figures import belongs, draw  # seaborn takes seconds to import
 
         failed = [
             row["status"] != "done"

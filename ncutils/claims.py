@@ -12,13 +12,14 @@ from dataclasses import replace
 import numpy as np
 
 from . import metrics, theory
-from .convex import cross_entropy
+from ._checks import check_choice, check_integer
+from ._linalg import cosines_from_gram
+from .exact.convex import cross_entropy
+from .exact.two_groups import solve_two_groups_log
 from .ledger import CERTIFIED
 from .report import WORK, Report, group_name, lines, prediction, two_lines
-from .theory import Phase
-from .train import ufm_objective
-from .two_groups import solve_two_groups_log
-from .ufm import ON_THE_LINE, UFM, choice, cosines_from_gram, whole
+from .training.objective import ufm_objective
+from .ufm import ON_THE_LINE, UFM, Phase
 
 CLASSES = 2000  # more make matrices (K, K) slow
 RATIO = (
@@ -51,7 +52,7 @@ def check(claim, ufm, seed=0):
     >>> print(report.passed, report.relative_gap < 1e-12)
     True True
     """
-    choice("claim", claim, (*CLAIMS, "all"))
+    check_choice("claim", claim, (*CLAIMS, "all"))
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {ufm!r}: must be a UFM")
     if ufm.num_classes > CLASSES:
@@ -63,7 +64,7 @@ def check(claim, ufm, seed=0):
             f"class_sizes from {max(ufm.class_sizes)} to {min(ufm.class_sizes)}: the ratio of w n must be at "
             f"most {RATIO}; solve_two_groups takes larger ones"
         )
-    seed, report = whole("seed", seed, at_least=0), Report(claim, ufm)
+    seed, report = check_integer("seed", seed, at_least=0), Report(claim, ufm)
     if claim != "relu":
         report.said.append(prediction(ufm))
     for name in ("collapse", "angles", "threshold", "diminishing") if claim == "all" else (claim,):

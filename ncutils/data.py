@@ -6,10 +6,10 @@ import warnings
 
 import numpy as np
 
-from . import originals
-from .files import write
-from .originals import ORIGINALS, cache_folder
-from .ufm import UFM, choice, room, shown, whole
+from . import _originals as originals
+from ._checks import check_choice, check_class_sizes, check_integer, check_memory, shown
+from ._files import write
+from ._originals import ORIGINALS, cache_folder
 
 SIDES = {"mnist5k": 28, "digits": 8, "fashion-mnist": 32, "cifar10": 32}  # images are SIDE × SIDE
 CLASSES = 10  # of each of them
@@ -135,8 +135,8 @@ def _resized(images, side):
 
 
 def _check_set(name, test_images):
-    choice("name", name, tuple(SIDES))
-    choice("test_images", test_images, (False, True))
+    check_choice("name", name, tuple(SIDES))
+    check_choice("test_images", test_images, (False, True))
     if test_images and name in SOURCES:
         raise ValueError(
             f"test_images = {test_images}: {name} has none; only {' and '.join(ORIGINALS)} have"
@@ -191,7 +191,7 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     dtype : "float32" for levels in [0, 1]; "uint8" for those stored, 0 to 255, with pool = 1 only.
 
     The originals of the last two are looked for in $NCUTILS_DATA, where Debian's package has them,
-    and in the cache, and else downloaded; see `ncutils/originals.py`. The batches of CIFAR-10 are
+    and in the cache, and else downloaded; see `ncutils/_originals.py`. The batches of CIFAR-10 are
     used in order: if $NCUTILS_DATA lacks later ones, class sizes that the others allow get the same
     images (without test images, which then come sooner).
 
@@ -205,14 +205,18 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     ((5, 1, 8, 8), [0, 0, 0, 1, 1])
     """
     _check_set(name, test_images)
-    sizes = UFM.from_lam_z(class_sizes, 1.0).class_sizes
-    seed, pool, side = whole("seed", seed, at_least=0), whole("pool", pool, at_least=1), SIDES[name]
-    room("class_sizes", shown(class_sizes), sum(sizes) * side**2)
+    sizes = check_class_sizes(class_sizes)
+    seed, pool, side = (
+        check_integer("seed", seed, at_least=0),
+        check_integer("pool", pool, at_least=1),
+        SIDES[name],
+    )
+    check_memory("class_sizes", shown(class_sizes), sum(sizes) * side**2)
     if len(sizes) > CLASSES:
         raise ValueError(f"class_sizes has {len(sizes)} classes: {name} has {CLASSES}")
     if side % pool:
         raise ValueError(f"pool = {pool}: must divide the image size {side} × {side} of {name}")
-    if choice("dtype", dtype, ("float32", "uint8")) == "uint8" and pool > 1:
+    if check_choice("dtype", dtype, ("float32", "uint8")) == "uint8" and pool > 1:
         raise ValueError(
             f"pool = {pool}: must be 1 with dtype = 'uint8', which keeps the stored levels"
         )

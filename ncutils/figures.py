@@ -25,7 +25,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from .ufm import array_of, array_with_gaps, choice, class_labels, real_array, shown
+from ._checks import array_of, check_array, check_choice, check_labels, check_square, shown
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
 STYLES = {
@@ -100,7 +100,7 @@ def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
 
 
 def _style(group):
-    return STYLES[choice("group", group, tuple(STYLES))]
+    return STYLES[check_choice("group", group, tuple(STYLES))]
 
 
 def exact(ax, x, y, group, label=None, width=1.8):
@@ -253,7 +253,7 @@ def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
     >>> len(ax.lines)  # between the second class and the third
     2
     """
-    matrix, sizes = array_with_gaps("matrix", matrix), array_of(class_sizes, "iuf")
+    matrix, sizes = check_square("matrix", matrix), array_of(class_sizes, "iuf")
     if sizes is None or sizes.shape != matrix.shape[:1]:
         raise ValueError(
             f"class_sizes = {shown(class_sizes)}: must be {len(matrix)} numbers, as matrix is {matrix.shape}"
@@ -309,8 +309,8 @@ def plane_of_means(ax, features, labels, classes, title):
     >>> ax.get_legend_handles_labels()[1]
     ['class 0', 'class 1', 'class 2']
     """
-    features, named = real_array("features", features, 2), array_of(classes, "iu")
-    labels = class_labels(labels, features.shape[1])
+    features, named = check_array("features", features, 2), array_of(classes, "iu")
+    labels = check_labels(labels, features.shape[1])
     if named is None or named.shape != (3,) or not np.isin(named, labels).all():
         raise ValueError(
             f"classes = {shown(classes)}: must be three class indices that labels hold"
@@ -400,7 +400,7 @@ def directions(ax, means, class_sizes, title):
     >>> [text.get_text() for text in ax.texts][:1]
     ['class 1\\n20 images']
     """
-    means = real_array("means", means, 2)
+    means = check_array("means", means, 2)
     if means.shape[1] != 3 or array_of(class_sizes, "iuf") is None or np.shape(class_sizes) != (3,):
         raise ValueError(
             f"means {means.shape} and class_sizes = {shown(class_sizes)}: must be (d, 3) and three numbers"

@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from .files import write
-from .ufm import choice, real_number, shown
+from ._checks import check_choice, real_number, shown
+from ._files import write
 
 EVIDENCE = ("exact", "trained", "network")
 NAME = re.compile(r"[\w .-]{1,60}")
@@ -107,7 +107,10 @@ class Ledger:
 
     def _add(self, what, evidence, relation, measured, predicted, tolerance, passed, headline):
         _text("what", what)
-        choice("evidence", evidence, EVIDENCE), choice("headline", headline, (False, True))
+        (
+            check_choice("evidence", evidence, EVIDENCE),
+            check_choice("headline", headline, (False, True)),
+        )
         self.rows.append(
             {
                 "what": what,

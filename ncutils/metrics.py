@@ -6,25 +6,24 @@ metric has no unit unless one is named; a definition without a source is element
 
 import numpy as np
 
-from .ufm import (
+from ._checks import (
     array_of,
-    array_with_gaps,
-    class_labels,
-    cosines_from_gram,
-    problem,
-    real_array,
-    room,
-    scaled,
+    check_array,
+    check_integer,
+    check_labels,
+    check_memory,
+    check_square,
     shown,
-    whole,
 )
+from ._linalg import cosines_from_gram, scaled
+from .ufm import check_ufm
 
 PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
 
 
 def _features_and_labels(features, labels):
-    features = real_array("features", features, 2)
-    return features, class_labels(labels, features.shape[1])
+    features = check_array("features", features, 2)
+    return features, check_labels(labels, features.shape[1])
 
 
 def class_means(features, labels):
@@ -59,7 +58,7 @@ def scatter(features, labels):
     (array([[1.]]), array([[4.]]))
     """
     features, labels = _features_and_labels(features, labels)
-    room("features", f"an array of shape {features.shape}", len(features) ** 2)
+    check_memory("features", f"an array of shape {features.shape}", len(features) ** 2)
     within, between = _deviations(features, labels)
     return within @ within.T, between @ between.T
 
@@ -139,8 +138,8 @@ def cosines(matrix):
     array([[1.    , 0.7071],
            [0.7071, 1.    ]])
     """
-    matrix = scaled(real_array("matrix", matrix, 2))
-    room("matrix", f"an array of shape {matrix.shape}", matrix.shape[1] ** 2)
+    matrix = scaled(check_array("matrix", matrix, 2))
+    check_memory("matrix", f"an array of shape {matrix.shape}", matrix.shape[1] ** 2)
     return cosines_from_gram(matrix.T @ matrix)
 
 
@@ -155,7 +154,7 @@ def group_means(matrix, k_a):
     >>> metrics.group_means(theory.simplex_etf(5), k_a=2)
     {'A': -0.25, 'B': -0.25, 'AB': -0.25}
     """
-    matrix, k_a = array_with_gaps("matrix", matrix), whole("k_a", k_a, at_least=1)
+    matrix, k_a = check_square("matrix", matrix), check_integer("k_a", k_a, at_least=1)
     K = len(matrix)
     if k_a >= K:
         raise ValueError(f"k_a = {k_a}: must be less than the number of classes, {K}")
@@ -197,7 +196,7 @@ def block_range(logits, class_sizes):
 
 def _square(name, matrix):
     """`matrix` as a (K, K) float array, else ValueError."""
-    return array_with_gaps(name, real_array(name, matrix, 2))
+    return check_square(name, check_array(name, matrix, 2))
 
 
 def _block(name, logits, classes):
@@ -272,8 +271,8 @@ def balance_residual(classifier, class_means, ufm):
     >>> metrics.balance_residual(exact.classifier(3), exact.class_means(3), exact.ufm) < 1e-12
     True
     """
-    problem(ufm)
-    W, H = real_array("classifier", classifier, 2), real_array("class_means", class_means, 2)
+    check_ufm(ufm)
+    W, H = check_array("classifier", classifier, 2), check_array("class_means", class_means, 2)
     if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (
         ufm.num_classes,
         ufm.num_samples,
@@ -281,7 +280,7 @@ def balance_residual(classifier, class_means, ufm):
         raise ValueError(
             f"classifier {W.shape} and class_means {H.shape}: must be (K, d) and (d, K) or (d, N)"
         )
-    room("class_means", f"an array of shape {H.shape}", len(H) ** 2)
+    check_memory("class_means", f"an array of shape {H.shape}", len(H) ** 2)
     weights = ufm.sizes if H.shape[1] == ufm.num_classes else np.ones(ufm.num_samples)
     W, H = np.sqrt(ufm.lam_w) * W, np.sqrt(ufm.lam_h) * H
     unit = np.frexp(np.abs(W).max())[1]

@@ -7,12 +7,13 @@ import warnings
 from dataclasses import replace
 
 from . import theory
-from .convex import dual_bound, objective, solve
+from .exact.certificate import dual_bound
+from .exact.convex import objective
+from .exact.solver import solve
+from .exact.two_groups import solve_two_groups
 from .ledger import CERTIFIED, Ledger
-from .theory import Phase
-from .train import train_ufm
-from .two_groups import solve_two_groups
-from .ufm import ON_THE_LINE
+from .training.free_features import train_ufm
+from .ufm import ON_THE_LINE, Phase
 
 STEP = 1e-5  # exact optima are looked at this far, relatively, below and above a predicted line
 WORK = 5 * 10**6  # N K² up to which a UFM is trained: seconds on one processor

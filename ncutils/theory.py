@@ -5,24 +5,13 @@ The paper is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
 """
 
 import math
-from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from scipy.optimize import brentq
 
-from .ufm import (
-    ON_THE_LINE,
-    UFM,
-    cosines_from_gram,
-    positive,
-    problem,
-    real_number,
-    room,
-    scaled,
-    shown,
-    whole,
-)
+from ._checks import check_integer, check_memory, check_positive, real_number, shown
+from ._linalg import cosines_from_gram, scaled
+from .ufm import ON_THE_LINE, UFM, GroupPhases, Phase, check_ufm
 
 LARGEST_K, LARGEST_RATIO, LARGEST_LOG = (
     1e12,
@@ -30,44 +19,6 @@ LARGEST_K, LARGEST_RATIO, LARGEST_LOG = (
     1e300,
 )  # beyond these, rounding shows or sums overflow
 WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
-
-
-class Phase(Enum):
-    """What happens to two groups of classes at the global optimum.
-
-    Source: the paper (the first two), ours (the others).
-
-    >>> from ncutils import Phase
-    >>> [phase.value for phase in Phase]
-    ['distinct', 'minority collapse', 'minority vanishes', 'trivial']
-    """
-
-    DISTINCT = "distinct"  #: all class means differ
-    MINORITY_COLLAPSE = "minority collapse"  #: minority means are one vector
-    MINORITY_VANISHES = "minority vanishes"  #: minority means are zero
-    TRIVIAL = "trivial"  #: all class means are zero
-
-
-@dataclass(frozen=True)
-class GroupPhases:
-    """Phases of any number of groups of equal class size.
-
-    Attributes
-    ----------
-    collapsed : {class size n: whether its classes, two at least, are one vector}; the keys are
-        those of `UFM.groups`.
-    rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not
-        collapsed contributes K_g − 1; the group means at most one less than the number of groups.
-
-    Source: ours, from the optimality conditions.
-
-    >>> from ncutils import UFM, theory
-    >>> theory.phase(UFM.from_lam_z([900, 900, 400, 400, 100, 100], lam_z=0.009))
-    GroupPhases(collapsed={900: False, 400: True, 100: True}, rank=(1, 3))
-    """
-
-    collapsed: dict
-    rank: tuple
 
 
 def _finite(name, value):
@@ -80,10 +31,10 @@ def _finite(name, value):
 
 
 def _two_groups(k_a, k_b, n_a, n_b):
-    k_a, k_b = whole("k_a", k_a, 1), whole("k_b", k_b, 1)
+    k_a, k_b = check_integer("k_a", k_a, 1), check_integer("k_b", k_b, 1)
     if max(k_a, k_b) > LARGEST_K:
         raise ValueError(f"k_a = {k_a}, k_b = {k_b}: must be at most {LARGEST_K:g}")
-    n_a, n_b = positive("n_a", n_a), positive("n_b", n_b)
+    n_a, n_b = check_positive("n_a", n_a), check_positive("n_b", n_b)
     if n_a < n_b:
         raise ValueError(f"n_a = {n_a}, n_b = {n_b}: must have n_a >= n_b, A being the majority")
     return k_a, k_b, n_a, n_b
@@ -102,7 +53,7 @@ def minority_threshold(n_b):
     >>> theory.minority_threshold(100)
     10.0
     """
-    return math.sqrt(positive("n_b", n_b))
+    return math.sqrt(check_positive("n_b", n_b))
 
 
 def _log(x):
@@ -231,7 +182,7 @@ def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
     [4.3485, 7.1932, 14.1463]
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
-    lam_b = positive("lam_b", lam_b, infinite=True)
+    lam_b = check_positive("lam_b", lam_b, infinite=True)
     if n_a == n_b:
         return [math.sqrt(n_a)]
     minority = _ZeroMinority(k_a, k_b, n_a, n_b, lam_b)
@@ -285,7 +236,7 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     20.0
     """
     k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
-    lam_b = positive("lam_b", lam_b, infinite=True)
+    lam_b = check_positive("lam_b", lam_b, infinite=True)
     if k_a == 1:
         return vanishing_threshold(k_a, k_b, n_a, n_b, lam_b)
     return math.sqrt(n_a)
@@ -318,7 +269,7 @@ def phase(ufm):
     >>> theory.phase(UFM.from_lam_z([500] * 5 + [100] * 5, lam_z=0.0036))
     <Phase.MINORITY_COLLAPSE: 'minority collapse'>
     """
-    problem(ufm)
+    check_ufm(ufm)
     level = ufm.lam_z * ufm.num_samples * (1 + ON_THE_LINE)
     if len(ufm.groups) == 2 and not ufm.class_weights:
         (n_a, in_a), (n_b, in_b) = ufm.groups.items()
@@ -351,8 +302,8 @@ def simplex_etf(num_classes):
            [-0.5,  1. , -0.5],
            [-0.5, -0.5,  1. ]])
     """
-    K = whole("num_classes", num_classes, 2)
-    room("num_classes", K, K * K)
+    K = check_integer("num_classes", num_classes, 2)
+    check_memory("num_classes", K, K * K)
     return (K * np.eye(K) - 1) / (K - 1)
 
 
@@ -393,7 +344,7 @@ def relu_vanishing_threshold(n_k, num_classes):
     >>> round(theory.relu_vanishing_threshold(100, 10), 4)
     9.4868
     """
-    n_k, K = positive("n_k", n_k), whole("num_classes", num_classes, 2)
+    n_k, K = check_positive("n_k", n_k), check_integer("num_classes", num_classes, 2)
     return math.sqrt(n_k * (1 - 1 / K))
 
 
@@ -452,12 +403,12 @@ def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
     >>> theory.limit_logits_log(2, 2, math.log(2), 1000.0, c=0.1)[:, 0].round(2)
     array([ 378.  , -126.21, -125.89, -125.89])
     """
-    k_a, k_b, c = whole("k_a", k_a, 1), whole("k_b", k_b, 1), positive("c", c)
+    k_a, k_b, c = check_integer("k_a", k_a, 1), check_integer("k_b", k_b, 1), check_positive("c", c)
     log_ratio, log_n_b = _finite("log_ratio", log_ratio), _finite("log_n_b", log_n_b)
     if log_ratio < 0:
         raise ValueError(f"log_ratio = {log_ratio}: must be ln(n_A/n_B) >= 0, A being the majority")
     K, log_n_a, log_c = k_a + k_b, log_n_b + log_ratio, math.log(c)
-    room("k_a + k_b", K, K * K)
+    check_memory("k_a + k_b", K, K * K)
     root = math.sqrt(K * (k_b + k_a * math.exp(-log_ratio)))  # c/(q sqrt(r))
     cross = log_n_a / 2 - log_c + math.log(root)
     within = {
@@ -489,7 +440,7 @@ def deviation_constants(k_a, k_b, r, c):
     >>> {group: round(value, 4) for group, value in constants.items()}
     {'A': -0.7701, 'B': 0.9166, 'AB': -0.0586}
     """
-    if positive("r", r) < 1:
+    if check_positive("r", r) < 1:
         raise ValueError(f"r = {r}: must be n_A/n_B >= 1")
     k_a, k_b, r, _ = _two_groups(k_a, k_b, r, 1.0)
     K = k_a + k_b

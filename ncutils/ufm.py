@@ -1,169 +1,17 @@
-"""The problem: class sizes and penalties of the unconstrained feature model (UFM); checks of
-arguments.
-"""
+"""The problem: class sizes and penalties of the unconstrained feature model (UFM), and its phases."""
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
+from enum import Enum
 from functools import cached_property
-from numbers import Real
 
 import numpy as np
+
+from ._checks import check_class_sizes, check_class_weights, check_memory, check_positive, shown
 
 # a level λ_Z N this close to a threshold, relatively, counts as on it: rounding would decide
 ON_THE_LINE = 1e-12
 CONTRADICTION = 1e-13  # of the objective: a lower bound that far above it is a fault, not rounding
-LARGEST_ENTRY = 1e150  # of an array: the squares of larger numbers overflow
-LARGEST_ARRAY = 2**28  # numbers, 2 GiB
-
-
-def real_number(value):
-    """`value` as a float if it is one real number that a float can hold, else None: text, truth
-    values and arrays are none.
-    """
-    if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (OverflowError, ValueError):  # a signalling NaN is the ValueError
-            return None
-    array = array_of(value, "iuf")  # of no dimension, as scalars of NumPy and torch are
-    return float(array) if array is not None and array.ndim == 0 else None
-
-
-def shown(value):
-    """`value` for a message; whole numbers of thousands of digits, which Python does not print, as
-    what they are.
-    """
-    try:
-        return repr(value)
-    except ValueError:
-        return f"{type(value).__name__} too long to print"
-
-
-def positive(name, value, infinite=False):
-    """`value` as a float if it is a positive number (finite unless `infinite`), else ValueError."""
-    number = real_number(value)
-    if number is None or not number > 0 or (math.isinf(number) and not infinite):
-        allowed = "a positive number" + (" or math.inf" if infinite else ", finite")
-        raise ValueError(f"{name} = {shown(value)}: must be {allowed}")
-    return number
-
-
-def whole(name, value, at_least):
-    """`value` as an int if it is a whole number ≥ `at_least` that a float can hold, else
-    ValueError.
-    """
-    number = real_number(value)
-    if number is None or not math.isfinite(number) or value != int(value) or value < at_least:
-        raise ValueError(f"{name} = {shown(value)}: must be a whole number >= {at_least}")
-    return int(value)
-
-
-def room(name, value, entries):
-    """`value`, if the array of so many `entries` that it asks for fits into 2 GiB, else ValueError."""
-    if entries > LARGEST_ARRAY:
-        raise ValueError(
-            f"{name} = {value}: asks for an array of more than {LARGEST_ARRAY} numbers, 2 GiB"
-        )
-    return value
-
-
-def array_of(values, kinds):
-    """`values` as an array if its type is one of these NumPy kinds and no value is masked, else
-    None.
-    """
-    try:
-        array = np.asarray(values)
-    except Exception:  # an object that converts itself may raise anything
-        return None
-    return array if array.dtype.kind in kinds and not np.ma.is_masked(values) else None
-
-
-def real_array(name, values, ndim):
-    """`values` as a float64 array of `ndim` dimensions without NaN or infinity, else ValueError."""
-    array = array_of(values, "biuf")
-    if array is None:
-        raise ValueError(f"{name}: must be an array of real numbers with {ndim} dimensions")
-    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite, and refused
-        array = array.astype(np.float64)
-    if array.ndim != ndim or array.size == 0:
-        raise ValueError(
-            f"{name} has shape {array.shape}: must have {ndim} dimensions and no empty one"
-        )
-    largest = np.abs(array).max()
-    if not np.isfinite(largest):
-        raise ValueError(f"{name} holds NaN or infinite values: all must be finite")
-    if largest > LARGEST_ENTRY:
-        raise ValueError(
-            f"{name} holds numbers as large as {largest:.2g}: must be at most {LARGEST_ENTRY:g}"
-        )
-    return array
-
-
-def array_with_gaps(name, matrix):
-    """`matrix` as a square float64 array, (K, K), in which NaN is allowed, else ValueError."""
-    array = array_of(matrix, "biuf")
-    absent = False if array is None else np.isnan(array)
-    square = real_array(name, matrix if array is None else np.where(absent, 0.0, array), 2)
-    if square.shape[0] != square.shape[1]:
-        raise ValueError(f"{name} has shape {square.shape}: must be (K, K)")
-    return np.where(absent, np.nan, square)
-
-
-def scaled(array):
-    """`array` times the power of 2 that makes its largest entry about 1, without rounding: then no
-    square underflows.
-    """
-    return np.ldexp(array, -np.frexp(np.abs(array).max())[1])
-
-
-def class_labels(labels, count, classes=None):
-    """`labels` as an int64 array of `count` class indices ≥ 0, below `classes` if given, else
-    ValueError.
-    """
-    array = array_of(labels, "biufcmMOSUV")
-    if array is None or array.shape != (count,) or array.dtype.kind not in "iu":
-        kind = "is no array" if array is None else f"has shape {array.shape} and type {array.dtype}"
-        raise ValueError(f"labels {kind}: must be {count} class indices, one for each sample")
-    if array.min() < 0:
-        raise ValueError(f"labels holds {array.min()}: must be class indices >= 0")
-    if array.max() >= (classes or 2**63):
-        raise ValueError(
-            f"labels holds {array.max()}: must be class indices below {classes or 2**63}"
-        )
-    return array.astype(np.int64)
-
-
-def choice(name, value, allowed):
-    """`value` if it is one of `allowed`, else ValueError."""
-    if not isinstance(value, str | Real | np.bool_ | None) or value not in allowed:
-        raise ValueError(f"{name} = {shown(value)}: must be one of {', '.join(map(repr, allowed))}")
-    return value
-
-
-LARGEST_WEIGHT = 1e6  # of a class, and 1 over the smallest; the solvers have been tried that far
-
-
-def _class_weights(values, count):
-    """`values` as a tuple of `count` allowed weights, None if it is None, else ValueError."""
-    if values is None:
-        return None
-    try:
-        weights = tuple(values)
-    except Exception:  # what iterates may raise anything
-        weights = ()
-    if isinstance(values, (str, bytes, dict, set)) or len(weights) != count:
-        raise ValueError(
-            f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None"
-        )
-    weights = tuple(positive(f"class_weights[{k}]", w) for k, w in enumerate(weights))
-    for k, w in enumerate(weights):
-        if not 1 / LARGEST_WEIGHT <= w <= LARGEST_WEIGHT:
-            raise ValueError(
-                f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}"
-            )
-    return weights
 
 
 @dataclass(frozen=True)
@@ -208,24 +56,13 @@ class UFM:
     class_weights: tuple | None = None
 
     def __post_init__(self):
-        try:
-            sizes = tuple(self.class_sizes)
-        except Exception:  # what iterates may raise anything
-            sizes = ()
-        if len(sizes) < 2 or isinstance(self.class_sizes, (str, bytes, dict, set)):
-            raise ValueError(
-                f"class_sizes = {shown(self.class_sizes)}: must be at least 2 whole numbers"
-            )
-        sizes = tuple(whole(f"class_sizes[{k}]", n, 1) for k, n in enumerate(sizes))
-        if real_number(sum(sizes)) is None:
-            raise ValueError(
-                "class_sizes: their sum must be a number that a float can hold, below 1.8e308"
-            )
-        object.__setattr__(self, "class_sizes", sizes)
-        object.__setattr__(self, "lam_w", positive("lam_w", self.lam_w))
-        object.__setattr__(self, "lam_h", positive("lam_h", self.lam_h))
-        object.__setattr__(self, "lam_b", positive("lam_b", self.lam_b, infinite=True))
-        object.__setattr__(self, "class_weights", _class_weights(self.class_weights, len(sizes)))
+        object.__setattr__(self, "class_sizes", check_class_sizes(self.class_sizes))
+        object.__setattr__(self, "lam_w", check_positive("lam_w", self.lam_w))
+        object.__setattr__(self, "lam_h", check_positive("lam_h", self.lam_h))
+        object.__setattr__(self, "lam_b", check_positive("lam_b", self.lam_b, infinite=True))
+        object.__setattr__(
+            self, "class_weights", check_class_weights(self.class_weights, self.num_classes)
+        )
 
     @classmethod
     def from_lam_z(cls, class_sizes, lam_z, lam_b=math.inf, balance=1.0, class_weights=None):
@@ -238,7 +75,7 @@ class UFM:
         >>> UFM.from_lam_z([5, 3], lam_z=0.5, balance=2.0)
         UFM(class_sizes=(5, 3), lam_w=1.0, lam_h=0.25, lam_b=inf, class_weights=None)
         """
-        lam_z, balance = positive("lam_z", lam_z), positive("balance", balance)
+        lam_z, balance = check_positive("lam_z", lam_z), check_positive("balance", balance)
         return cls(class_sizes, lam_z * balance, lam_z / balance, lam_b, class_weights)
 
     @property
@@ -294,22 +131,50 @@ class UFM:
         """Class index of each sample (N,), class after class. ValueError for so many samples that
         they fill 2 GiB.
         """
-        room("class_sizes", self.class_sizes, self.num_samples)
+        check_memory("class_sizes", self.class_sizes, self.num_samples)
         return np.repeat(np.arange(self.num_classes), self.class_sizes)
 
 
-def problem(ufm):
+def check_ufm(ufm):
     """`ufm` if it is a UFM, else ValueError."""
     if not isinstance(ufm, UFM):
         raise ValueError(f"ufm = {shown(ufm)}: must be a UFM")
     return ufm
 
 
-ZERO = 1e-9  # a vector shorter than this fraction of the longest has no direction
+class Phase(Enum):
+    """What happens to two groups of classes at the global optimum.
+
+    Source: the paper (the first two), ours (the others).
+
+    >>> from ncutils import Phase
+    >>> [phase.value for phase in Phase]
+    ['distinct', 'minority collapse', 'minority vanishes', 'trivial']
+    """
+
+    DISTINCT = "distinct"  #: all class means differ
+    MINORITY_COLLAPSE = "minority collapse"  #: minority means are one vector
+    MINORITY_VANISHES = "minority vanishes"  #: minority means are zero
+    TRIVIAL = "trivial"  #: all class means are zero
 
 
-def cosines_from_gram(gram):
-    """Cosines (K, K) from inner products (K, K); NaN for vectors of relative length below 1e-9."""
-    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    lengths = np.where(lengths > ZERO * lengths.max(), lengths, np.nan)
-    return gram / np.outer(lengths, lengths)
+@dataclass(frozen=True)
+class GroupPhases:
+    """Phases of any number of groups of equal class size.
+
+    Attributes
+    ----------
+    collapsed : {class size n: whether its classes, two at least, are one vector}; the keys are
+        those of `UFM.groups`.
+    rank : (lowest, highest) rank of Z that this allows. A group of K_g classes that has not
+        collapsed contributes K_g − 1; the group means at most one less than the number of groups.
+
+    Source: ours, from the optimality conditions.
+
+    >>> from ncutils import UFM, theory
+    >>> theory.phase(UFM.from_lam_z([900, 900, 400, 400, 100, 100], lam_z=0.009))
+    GroupPhases(collapsed={900: False, 400: True, 100: True}, rank=(1, 3))
+    """
+
+    collapsed: dict
+    rank: tuple

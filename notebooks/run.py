@@ -223,7 +223,7 @@ def machine():
     """What kernels run on, as text, and the versions that matter."""
     import torch  # here, as the import takes longer than everything else
 
-    from ncutils.device import processor
+    from ncutils._device import processor
 
     gpu = [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
     hardware = ", ".join([processor(), f"{os.cpu_count()} cores", *gpu])
@@ -235,9 +235,7 @@ def machine():
 
 def replace(path, content):
     """Write a file whole or not at all."""
-    from ncutils.files import (
-        write,
-    )  # here, as the package takes longer to import than everything else
+    from ncutils._files import write
 
     write(path, content)
 
@@ -246,7 +244,7 @@ def check_writable(folder):
     """OSError, naming the folder, unless files can be written there: better known before notebooks
     run than after.
     """
-    from ncutils.files import named
+    from ncutils._files import named
 
     probe = folder / "ledgers" / ".probe"
     try:

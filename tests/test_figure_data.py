@@ -6,7 +6,6 @@ import asyncio
 import io
 import re
 import zipfile
-from pathlib import Path
 
 import matplotlib
 
@@ -18,11 +17,10 @@ import pandas as pd
 import pytest
 import run
 from bs4 import BeautifulSoup
-from conftest import NOTEBOOK_HEAD
+from conftest import NOTEBOOK_HEAD, ROOT
 
 from ncutils import UFM, figures, metrics, solve, theory
 
-ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 NAMED = [
     (source.stem, name)

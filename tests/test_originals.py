@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncutils import data, load_images, originals
+from ncutils import _originals as originals
+from ncutils import data, load_images
 
 FOLDERS = {"fashion-mnist": "fashion-mnist", "cifar10": "cifar-10-batches-py"}
 TRAIN = {
@@ -531,7 +532,7 @@ def test_a_file_gets_its_name_when_it_is_complete(place, serve, monkeypatch):
 SCRIPT = """
 import json, sys
 import ncutils
-from ncutils import data, originals
+from ncutils import _originals as originals, data
 assert not {"pooch", "sklearn", "mlxtend"} & set(sys.modules), "slow imports"
 originals.ORIGINALS["cifar10"], originals.URLS["cifar10"] = json.loads(sys.argv[1])
 images, labels = data.load_images("cifar10", (8, 4, 6), dtype="uint8")

@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import brentq, minimize
 
 from ncutils import UFM, metrics, solve, solve_two_groups, theory
-from ncutils.convex import objective
-from ncutils.theory import GroupPhases, Phase
+from ncutils.exact.convex import objective
+from ncutils.ufm import GroupPhases, Phase
 
 INF = math.inf
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ncutils import UFM
-from ncutils.ufm import choice, positive, real_array, whole
+from ncutils._checks import check_array, check_choice, check_integer, check_positive
 
 NAN, INF = math.nan, math.inf
 
@@ -140,34 +140,37 @@ def test_numpy_booleans_are_no_numbers():
 
 
 def test_whole_keeps_its_bound_and_large_numbers_exactly():
-    assert whole("n", 1, 1) == 1 and whole("n", 0, 0) == 0
-    assert whole("n", 10**18 + 1, 1) == 10**18 + 1
+    assert check_integer("n", 1, 1) == 1 and check_integer("n", 0, 0) == 0
+    assert check_integer("n", 10**18 + 1, 1) == 10**18 + 1
     with pytest.raises(ValueError, match="n = "):
-        whole("n", 10**400, 1)  # no float, hence no formula, can hold it
+        check_integer("n", 10**400, 1)  # no float, hence no formula, can hold it
 
 
 def test_positive_names_what_is_allowed():
-    assert positive("x", np.float32(0.5)) == 0.5 and positive("x", INF, infinite=True) == INF
+    assert (
+        check_positive("x", np.float32(0.5)) == 0.5
+        and check_positive("x", INF, infinite=True) == INF
+    )
     with pytest.raises(ValueError, match="x = -1: must be a positive number or math.inf"):
-        positive("x", -1, infinite=True)
+        check_positive("x", -1, infinite=True)
 
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [[]], 3.0, [[[1.0]]]])
 def test_arrays_of_the_wrong_shape_are_refused(values):
     with pytest.raises(ValueError, match=r"m has shape .*must have 2 dimensions"):
-        real_array("m", values, 2)
+        check_array("m", values, 2)
 
 
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_arrays_with_a_value_that_is_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match="m holds NaN or infinite values: all must be finite"):
-        real_array("m", [[1.0, bad]], 2)
+        check_array("m", [[1.0, bad]], 2)
 
 
 @pytest.mark.parametrize("values", [[[1, 2], [3]], [["a"]], [[1j]], None])
 def test_arrays_that_are_not_numbers_are_refused(values):
     with pytest.raises(ValueError, match="^m"):
-        real_array("m", values, 2)
+        check_array("m", values, 2)
 
 
 @pytest.mark.filterwarnings("ignore:Casting complex values")
@@ -176,10 +179,10 @@ def test_arrays_that_are_not_numbers_are_refused(values):
 )
 def test_nothing_is_silently_cast_to_real_numbers(values):
     with pytest.raises(ValueError, match="^m"):
-        real_array("m", values, 2)
+        check_array("m", values, 2)
 
 
 def test_a_choice_lists_what_is_allowed():
-    assert choice("kind", "a", ("a", "b")) == "a"
+    assert check_choice("kind", "a", ("a", "b")) == "a"
     with pytest.raises(ValueError, match="kind = 'c': must be one of 'a', 'b'"):
-        choice("kind", "c", ("a", "b"))
+        check_choice("kind", "c", ("a", "b"))

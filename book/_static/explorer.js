@@ -4,7 +4,7 @@
 "use strict";
 
 // The mathematics -------------------------------------------------------------------------------------------------
-// As in ncutils/two_groups.py: for a sample of group g (h is the other group) p_o is the probability of each other class
+// As in ncutils/exact/_scalar_equations.py: for a sample of group g (h is the other group) p_o is the probability of each other class
 // of g and x = p_x that of each class of h. All is explicit in psi = ln(p_xB/p_xA). Index 0 is A, index 1 is B.
 
 const PHASES = ["distinct", "minority collapse", "minority vanishes", "trivial"];

@@ -1,0 +1,168 @@
+"""Checks of arguments: each returns its argument in the form that is worked with, or raises ValueError."""
+
+import math
+from decimal import Decimal
+from fractions import Fraction
+from numbers import Real
+
+import numpy as np
+
+LARGEST_ENTRY = 1e150  # of an array: the squares of larger numbers overflow
+LARGEST_ARRAY = 2**28  # numbers, 2 GiB
+
+
+def real_number(value):
+    """`value` as a float if it is one real number that a float can hold, else None: text, truth
+    values and arrays are none.
+    """
+    if isinstance(value, int | float | Fraction | Decimal) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (OverflowError, ValueError):  # a signalling NaN is the ValueError
+            return None
+    array = array_of(value, "iuf")  # of no dimension, as scalars of NumPy and torch are
+    return float(array) if array is not None and array.ndim == 0 else None
+
+
+def shown(value):
+    """`value` for a message; whole numbers of thousands of digits, which Python does not print, as
+    what they are.
+    """
+    try:
+        return repr(value)
+    except ValueError:
+        return f"{type(value).__name__} too long to print"
+
+
+def check_positive(name, value, infinite=False):
+    """`value` as a float if it is a positive number (finite unless `infinite`), else ValueError."""
+    number = real_number(value)
+    if number is None or not number > 0 or (math.isinf(number) and not infinite):
+        allowed = "a positive number" + (" or math.inf" if infinite else ", finite")
+        raise ValueError(f"{name} = {shown(value)}: must be {allowed}")
+    return number
+
+
+def check_integer(name, value, at_least):
+    """`value` as an int if it is a whole number ≥ `at_least` that a float can hold, else
+    ValueError.
+    """
+    number = real_number(value)
+    if number is None or not math.isfinite(number) or value != int(value) or value < at_least:
+        raise ValueError(f"{name} = {shown(value)}: must be a whole number >= {at_least}")
+    return int(value)
+
+
+def check_memory(name, value, entries):
+    """`value`, if the array of so many `entries` that it asks for fits into 2 GiB, else ValueError."""
+    if entries > LARGEST_ARRAY:
+        raise ValueError(
+            f"{name} = {value}: asks for an array of more than {LARGEST_ARRAY} numbers, 2 GiB"
+        )
+    return value
+
+
+def array_of(values, kinds):
+    """`values` as an array if its type is one of these NumPy kinds and no value is masked, else
+    None.
+    """
+    try:
+        array = np.asarray(values)
+    except Exception:  # an object that converts itself may raise anything
+        return None
+    return array if array.dtype.kind in kinds and not np.ma.is_masked(values) else None
+
+
+def check_array(name, values, ndim):
+    """`values` as a float64 array of `ndim` dimensions without NaN or infinity, else ValueError."""
+    array = array_of(values, "biuf")
+    if array is None:
+        raise ValueError(f"{name}: must be an array of real numbers with {ndim} dimensions")
+    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite, and refused
+        array = array.astype(np.float64)
+    if array.ndim != ndim or array.size == 0:
+        raise ValueError(
+            f"{name} has shape {array.shape}: must have {ndim} dimensions and no empty one"
+        )
+    largest = np.abs(array).max()
+    if not np.isfinite(largest):
+        raise ValueError(f"{name} holds NaN or infinite values: all must be finite")
+    if largest > LARGEST_ENTRY:
+        raise ValueError(
+            f"{name} holds numbers as large as {largest:.2g}: must be at most {LARGEST_ENTRY:g}"
+        )
+    return array
+
+
+def check_square(name, matrix):
+    """`matrix` as a square float64 array, (K, K), in which NaN is allowed, else ValueError."""
+    array = array_of(matrix, "biuf")
+    absent = False if array is None else np.isnan(array)
+    square = check_array(name, matrix if array is None else np.where(absent, 0.0, array), 2)
+    if square.shape[0] != square.shape[1]:
+        raise ValueError(f"{name} has shape {square.shape}: must be (K, K)")
+    return np.where(absent, np.nan, square)
+
+
+def check_labels(labels, count, classes=None):
+    """`labels` as an int64 array of `count` class indices ≥ 0, below `classes` if given, else
+    ValueError.
+    """
+    array = array_of(labels, "biufcmMOSUV")
+    if array is None or array.shape != (count,) or array.dtype.kind not in "iu":
+        kind = "is no array" if array is None else f"has shape {array.shape} and type {array.dtype}"
+        raise ValueError(f"labels {kind}: must be {count} class indices, one for each sample")
+    if array.min() < 0:
+        raise ValueError(f"labels holds {array.min()}: must be class indices >= 0")
+    if array.max() >= (classes or 2**63):
+        raise ValueError(
+            f"labels holds {array.max()}: must be class indices below {classes or 2**63}"
+        )
+    return array.astype(np.int64)
+
+
+def check_choice(name, value, allowed):
+    """`value` if it is one of `allowed`, else ValueError."""
+    if not isinstance(value, str | Real | np.bool_ | None) or value not in allowed:
+        raise ValueError(f"{name} = {shown(value)}: must be one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def check_class_sizes(values):
+    """`values` as a tuple of at least 2 whole numbers >= 1 whose sum a float can hold, else ValueError."""
+    try:
+        sizes = tuple(values)
+    except Exception:  # what iterates may raise anything
+        sizes = ()
+    if len(sizes) < 2 or isinstance(values, (str, bytes, dict, set)):
+        raise ValueError(f"class_sizes = {shown(values)}: must be at least 2 whole numbers")
+    sizes = tuple(check_integer(f"class_sizes[{k}]", n, 1) for k, n in enumerate(sizes))
+    if real_number(sum(sizes)) is None:
+        raise ValueError(
+            "class_sizes: their sum must be a number that a float can hold, below 1.8e308"
+        )
+    return sizes
+
+
+LARGEST_WEIGHT = 1e6  # of a class, and 1 over the smallest; the solvers have been tried that far
+
+
+def check_class_weights(values, count):
+    """`values` as a tuple of `count` allowed weights, None if it is None, else ValueError."""
+    if values is None:
+        return None
+    try:
+        weights = tuple(values)
+    except Exception:  # what iterates may raise anything
+        weights = ()
+    if isinstance(values, (str, bytes, dict, set)) or len(weights) != count:
+        raise ValueError(
+            f"class_weights = {shown(values)}: must be {count} positive numbers, one a class, or None"
+        )
+    weights = tuple(check_positive(f"class_weights[{k}]", w) for k, w in enumerate(weights))
+    for k, w in enumerate(weights):
+        if not 1 / LARGEST_WEIGHT <= w <= LARGEST_WEIGHT:
+            raise ValueError(
+                f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}"
+            )
+    return weights

@@ -1,0 +1,1 @@
+"""The paper's experiments with networks: settings, tasks, runs, results and their figures."""

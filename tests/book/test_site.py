@@ -1,0 +1,388 @@
+"""The pages, built from the stored outputs: without a warning, from this host alone, with the
+ledgers' numbers.
+"""
+
+import json
+import math
+import re
+import shutil
+from urllib.parse import urlsplit
+
+import claims
+import pytest
+from bs4 import BeautifulSoup
+from conftest import ROOT, build_site
+from PIL import Image
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {
+        path: BeautifulSoup(path.read_text(), "html.parser")
+        for path in site.rglob("*.html")
+        if "_static" not in path.parts
+    }
+
+
+@pytest.fixture
+def ledgers(tmp_path):
+    """A copy of the stored notebooks, to spoil their ledgers."""
+    copy = tmp_path / "notebooks"
+    shutil.copytree(NOTEBOOKS, copy, ignore=shutil.ignore_patterns("__pycache__", "*.md", "*.py"))
+    return copy / "ledgers"
+
+
+def value(text):
+    """The number that a table cell such as "≤ 1.5 · 10−9" begins with."""
+    text = re.sub(r"\s", "", text).lstrip("=≤≥").split("±")[0].replace("−", "-")
+    text = (
+        re.sub(r"^(-?)10(-?\d+)$", r"\g<1>1·10\2", text)
+        if "·" not in text and "-" in text[1:]
+        else text
+    )
+    mantissa, _, power = text.partition("·10")
+    return float(f"{mantissa}e{power or 0}")
+
+
+def stored_rows():
+    """(name, row) of all ledgers, in the order of their notebooks."""
+    names = [path.stem.split("_", 1)[1] for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    return [
+        (name, row)
+        for name in names
+        for row in json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())["rows"]
+    ]
+
+
+@pytest.mark.parametrize(
+    "name, chosen", [("checks", lambda row: True), ("index", lambda row: row["headline"])]
+)
+def test_numbers_in_the_table_are_those_of_the_ledgers(site, pages, name, chosen):
+    table = pages[site / "book" / f"{name}.html"].find("table", class_="ledger")
+    assert table.caption and all(cell.name == "th" for cell in table.thead.find_all(["th", "td"]))
+    shown = [
+        [cell.get_text() for cell in row.find_all(["th", "td"])]
+        for row in table.tbody.find_all("tr")
+    ]
+
+    stored = [(claim, row) for claim, row in stored_rows() if chosen(row)]
+    assert len(shown) == len(stored) > 0
+    total = len(stored_rows())
+    counted = f"All {total} checks" if name == "checks" else f"{len(stored)} of {total} checks"
+    assert (
+        table.select_one(".caption-text")
+        .get_text()
+        .startswith(f"{counted} on {len(list(NOTEBOOKS.glob('*.ipynb')))} pages:")
+    )
+    for (claim, what, evidence, measured, predicted, certificate, verdict), (name, row) in zip(
+        shown, stored
+    ):
+        what = what.replace("’", "'")  # as typeset
+        assert (claim.split(",")[0], what, evidence, verdict) == (
+            name,
+            row["what"],
+            row["evidence"],
+            "PASS",
+        )
+        if row["certificate"] is None:
+            assert certificate == ("closed form" if row["theorem"] else "")
+        else:
+            assert value(certificate) == float(f"{row['certificate']:.1g}")
+        if row["relation"] != "true":
+            assert value(measured) == pytest.approx(row["measured"], rel=1e-3)
+            assert value(predicted) == pytest.approx(row["predicted"], rel=1e-5)
+            assert predicted[0] == {"=": "=", "<=": "≤", ">=": "≥"}[row["relation"]]
+            if row["tolerance"]:
+                assert value(predicted.partition("±")[2]) == pytest.approx(
+                    row["tolerance"], rel=0.05
+                )
+            else:
+                assert "±" not in predicted
+        else:
+            assert (measured, predicted) == ("yes", "yes")
+
+
+def test_ids_are_unique(pages):
+    for path, page in pages.items():
+        ids = [
+            tag["id"] for tag in page.find_all(id=True) if tag["id"] != "proof-content"
+        ]  # which the theme repeats
+        assert sorted(ids) == sorted(set(ids)), path
+
+
+def test_every_theorem_in_the_table_is_linked(site, pages):
+    page = site / "book" / "checks.html"
+    for row, (_, stored) in zip(
+        pages[page].select("table.ledger tbody tr"), stored_rows(), strict=True
+    ):
+        links = [urlsplit(link["href"]) for link in row.td.find_all("a")]
+        assert ("observed" in row.td.get_text()) == (
+            stored["theorem"] is None or stored["evidence"] == "network"
+        )
+        assert (page.parent / links[0].path).exists()
+        if stored["theorem"]:
+            target = pages[(page.parent / links[1].path).resolve()].find(id=links[1].fragment)
+            assert links[1].fragment == stored["theorem"] and "proof" in target["class"]
+            assert (
+                links[1].path and row.td.find_all("a")[1].get_text() in target.get_text()
+            )  # "Theorem 3"
+        else:
+            assert row.td.get_text().endswith(", observed") and len(links) == 1
+
+
+def test_the_file_of_claims_holds_what_the_ledgers_hold(site, pages):
+    checks = json.loads((site / "claims.json").read_text())["checks"]
+    for check, (name, row) in zip(checks, stored_rows(), strict=True):
+        ledger = json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())
+        assert (check["claim"], check["quantity"], check["verdict"]) == (name, row["what"], "PASS")
+        for key in ("evidence", "relation", "measured", "tolerance", "certificate", "headline"):
+            assert check[key] == row[key]
+        assert check["predicted"] == (True if row["relation"] == "true" else row["predicted"])
+        assert {key: check[key] for key in ("cell", "seconds", "hardware", "versions")} == {
+            key: ledger["run"][key] for key in ("cell", "seconds", "hardware", "versions")
+        }
+        assert (
+            pages[site / check["url"].partition("#")[0]]
+            .find(id=check["url"].partition("#")[2])
+            .h2.get_text()
+            .startswith("Check")
+        )
+        notebook = json.loads((site / check["notebook"]).read_text())
+        [cell] = [cell for cell in notebook["cells"] if cell["id"] == check["cell"]]
+        assert "ledger.show()" in "".join(cell["source"])
+        if row["theorem"]:
+            page, _, label = check["theorem"]["url"].partition("#")
+            assert label == check["theorem"]["label"] == row["theorem"]
+            assert check["theorem"]["name"] in pages[site / page].find(id=label).get_text()
+
+
+def test_pages_load_nothing_from_another_host(pages):
+    for path, page in pages.items():
+        loaded = [
+            tag["src"]
+            for tag in page.find_all(["script", "img", "iframe", "source"])
+            if tag.has_attr("src")
+        ]
+        loaded += [tag["href"] for tag in page.find_all("link")]
+        assert [url for url in loaded if urlsplit(url).netloc] == [], path
+        inline = [tag.get_text() for tag in page.find_all("script") if not tag.has_attr("src")]
+        assert [text for text in inline if "//" in text.replace("// ", "")] == [], path
+
+
+def test_images_say_what_they_show(pages):
+    for path, page in pages.items():
+        for image in page.find_all("img"):
+            assert len(image.get("alt", "").split()) >= 8, f"{path}: {image}"
+
+
+def test_ledgers_on_the_pages_of_notebooks_show_what_was_measured(site, pages):
+    for path in site.glob("notebooks/*.html"):
+        rows = json.loads(
+            (NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text()
+        )["rows"]
+        [table] = pages[path].select("table.ledger")
+        for line, row in zip(table.tbody.find_all("tr"), rows, strict=True):
+            what, _, measured = (cell.get_text() for cell in line.find_all(["th", "td"])[:3])
+            assert what == row["what"]
+            assert (
+                measured == "yes"
+                if row["relation"] == "true"
+                else value(measured) == pytest.approx(row["measured"], rel=1e-3)
+            )
+
+
+def test_sources_can_be_taken_home(site, pages):
+    for path in [*site.glob("book/*.html"), *site.glob("notebooks/*.html")]:
+        links = [link["href"] for link in pages[path].select(".page-tools a[download]")]
+        suffixes = [".ipynb", ".md"] if path.parent.name == "notebooks" else [".md"]
+        assert links == [path.stem + suffix for suffix in suffixes]
+        for name in links:
+            assert (path.parent / name).read_bytes() == (
+                ROOT / path.parent.name / name
+            ).read_bytes()
+
+
+def test_the_run_box_says_how_and_how_long(site, pages):
+    for path in site.glob("notebooks/*.html"):
+        [box] = pages[path].select("h1 + .page-tools details.run-box")
+        run = json.loads(
+            (NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text()
+        )["run"]
+        text = box.get_text()
+        assert f".venv/bin/python notebooks/run.py {path.stem} " in text and "make book " in text
+        assert (
+            run["seconds"] > 0
+            and f"took {run['seconds']:.0f} seconds on {run['hardware']} ({run['versions']})"
+            in text
+        )
+
+
+def test_every_word_of_the_glossary_that_is_linked_is_explained(pages):
+    count = 0
+    for path, page in pages.items():
+        for link in page.select("a:has(> .std-term)"):
+            if path.stem != "glossary":
+                tip = page.find(id=link["aria-describedby"])
+                assert (
+                    tip["role"] == "tooltip"
+                    and len(tip.get_text().split()) >= 5
+                    and not tip.find("a")
+                ), (path, link)
+                count += 1
+    assert count > 20
+
+
+def test_code_is_folded_but_for_what_is_to_be_edited(site, pages):
+    for path in site.glob("notebooks/*.html"):
+        for cell in pages[path].select("div.cell_input"):
+            edited = cell.find_parent("section", id="change-one-assumption") is not None
+            assert (cell.find_parent("details") is None) == edited, (path, cell)
+
+
+def test_a_failed_row_stops_the_build(ledgers, tmp_path):
+    file = min(ledgers.iterdir())
+    content = json.loads(file.read_text())
+    content["rows"][0]["passed"] = False
+    file.write_text(json.dumps(content))
+    result = build_site(tmp_path, ledgers.parent)
+    assert result.returncode != 0
+    assert f"{file.name}: failed: {content['rows'][0]['what']}" in result.stdout + result.stderr
+    assert not (tmp_path / "_build" / "html" / "book" / "index.html").exists()
+
+
+RUN = {"cell": "cell-018", "seconds": 1.5, "hardware": "a processor", "versions": "Python 3"}
+
+
+def row(**changed):
+    return {
+        "what": "gap",
+        "evidence": "exact",
+        "relation": "<=",
+        "measured": 1e-12,
+        "predicted": 1e-9,
+        "tolerance": None,
+        "passed": True,
+    } | changed
+
+
+def ledger(*rows, run=RUN):
+    return json.dumps({"ledger": "threshold", "rows": rows, "run": run})
+
+
+@pytest.mark.parametrize(
+    "content, complaint",
+    [
+        (None, "is missing"),
+        ("{", "not a ledger"),
+        ("[]", "not a ledger"),
+        (ledger(), "checks nothing"),
+        (ledger(row(), row(passed=False)), "failed: gap"),
+        (ledger(row(passed="yes")), "failed: gap"),
+        # a row that says PASS although its numbers do not
+        (ledger(row(), row(what="late", measured=1.1e-9)), "failed: late"),
+        (ledger(row(relation=">=")), "failed: gap"),
+        (ledger(row(relation="=", tolerance=1e-10)), "failed: gap"),
+        (ledger(row(relation="=", tolerance=None, measured=1.0, predicted=1.0)), "failed: gap"),
+        (ledger(row(relation="true", measured=False, predicted=None)), "failed: gap"),
+        (ledger(row(relation="true", measured=1, predicted=None)), "failed: gap"),
+        (ledger(row(measured="nan")), "failed: gap"),
+        (ledger(row(measured=math.nan)), "failed: gap"),
+        (ledger(row(measured=-math.inf)), "failed: gap"),
+        (ledger(row(measured=True, predicted=2)), "failed: gap"),
+        (ledger(row(relation="~")), "not a ledger"),
+        (ledger(row(relation="=", measured=1.0, predicted=1.0, tolerance=math.inf)), "failed: gap"),
+        (ledger(row(relation="=", measured=1.0, predicted=1.0, tolerance=-1)), "failed: gap"),
+        (ledger(row(certificate="nan")), "failed: gap"),
+        (ledger(row(certificate=math.nan)), "failed: gap"),
+        (ledger(row(), run={}), "not a ledger"),
+        (
+            json.dumps({"ledger": "threshold", "rows": [row()]}),
+            "was not made by this page: run notebooks/run.py --store 03_threshold",
+        ),
+        (json.dumps({"ledger": "other", "rows": [row()], "run": RUN}), "was not made by this page"),
+    ],
+)
+def test_a_ledger_with_a_fault_is_refused(tmp_path, content, complaint):
+    file = tmp_path / "notebooks" / "ledgers" / "threshold.json"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(claims.ClaimsError, match=complaint):
+        list(claims.read_ledgers(tmp_path, ["notebooks/03_threshold"]))
+
+
+def test_a_ledger_without_a_page_is_refused(tmp_path):
+    folder = tmp_path / "notebooks" / "ledgers"
+    folder.mkdir(parents=True)
+    (folder / "threshold.json").write_text(ledger(row()))
+    with pytest.raises(claims.ClaimsError, match="without a page: threshold.json"):
+        list(claims.read_ledgers(tmp_path, []))
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [("a <b>bold</b> claim", "a <b>bold</b> claim"), ("*x* `y` $z$ a_B", "*x* `y` $z$ a_B")],
+)
+def test_what_a_ledger_says_is_text(ledgers, tmp_path, text, shown):
+    file = ledgers / "threshold.json"
+    content = json.loads(file.read_text())
+    content["rows"][0]["what"] = text
+    file.write_text(json.dumps(content))
+    assert build_site(tmp_path, ledgers.parent).returncode == 0
+    page = BeautifulSoup(
+        (tmp_path / "_build" / "html" / "book" / "checks.html").read_text(), "html.parser"
+    )
+    assert shown in [cell.get_text() for cell in page.select("table.ledger tbody th")]
+
+
+def test_the_front_picture_is_that_of_the_run(ledgers, tmp_path):
+    Image.new("RGB", (640, 480), "white").save(ledgers.parent / "result.png")
+    assert build_site(tmp_path, ledgers.parent).returncode == 0
+    with Image.open(tmp_path / "_build" / "html" / "_images" / "result.webp") as picture:
+        assert picture.size == (640, 480)
+    assert not (tmp_path / "_build" / "html" / "_static" / "result.png").exists()
+
+
+def test_an_unknown_theorem_stops_the_build(ledgers, tmp_path):
+    file = ledgers / "threshold.json"
+    content = json.loads(file.read_text())
+    content["rows"][0]["theorem"] = "thm-unheard-of"
+    file.write_text(json.dumps(content))
+    result = build_site(tmp_path, ledgers.parent)
+    assert result.returncode != 0 and "thm-unheard-of" in result.stdout + result.stderr
+
+
+def test_a_ledger_that_holds_is_read(tmp_path):
+    file = tmp_path / "notebooks" / "ledgers" / "threshold.json"
+    file.parent.mkdir(parents=True)
+    rows = [
+        row(),
+        row(relation=">=", measured=2.0),
+        row(relation="=", measured=1.0, predicted=1.05, tolerance=0.1),
+        row(relation="true", measured=True, predicted=None),
+    ]
+    file.write_text(ledger(*rows))
+    assert list(claims.read_ledgers(tmp_path, ["notebooks/03_threshold"])) == [
+        claims.Claim("notebooks/03_threshold", "threshold", file, rows, RUN)
+    ]
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        (1e-9, "10−9"),
+        (-1e-9, "−10−9"),
+        (1.2345678e-12, "1.23457·10−12"),
+        (-0.1111111111, "−0.111111"),
+        (13.815946935, "13.8159"),
+        (1234567.0, "1.23457·106"),
+        (0.0, "0"),
+        (True, "yes"),
+        (False, "no"),
+    ],
+)
+def test_numbers_are_shown_with_few_digits(number, text):
+    shown = "".join(node.astext() for node in claims.number(number, digits=6))
+    assert shown.replace(claims.NARROW, "") == text

@@ -1,0 +1,416 @@
+"""The benchmark of training runs, and its figures mean what they say; nothing depends on how fast
+this machine is.
+"""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import training
+from ncutils import UFM
+from ncutils.training.network import train_network
+from ncutils.training.networks import MLP, ConvNet, ResNet18
+from ncutils.training.objective import ufm_objective
+
+SIZES = [5, 4, 3]
+CPU = torch.device("cpu")
+
+
+def shown_by(function, *arguments):
+    """What it prints, and what it returns."""
+    lines = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(words)))
+        found = function(*arguments)
+    return "\n".join(lines), found
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Figures of the quick run, and what it prints."""
+    file = tmp_path_factory.mktemp("benchmark") / "figures.json"
+    before = torch.get_num_threads()
+    shown, _ = shown_by(
+        training.main, ["--quick", "--threads", "1", "--device", "cpu", "--json", str(file)]
+    )
+    assert torch.get_num_threads() == before
+    return json.loads(file.read_text()), shown
+
+
+@pytest.fixture(scope="module")
+def data():
+    return training.random_images(SIZES, (2, 6, 6))
+
+
+def loop_of(data, model=None, **settings):
+    return training.AuthorsLoop(
+        model or MLP((2, 6, 6), widths=(8,), dim=4),
+        *data,
+        UFM(SIZES, 3e-2, 2e-3, 0.05),
+        "cpu",
+        **settings,
+    )
+
+
+# The quick run ------------------------------------------------------------------------------------
+
+
+def test_every_way_of_feeding_has_a_row(quick):
+    figures, shown = quick
+    assert [(row["network"], row["precision"], row["device"]) for row in figures["feeding"]] == [
+        ("MLP 196-256-128-64", "float32", "cpu"),
+        ("ConvNet 28 x 28", "float32", "cpu"),
+    ]
+    for row in figures["feeding"]:
+        [line] = [line for line in shown.splitlines() if line.startswith(row["network"])]
+        assert line.endswith(f" {row['ratio']:.1f}")
+        assert row["authors"] > 0 and row["ours"] > 0 and row["rounds"] == 1 == len(row["all_ours"])
+        assert row["ratio"] == row["authors"] / row["ours"]
+
+
+def test_every_kind_of_features_and_gap_has_its_rows(quick):
+    figures, shown = quick
+    assert [(row["features"], row["gap"]) for row in figures["gaps"]] == [
+        ("linear", 1e-2),
+        ("linear", 1e-3),
+        ("relu", 1e-2),
+        ("relu", 1e-3),
+    ]
+    for row in figures["gaps"]:
+        assert (row["fast_runs"], row["authors_runs"], row["authors_schedule"]) == (
+            2,
+            1,
+            training.QUICK.authors_epochs,
+        )
+        assert row["fast_settings"] == list(training.QUICK.fast[row["features"], row["gap"]])
+        assert (
+            row["authors_reached"] == 0 and row["authors_last_gap"] > row["gap"]
+        )  # six epochs are not enough
+        assert row["ratio"] is row["authors_seconds"] is row["authors_fed_seconds"] is None
+    table = [line for line in shown.splitlines() if line.startswith(("linear ", "relu "))]
+    assert len(table) == 12 and sum("authors, fed in their way" in line for line in table) == 4
+
+
+def test_every_way_of_training_eight_has_a_row_and_ends_at_the_same_gaps(quick):
+    figures, shown = quick
+    threads = sorted({1, training.cores()})
+    ways = [(way, number) for number in threads for way in ("ensemble", "one after the other")]
+    ways.append(("processes", min(training.cores(), 2)))
+    assert [(row["way"], row["number"]) for row in figures["ensemble"]] == ways
+    singles = figures["ensemble"][1]["gaps"]
+    assert len(singles) == len(training.QUICK.lams)
+    for row in figures["ensemble"]:
+        assert row["seconds"] > 0 and row["members"] == 2 and row["rounds"] == 1
+        assert row["gaps"] == pytest.approx(
+            singles, rel=1e-3
+        )  # each way has trained, and the same networks
+    assert "one after the other, 1 thread " in shown
+
+
+def test_machine_versions_and_what_is_not_measured_are_named(quick):
+    figures, shown = quick
+    facts = figures["environment"]
+    assert list(facts["versions"]) == ["python", "numpy", "scipy", "torch"]
+    assert (
+        facts["date"] in shown
+        and facts["processor"] in shown
+        and f"torch {facts['versions']['torch']}" in shown
+    )
+    assert facts["threads"]["torch"] == 1 and "torch 1" in shown and "device: cpu" in shown
+    assert figures["gpu"] == [] and "not measured, no GPU" in shown
+    assert "targets" not in figures  # small problems have none
+
+
+# The authors' way of feeding ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model", [MLP((2, 6, 6), widths=(8,), dim=4), ConvNet((2, 6, 6), widths=(3,), dim=4)]
+)
+def test_two_steps_from_one_start_are_those_of_the_trainer(data, model):
+    images, labels = data
+    loop = loop_of(data, copy.deepcopy(model), batch_size=len(images), seed=7)
+    loop.epoch(), loop.epoch()  # the second has momentum
+    ours = train_network(
+        model,
+        images,
+        labels,
+        loop.ufm,
+        epochs=2,
+        batch_size=len(images),
+        warm_start=False,
+        seed=7,
+        device="cpu",
+        progress=False,
+        recipe="authors",
+        record=[2],
+    )
+    with torch.no_grad():
+        H = loop.body(torch.cat([x for x, _ in loop.samples])).T
+    assert np.abs(ours.features[0] - ours.start[0]).max() > 1e-3  # it has moved
+    for found, expected in (
+        (loop.W, ours.classifiers[0]),
+        (loop.b, ours.biases[0]),
+        (H, ours.features[0]),
+    ):
+        np.testing.assert_allclose(
+            found.detach().numpy(), expected, rtol=0, atol=1e-6
+        )  # measured 1e-7
+
+
+def test_objective_of_all_samples_is_the_ufms_and_minibatches_average_to_it(data):
+    loop = loop_of(data)
+    x, y = (torch.cat(part) for part in zip(*loop.samples))
+    with torch.no_grad():
+        W, b, H = (part.double().numpy() for part in (loop.W, loop.b, loop.body(x).T))
+        expected = ufm_objective(loop.ufm, W, H, b, y.numpy())
+        assert loop.objective(x, y).item() == pytest.approx(expected, rel=1e-5)
+        parts = [loop.objective(x[i : i + 4], y[i : i + 4]).item() for i in range(0, 12, 4)]
+        assert np.mean(parts) == pytest.approx(expected, rel=1e-5)
+
+
+def test_minibatches_are_the_samples_one_by_one(data):
+    samples = training.sample_list(*data)
+    assert [x.shape for x, _ in samples] == [(1, 2, 6, 6)] * 12 and all(
+        y.shape == (1,) for _, y in samples
+    )
+    together = torch.cat([x for x, _ in samples])
+    assert (
+        together.mean((0, 2, 3)).abs().max() < 1e-5
+        and (together.std((0, 2, 3)) - 1).abs().max() < 1e-5
+    )
+    for chosen in [3, 0, 11], [5]:
+        x, y = (training.stacked(part, CPU) for part in zip(*[samples[i] for i in chosen]))
+        assert torch.equal(x, together[chosen]) and x.dtype == torch.float32
+        assert y.tolist() == data[1][chosen].tolist() and y.dtype == torch.int64
+
+
+def test_an_epoch_has_every_sample_once_and_a_shorter_last_minibatch(data, monkeypatch):
+    loop, seen = loop_of(data, batch_size=5), []
+    objective = loop.objective
+    monkeypatch.setattr(loop, "objective", lambda x, y: seen.append(x.clone()) or objective(x, y))
+    loop.epoch(), loop.epoch()
+    assert [len(x) for x in seen] == [5, 5, 2] * 2
+    rows = lambda tensors: sorted(torch.cat(tensors).flatten(1).tolist())
+    assert rows(seen[:3]) == rows(seen[3:]) == rows([x for x, _ in loop.samples])
+    assert not torch.equal(seen[0], seen[3])  # another order
+
+
+def test_the_first_epoch_is_not_counted(data, monkeypatch):
+    clock, lengths = [0.0], iter([100.0, 3.0, 5.0])
+    loop = loop_of(data)
+    monkeypatch.setattr(loop, "epoch", lambda: clock.__setitem__(0, clock[0] + next(lengths)))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    assert training.authors_seconds(loop, 2) == 4.0
+
+    class Trained:
+        history = [{"epoch": 1, "seconds": 100.0}, {"epoch": 3, "seconds": 108.0}]
+
+    asked = {}
+    monkeypatch.setattr(
+        training, "train_network", lambda *_, **settings: asked.update(settings) or Trained
+    )
+    assert training.our_seconds(None, None, None, None, epochs=2, device="cpu") == 4.0
+    assert (asked["recipe"], asked["epochs"], asked["record"], asked["batch_size"]) == (
+        "authors",
+        3,
+        [1],
+        128,
+    )
+
+
+# Figures from given measurements ------------------------------------------------------------------
+
+
+def feeding(ratio, device="cuda", precision="bfloat16"):
+    return training.feeding_row(
+        "MLP", precision, device, 3, [ratio, 9 * ratio, ratio], [1.0, 0.1, 1.0]
+    )
+
+
+def test_feeding_compares_medians():
+    row = feeding(12.0)
+    assert (row["authors"], row["ours"], row["ratio"], row["rounds"]) == (12.0, 1.0, 12.0, 3)
+
+
+def test_a_gap_is_reached_where_it_is_first_recorded():
+    gaps = 0.1, 0.01, 0.02, 0.001
+    history = [
+        {"epoch": e, "seconds": 2.0 * e, "gap": np.array([gap])} for e, gap in enumerate(gaps)
+    ]
+    assert training.first_reached(history, 1e-2) == (1, 2.0)
+    assert training.first_reached(history, 1e-3) == (3, 6.0)
+    assert training.first_reached(history, 1e-4) is None
+    assert (
+        training.first_reached([{"epoch": 1, "seconds": 1.0, "gap": np.array([np.nan])}], 1.0)
+        is None
+    )
+
+
+FAST = training.Fast(20, 64, 4e-3)
+
+
+def test_ratios_of_a_reached_gap():
+    runs = [(9, 0.5), (10, 0.7), (12, 0.9)]
+    row = training.gap_row("relu", 1e-2, FAST, [(355, 21.0)], runs, authors_epoch_seconds=0.2)
+    assert (row["authors_epochs"], row["authors_seconds"]) == (355, 21.0)
+    assert (row["fast_epochs"], row["fast_seconds"]) == (10, 0.7)
+    assert row["ratio"] == pytest.approx(30) and row["fed_ratio"] == pytest.approx(355 * 0.2 / 0.7)
+    fast, authors, fed = training.gap_lines(row)
+    assert fast.split() == [
+        "relu",
+        "0.01",
+        "fast,",
+        "20",
+        "x",
+        "64,",
+        "lr",
+        "0.004",
+        "3",
+        "10",
+        "0.70",
+    ]
+    assert authors.split() == ["relu", "0.01", "authors", "1", "355", "21.00", "0.70", "30.0"]
+    assert "authors, fed in their way" in fed and fed.split()[-3:] == ["71.00", "0.70", "101.4"]
+    unknown = training.gap_row(
+        "relu", 1e-2, FAST, [(355, 21.0)], [(10, 0.7)]
+    )  # feeding was not measured
+    assert (
+        unknown["ratio"] == pytest.approx(30)
+        and unknown["authors_fed_seconds"] is unknown["fed_ratio"] is None
+    )
+
+
+@pytest.mark.parametrize(
+    "authors, fast, words, answer",
+    [
+        ([None], [(10, 0.7)], "not by 1 of 1", ("theirs: not reached", None)),
+        ([(355, 21.0)], [(10, 0.7), None, (9, 0.1)], "not by 1 of 3", ("ours: not reached", False)),
+        ([None], [None], "not by 1 of 1", ("ours: not reached", False)),
+    ],
+)
+def test_a_gap_that_is_never_reached_has_no_ratio(authors, fast, words, answer):
+    row = training.gap_row("linear", 1e-3, FAST, authors, fast, authors_epoch_seconds=0.2)
+    assert row["ratio"] is row["fed_ratio"] is None
+    assert any(words in line for line in training.gap_lines(row))
+    assert "nan" not in " ".join(training.gap_lines(row)) and "inf" not in " ".join(
+        training.gap_lines(row)
+    )
+    assert training.targets([], [row], [])[1][1:] == answer
+
+
+ENSEMBLE = {
+    ("ensemble", 1): [4.0, 4.0, 9.0],
+    ("one after the other", 1): [7.0, 8.0, 9.0],
+    ("ensemble", 2): [3.0] * 3,
+    ("one after the other", 2): [6.0] * 3,
+    ("processes", 2): [2.0, 4.5, 9.0],
+}
+
+
+def test_the_ensemble_is_compared_at_the_same_threads_and_processes_with_the_faster_ensemble():
+    rows = training.ensemble_rows(ENSEMBLE, members=8, epochs=20)
+    assert [(row["way"], row["number"], row["seconds"], row["ratio"]) for row in rows] == [
+        ("ensemble", 1, 4.0, 2.0),
+        ("one after the other", 1, 8.0, 1.0),
+        ("ensemble", 2, 3.0, 2.0),
+        ("one after the other", 2, 6.0, 1.0),
+        ("processes", 2, 4.5, 1.5),
+    ]
+
+
+def test_targets_compare_the_measured_figures():
+    gap = lambda features, gap, seconds: training.gap_row(
+        features, gap, FAST, [(355, 30.0)], [(10, seconds)]
+    )
+    gaps = [gap("linear", 1e-2, 1.0), gap("linear", 1e-3, 2.0), gap("relu", 1e-2, 1.5)]
+    feedings = [
+        feeding(12.0),
+        feeding(3.0, precision="float32"),
+        feeding(9.9),
+        feeding(50.0, "cpu", "float32"),
+    ]
+    rows = training.targets(
+        feedings, gaps, training.ensemble_rows(ENSEMBLE | {("ensemble", 2): [4.0]}, 8, 20)
+    )
+    assert [(measured, reached) for _, measured, reached in rows] == [
+        ("1/12.0", True),
+        ("1/9.9", False),
+        ("1/30.0", True),
+        ("1/15.0", False),
+        ("1/20.0", True),
+        (None, None),
+        ("1/2.00", True),
+        ("1/1.50", False),
+    ]
+    assert max(len(target) for target, _, _ in rows) <= 65  # the column
+    assert all(row[1:] == (None, None) for row in training.targets([], [], []))
+    assert len(training.targets([], [], [])) == 5
+
+
+# What needs a GPU, at small sizes -----------------------------------------------------------------
+
+
+def test_operations_are_counted_forward_and_backward():
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    assert (
+        training.flops_per_image(linear, (3, 2, 2)) == 2 * 2 * 12 * 5
+    )  # its weights' gradient; images need none
+    assert (
+        training.flops_per_image(nn.Sequential(*linear, nn.Linear(5, 7)), (3, 2, 2))
+        == 4 * 12 * 5 + 6 * 5 * 7
+    )
+    assert training.flops_per_image(ResNet18(), (3, 32, 32)) == pytest.approx(6 * 0.56e9, rel=0.02)
+
+
+def test_rate_of_matrix_products_counts_all_of_them(monkeypatch):
+    ticks = iter([0.0, 4.0, 10.0, 12.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(ticks))
+    assert training.matmul_rate(CPU, size=8, repeats=3, series=2) == 3 * 2 * 8**3 / 2.0
+
+
+def test_throughput_is_measured_for_each_batch_size_and_is_a_share_of_the_rate():
+    model = ConvNet((3, 8, 8), widths=(4,), dim=10)
+    rows = training.measure_throughput(
+        "small", model, (3, 8, 8), [3] * 10, (10, 15), 1, 2, CPU, rate=1e9
+    )
+    assert [(row["batch_size"], row["rounds"], row["epochs"]) for row in rows] == [
+        (10, 2, 1),
+        (15, 2, 1),
+    ]
+    for row in rows:
+        assert row["share"] == row["images_per_second"] * row["flops_per_image"] / 1e9 > 0
+    row = training.throughput_row(
+        "small", 128, images=600, epochs=3, seconds=[2.0, 3.0, 100.0], flops=5e6, rate=1e10
+    )
+    assert row["images_per_second"] == 200 and row["share"] == pytest.approx(0.1)
+
+
+def test_a_row_for_each_precision_on_a_gpu(data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "AuthorsLoop", lambda *_: None)
+    monkeypatch.setattr(training, "authors_seconds", lambda *_: 6.0)
+    seconds = {None: 1.0, False: 2.0}
+    monkeypatch.setattr(
+        training, "our_seconds", lambda *_, amp=None: asked.append(amp) or seconds[amp]
+    )
+    rows = training.compare_feeding("MLP", MLP((2, 6, 6)), *data, None, 2, 3, torch.device("cuda"))
+    assert [(row["precision"], row["ratio"]) for row in rows] == [
+        ("bfloat16", 6.0),
+        ("float32", 3.0),
+    ]
+    assert asked == [None, False] * 2
+
+
+def test_rows_of_the_gpu_are_shown(monkeypatch):
+    monkeypatch.setattr(training, "matmul_rate", lambda device: 7e14)
+    monkeypatch.setattr(training, "flops_per_image", lambda model, shape: 3.5e9)
+    monkeypatch.setattr(training, "our_seconds", lambda *_, **settings: 10240 / 20000)
+    shown, rows = shown_by(training.show_gpu, 2, torch.device("cuda"))
+    assert "700 TFLOP/s" in shown and len(rows) == 2
+    for row, line in zip(rows, shown.splitlines()[-2:]):
+        assert line.split() == [str(row["batch_size"]), "2", "20000", "10.0%"]

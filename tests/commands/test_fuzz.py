@@ -1,0 +1,1356 @@
+"""Ten thousand inputs and more, for every public function: the right answer, or a ValueError that
+says what is allowed.
+
+Never another exception, a NaN or a warning that is not documented, a hang, or a file outside the
+folder of the test. The inputs are the same in every run; NCUTILS_FUZZ=20 draws twenty times as
+many, and others in each run.
+"""
+
+import contextlib
+import datetime
+import functools
+import inspect
+import io
+import json
+import math
+import os
+import re
+import signal
+import sys
+import warnings
+from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+
+import new_claim
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import ncutils
+from ncutils import (
+    MLP,
+    UFM,
+    Ledger,
+    Phase,
+    Solution,
+    Trained,
+    TwoGroups,
+    check,
+    dual_bound,
+    figures,
+    load_images,
+    metrics,
+    solve,
+    solve_two_groups,
+    solve_two_groups_log,
+    theory,
+    train_network,
+    train_ufm,
+    ufm_objective,
+)
+from ncutils.__main__ import main
+from ncutils._checks import real_number
+from ncutils.exact import convex
+
+INF, NAN = math.inf, math.nan
+TIMES = int(os.environ.get("NCUTILS_FUZZ", "1"))
+SECONDS = 60  # a call that takes longer hangs
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+DOCUMENTED = re.compile(
+    "solve stopped after|the worst relative gap is|training diverged in epoch"
+)  # RuntimeWarnings
+COUNT, OUTSIDE = Counter(), []  # inputs of each test; files written outside the folder
+FOLDER = None  # that all files must be in, while a function is watched
+
+
+def inputs(count):
+    """Settings of a test that so many inputs are drawn for."""
+    return settings(
+        max_examples=count * TIMES,
+        derandomize=TIMES == 1,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def audit(event, arguments):
+    """Python's own record of what is written."""
+    if FOLDER is None or not event.startswith(("open", "os.")):
+        return
+    if event == "open":
+        path, mode, flags = arguments
+        paths = [path] if set(mode or "") & set("wax+") or flags & WRITES else []
+    elif event in (
+        "os.mkdir",
+        "os.rename",
+        "os.remove",
+        "os.rmdir",
+        "os.link",
+        "os.symlink",
+        "os.truncate",
+        "os.chmod",
+    ):
+        paths = arguments[:2] if event in ("os.rename", "os.link", "os.symlink") else arguments[:1]
+    else:
+        return
+    for path in map(os.fsdecode, (path for path in paths if not isinstance(path, int))):
+        if "__pycache__" not in path and not os.path.realpath(path).startswith(
+            (str(FOLDER), "/dev/")
+        ):
+            OUTSIDE.append(f"{event} {path}")
+
+
+sys.addaudithook(audit)  # there is no way to take it back
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(tmp_path_factory):
+    """A folder that is home, cache and place of work; no original images, no ledgers elsewhere."""
+    home = Path(os.path.realpath(tmp_path_factory.mktemp("fuzz")))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("HOME", "XDG_CACHE_HOME", "NCUTILS_CACHE", "NCUTILS_DATA", "TMPDIR"):
+            patch.setenv(name, str(home / name))
+        patch.delenv("NCUTILS_LEDGERS", raising=False)
+        (home / "TMPDIR").mkdir()
+        patch.setattr("tempfile.tempdir", str(home / "TMPDIR"))
+        patch.chdir(home)
+        yield home
+
+
+def hang(*_):
+    raise TimeoutError(f"a call took more than {SECONDS} seconds")
+
+
+@contextlib.contextmanager
+def watched(test, folder):
+    """One input: counted, stopped where it hangs, its warnings and files looked at."""
+    global FOLDER
+    COUNT[test] += 1
+    signal.signal(signal.SIGALRM, hang)
+    signal.alarm(SECONDS)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        FOLDER = folder
+        try:
+            yield found
+        finally:
+            FOLDER = None
+            signal.alarm(0)
+    assert not [
+        w for w in found if not (w.category is RuntimeWarning and DOCUMENTED.match(str(w.message)))
+    ]
+    assert not OUTSIDE
+
+
+def flat(result):
+    """All numbers of a result, as arrays, in one list."""
+    if isinstance(result, UFM):
+        result = [
+            result.sizes,
+            result.lam_w,
+            result.lam_h,
+            result.lam_z,
+            result.lam_b,
+            result.weights,
+            *result.groups.values(),
+        ]
+    elif isinstance(result, Solution):
+        result = [
+            result.logits,
+            result.bias,
+            result.objective,
+            result.gap,
+            result.rank,
+            list(result.group_gaps.values()),
+        ]
+    elif isinstance(result, TwoGroups):
+        result = list(vars(result).values())
+    elif isinstance(result, Trained):
+        result = result.objectives, result.classifiers, result.features
+    elif isinstance(result, torch.nn.Module):
+        result = [p.shape for p in result.parameters()]
+    elif isinstance(result, theory.GroupPhases):
+        result = list(result.collapsed.values()), result.rank
+    if isinstance(result, dict):
+        result = list(result.values())
+    if isinstance(result, (list, tuple)):
+        return [array for part in result for array in flat(part)]
+    if result is None or isinstance(result, (str, Phase, Ledger)):
+        return []
+    return [np.asarray(result)]
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one, other)
+    )
+
+
+# What is no argument at all
+# ---------------------------------------------------------------------------
+
+
+class Raises:
+    """Fails in the hands of whoever converts it."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("no array")
+
+    __float__ = __int__ = __len__ = __iter__ = __array__
+
+
+class Pretends:
+    """Says that it is an array, of another shape than its length."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array([[1.0, 2.0], [3.0, 4.0]])
+
+    def __len__(self):
+        return 3
+
+
+class NoArray:
+    def __array__(self, dtype=None, copy=None):
+        return "text"
+
+
+def endless():
+    holds = [1]
+    holds.append(holds)
+    return holds
+
+
+SQUARE = np.eye(3)
+HOSTILE = [
+    lambda value=value: value
+    for value in (  # what cannot be changed or used up
+        None,
+        True,
+        False,
+        "",
+        "5",
+        "linear x",
+        "\ud800",
+        "a\0b",
+        "../../x",
+        b"5",
+        b"55",
+        1j,
+        2 + 0j,
+        0,
+        -1,
+        -0.0,
+        2.5,
+        1,
+        3,
+        NAN,
+        INF,
+        -INF,
+        5e-324,
+        1e-300,
+        1e300,
+        1.7e308,
+        10**9,
+        10**15,
+        2**63,
+        2**64,
+        10**308,
+        10**400,
+        -(10**400),
+        10**5000,
+        3.0,
+        1e16,
+        (),
+        (3, 2),
+        int,
+        len,
+        ...,
+        NotImplemented,
+        slice(None),
+        UFM,
+        UFM.from_lam_z([3, 2], 0.1),
+        datetime.datetime(2020, 1, 1),
+        datetime.timedelta(3),
+        Decimal("0.5"),
+        Decimal(3),
+        Decimal("NaN"),
+        Decimal("sNaN"),
+        Decimal("1e400"),
+        Fraction(1, 3),
+        Fraction(3),
+        Fraction(10**400, 3),
+        Fraction(1, 10**400),
+        np.int8(3),
+        np.uint64(2**63),
+        np.float16(0.5),
+        np.float32(INF),
+        np.longdouble("1e4000"),
+        np.complex128(2),
+        np.True_,
+        np.str_("3"),
+        np.bytes_(b"3"),
+        np.void(b"abc"),
+        np.datetime64("2020-01-01"),
+        np.datetime64("NaT"),
+        np.timedelta64(3, "D"),
+        np.ma.masked,
+    )
+]
+HOSTILE += [
+    list,
+    dict,
+    object,
+    Raises,
+    Pretends,
+    NoArray,
+    endless,
+    lambda: [[]],
+    lambda: [1],
+    lambda: [3, 2],
+    lambda: [3.0, 2.0],
+    lambda: [[1, 2], [3]],
+    lambda: [[[1.0]]],
+    lambda: [[[[[[[[1]]]]]]]],
+    lambda: [None, None],
+    lambda: ["3", "2"],
+    lambda: [NAN, 1.0],
+    lambda: [INF, INF],
+    lambda: [10**400, 2],
+    lambda: [10**308] * 3,
+    lambda: [b"3", b"2"],
+    lambda: [3, "2"],
+    lambda: [True, True],
+    lambda: {3: 1, 2: 1},
+    lambda: {3, 2},
+    lambda: (n for n in (3, 2)),
+    lambda: range(2, 4),
+    lambda: map(int, "32"),
+    lambda: bytearray(b"55"),
+    lambda: memoryview(b"55"),
+    lambda: np.array(3),
+    lambda: np.array(2.5),
+    lambda: np.array("3"),
+    lambda: np.array(None, dtype=object),
+    lambda: np.array(True),
+    lambda: np.array(2 + 0j),
+    lambda: np.array([3.0]),
+    lambda: np.array([[3.0]]),
+    lambda: np.array([]),
+    lambda: np.zeros((0, 3)),
+    lambda: np.zeros((3, 0)),
+    lambda: np.array([3, 2]),
+    lambda: np.array([3.0, 2.0]),
+    lambda: np.array([1e300, 1e300]),
+    lambda: SQUARE.copy(),
+    lambda: 0 * SQUARE,
+    lambda: np.ones((2, 3)),
+    lambda: 1e149 * SQUARE,
+    lambda: 1e200 * SQUARE,
+    lambda: 1.7e308 * SQUARE,
+    lambda: 1e-200 * SQUARE,
+    lambda: np.full((3, 3), 5e-324),
+    lambda: NAN * SQUARE,
+    lambda: 1j * SQUARE,
+    lambda: np.ones((2, 1, 2, 2)),
+    lambda: np.array([3, 2], dtype=object),
+    lambda: np.array([[1, None], [2, "x"]], dtype=object),
+    lambda: SQUARE.astype(bool),
+    lambda: SQUARE.astype(np.float16),
+    lambda: np.full((3, 3), np.longdouble("1e4000")),
+    lambda: SQUARE.astype(np.uint8),
+    lambda: SQUARE[::-1, ::-1].T,
+    lambda: SQUARE.astype(">f8"),
+    lambda: np.ma.masked_array([[1.0, 2], [3, 4]], [[0, 1], [0, 0]]),
+    lambda: np.ma.masked_array(SQUARE),
+    lambda: np.ma.masked_array([3, 2], [0, 1]),
+    lambda: np.zeros(3, dtype=[("a", int)]),
+    lambda: np.array(["2020-01-01", "2021-01-01"], dtype="M8[D]"),
+    lambda: np.array([3, 2], dtype="m8[D]"),
+    lambda: torch.tensor(3),
+    lambda: torch.tensor(0.5),
+    lambda: torch.tensor([3, 2]),
+    lambda: torch.eye(3),
+    lambda: torch.tensor(True),
+    lambda: torch.eye(3, requires_grad=True),
+    lambda: torch.tensor(0.5, requires_grad=True),
+    lambda: torch.eye(3) * 1j,
+    lambda: torch.empty(0),
+    lambda: torch.eye(3, dtype=torch.bfloat16),
+    lambda: torch.empty(3, 3, device="meta"),
+    lambda: torch.empty((), device="meta"),
+    lambda: torch.eye(3).to_sparse(),
+    lambda: MLP((1, 2, 2), (), 3),
+]
+
+DRAWN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.complex_numbers()
+    | st.text(max_size=9)
+    | st.binary(max_size=9)
+    | st.decimals()
+    | st.fractions()
+    | st.dates()
+    | st.timedeltas(),
+    lambda part: (
+        st.lists(part, max_size=4)
+        | st.tuples(part, part)
+        | st.dictionaries(st.text(max_size=3), part, max_size=3)
+    ),
+    max_leaves=9,
+)
+ANYTHING = st.sampled_from(HOSTILE) | DRAWN.map(lambda value: lambda: value)
+
+
+def plain(value):
+    """What an argument that was taken must have been taken for: numbers and lists of Python."""
+    if isinstance(value, (Fraction, Decimal)):
+        return float(value)
+    if isinstance(value, (np.ndarray, np.generic, torch.Tensor, Pretends)):
+        return (
+            np.asarray(value).tolist() if np.size(value) else value
+        )  # a list has no empty dimensions
+    if isinstance(value, (list, tuple)) and not all(
+        isinstance(part, (list, tuple)) for part in value
+    ):
+        return [plain(part) for part in value]
+    return (
+        list(value)
+        if inspect.isgenerator(value) or isinstance(value, (map, range, bytearray, memoryview))
+        else value
+    )
+
+
+PROBLEM, SMALL = UFM.from_lam_z([30, 20, 10], 0.01, 0.02), UFM.from_lam_z([3, 2], 0.05)
+PLACES = solve_two_groups(2, 3, [50, 60], 10, 0.01)
+EXACT, NONNEGATIVE, TRAINED = (
+    solve(PROBLEM),
+    solve(PROBLEM, "relu"),
+    train_ufm(SMALL, 2, iterations=3, device="cpu"),
+)
+FEATURES, LABELS = np.arange(20.0).reshape(4, 5) ** 1.5, [0, 0, 1, 1, 2]
+IMAGES, CLASSES = np.random.default_rng(0).random((5, 1, 2, 2)), [0, 0, 0, 1, 1]
+CENTRED = np.eye(3) - 1 / 3
+
+
+@functools.cache
+def panel():
+    return figures.panels()[1]
+
+
+def axes():
+    panel().clear()
+    return panel()
+
+
+def entries_of_ledger(
+    name,
+    folder,
+    theorem,
+    optima,
+    at_most,
+    what,
+    measured,
+    predicted,
+    atol,
+    rtol,
+    fact,
+    evidence,
+    headline,
+):
+    ledger, last = Ledger(name, folder), {"evidence": evidence, "headline": headline}
+    ledger.about(theorem, optima, at_most=at_most)
+    ledger.check(what, measured, predicted, atol, rtol, **last)
+    ledger.check_at_most(what, measured, predicted, **last)
+    ledger.check_at_least(what, measured, predicted, **last)
+    ledger.check_true(what, fact, **last)
+    ledger.save()
+    assert repr(ledger) and ledger._repr_html_() and json.dumps(ledger.record(), allow_nan=False)
+    return [row["passed"] for row in ledger.rows]
+
+
+def with_phase(ufm):
+    return ufm, theory.phase(ufm), ufm.labels[:9]
+
+
+# name: (function, arguments that are right)
+POINT, GROUPS = (
+    dict(ufm=PROBLEM, logits=CENTRED, bias=np.zeros(3)),
+    dict(k_a=2, k_b=3, n_a=50, n_b=10),
+)
+FOUND = dict(features=FEATURES, labels=LABELS)
+FUNCTIONS = {
+    "UFM": (
+        lambda **k: with_phase(UFM(**k)),
+        dict(class_sizes=[3, 2, 2], lam_w=0.1, lam_h=0.2, lam_b=0.5, class_weights=[1, 2, 2]),
+    ),
+    "UFM.from_lam_z": (
+        lambda **k: with_phase(UFM.from_lam_z(**k)),
+        dict(class_sizes=[3, 2, 2], lam_z=0.1, lam_b=0.5, balance=2.0, class_weights=None),
+    ),
+    "solve": (solve, dict(ufm=PROBLEM, features="linear", tol=1e-10, max_iterations=20)),
+    "solve of": (
+        lambda features, **k: solve(UFM.from_lam_z(**k), features),
+        dict(
+            class_sizes=[3, 2, 2],
+            lam_z=0.1,
+            lam_b=0.5,
+            balance=1.0,
+            class_weights=[1, 2, 2],
+            features="linear",
+        ),
+    ),
+    "Solution.cosines": (EXACT.cosines, dict(of="logits")),
+    "Solution.class_means": (EXACT.class_means, dict(dim=4)),
+    "Solution.classifier": (NONNEGATIVE.classifier, dict(dim=4)),
+    "dual_bound": (dual_bound, POINT | dict(rank=1, features="linear")),
+    "convex.objective": (convex.objective, POINT | dict(features="relu")),
+    "solve_two_groups": (solve_two_groups, GROUPS | dict(lam_z=0.01, lam_b=0.02, device="cpu")),
+    "solve_two_groups_log": (
+        solve_two_groups_log,
+        dict(k_a=2, k_b=3, log_ratio=1.0, log_tau=-1.0, lam_b=0.02, device="cpu"),
+    ),
+    "TwoGroups.cosines": (PLACES.cosines, dict(of="features")),
+    "TwoGroups.logits": (PLACES.logits, dict(index=1)),
+    "theory.minority_threshold": (theory.minority_threshold, dict(n_b=3)),
+    "theory.vanishing_thresholds": (theory.vanishing_thresholds, GROUPS | dict(lam_b=0.02)),
+    "theory.vanishing_threshold": (theory.vanishing_threshold, GROUPS | dict(lam_b=0.02)),
+    "theory.trivial_threshold": (theory.trivial_threshold, GROUPS | dict(k_a=1, lam_b=0.02)),
+    "theory.phase": (theory.phase, dict(ufm=PROBLEM)),
+    "theory.simplex_etf": (theory.simplex_etf, dict(num_classes=3)),
+    "theory.seli": (theory.seli, dict(class_sizes=[3, 2])),
+    "theory.relu_vanishing_threshold": (
+        theory.relu_vanishing_threshold,
+        dict(n_k=3, num_classes=3),
+    ),
+    "theory.relu_logits": (theory.relu_logits, dict(class_sizes=[3, 2], lam_z=0.1)),
+    "theory.limit_logits": (theory.limit_logits, GROUPS | dict(c=0.1)),
+    "theory.limit_logits_log": (
+        theory.limit_logits_log,
+        dict(k_a=2, k_b=3, log_ratio=1.0, log_n_b=5.0, c=0.1),
+    ),
+    "theory.deviation_constants": (theory.deviation_constants, dict(k_a=2, k_b=3, r=2.0, c=0.1)),
+    "metrics.class_means": (metrics.class_means, FOUND),
+    "metrics.scatter": (metrics.scatter, FOUND),
+    "metrics.nc1": (metrics.nc1, FOUND),
+    "metrics.trace_ratio": (metrics.trace_ratio, FOUND),
+    "metrics.cosines": (metrics.cosines, dict(matrix=CENTRED)),
+    "metrics.group_means": (metrics.group_means, dict(matrix=CENTRED, k_a=1)),
+    "metrics.block_range": (metrics.block_range, dict(logits=CENTRED, class_sizes=[3, 2, 2])),
+    "metrics.minority_gap": (metrics.minority_gap, dict(logits=CENTRED, minority=[1, 2])),
+    "metrics.minority_spread": (metrics.minority_spread, dict(logits=CENTRED, minority=[1, 2])),
+    "metrics.balance_residual": (
+        metrics.balance_residual,
+        dict(classifier=np.ones((3, 4)), class_means=np.ones((4, 3)), ufm=PROBLEM),
+    ),
+    "metrics.relative_gap": (metrics.relative_gap, dict(objective=1.5, optimum=1.0)),
+    "ufm_objective": (
+        ufm_objective,
+        dict(ufm=SMALL, W=np.ones((2, 3)), H=np.ones((3, 5)), b=np.zeros(2), labels=CLASSES),
+    ),
+    "train_ufm": (
+        train_ufm,
+        dict(ufms=SMALL, dim=3, seed=0, iterations=3, tol=1e-3, device="cpu", features="linear"),
+    ),
+    "Trained.cosines": (TRAINED.cosines, dict(member=0, of="features")),
+    "Trained.accuracy": (TRAINED.accuracy, dict(member=0, classes=[0, 1])),
+    "Trained.dead_features": (TRAINED.dead_features, dict(member=0)),
+    "Trained.logits": (TRAINED.logits, dict(member=0)),
+    "Trained.class_means": (TRAINED.class_means, dict(member=0)),
+    "MLP": (MLP, dict(image_shape=(1, 4, 4), widths=(5,), dim=3, features="linear")),
+    "train_network": (
+        train_network,
+        dict(
+            model=MLP((1, 2, 2), (3,), 2),
+            images=IMAGES,
+            labels=CLASSES,
+            ufms=SMALL,
+            epochs=2,
+            batch_size=3,
+            lr=1e-3,
+            warm_start=True,
+            seed=0,
+            device="cpu",
+            progress=False,
+            features="linear",
+            recipe="fast",
+            weight_decay=0.0,
+            amp=False,
+            compiled=False,
+            checkpoint=None,
+            checkpoint_seconds=30.0,
+            record=[1],
+        ),
+    ),
+    "load_images": (
+        load_images,
+        dict(name="digits", class_sizes=[3, 2], seed=0, pool=2, test_images=False, dtype="float32"),
+    ),
+    "check": (
+        lambda **k: [row["passed"] for row in check(**k).rows],
+        dict(claim="threshold", ufm=PROBLEM, seed=0),
+    ),
+    "Ledger": (
+        entries_of_ledger,
+        dict(
+            name="test",
+            folder="folder",
+            theorem="thm-threshold",
+            optima=[EXACT],
+            at_most=1e-9,
+            what="row",
+            measured=1.0,
+            predicted=1.0,
+            atol=0.1,
+            rtol=0.1,
+            fact=True,
+            evidence="exact",
+            headline=False,
+        ),
+    ),
+    "figures.exact": (lambda group: figures.exact(axes(), [1, 2], [3, 4], group), dict(group="A")),
+    "figures.trained": (
+        lambda group: figures.trained(axes(), [1, 2], [3, 4], group),
+        dict(group="A"),
+    ),
+    "figures.network": (
+        lambda group: figures.network(axes(), [1, 2], [3, 4], group),
+        dict(group="A"),
+    ),
+    "figures.limit": (
+        lambda group: figures.limit(axes(), [1, 2], [3, 4], group, "limit"),
+        dict(group="A"),
+    ),
+    "figures.threshold": (
+        lambda group: figures.threshold(axes(), 3, group, "threshold"),
+        dict(group="B"),
+    ),
+    "figures.heatmap": (
+        lambda matrix, class_sizes: figures.heatmap(axes(), matrix, "Z", class_sizes, bar=False),
+        dict(matrix=CENTRED, class_sizes=[3, 2, 2]),
+    ),
+    "figures.plane_of_means": (
+        lambda **k: figures.plane_of_means(axes(), **k, title="features"),
+        FOUND | dict(classes=[0, 1, 2]),
+    ),
+    "figures.directions": (
+        lambda **k: figures.directions(axes(), **k, title="means"),
+        dict(means=CENTRED, class_sizes=[3, 2, 2]),
+    ),
+}
+MISSING = {  # whose results may hold NaN
+    "solve_two_groups",
+    "solve_two_groups_log",
+    "theory.deviation_constants",
+    "metrics.nc1",
+    "metrics.trace_ratio",
+    "metrics.cosines",
+    "metrics.group_means",
+    "metrics.minority_spread",
+}
+COSTLY = ("train_", "figures.", "check")
+PLOTS = {
+    "use_theme",
+    "panels",
+    "reference",
+    "field",
+    "boundary",
+    "data",
+}  # what they take goes to Matplotlib as it is
+
+
+def test_every_public_function_is_here():
+    public = {
+        f"{module.__name__.split('.')[1]}.{name}"
+        for module in (theory, metrics, figures)
+        for name, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and name[0] != "_"
+        and name not in PLOTS
+    }
+    public |= {
+        name
+        for name in ncutils.__all__
+        if callable(getattr(ncutils, name)) and not isinstance(getattr(ncutils, name), type)
+    }
+    public |= {
+        f"{kind.__name__}.{name}"
+        for kind in (Solution, TwoGroups, Trained)
+        for name, function in vars(kind).items()
+        if inspect.isfunction(function) and name[0] != "_"
+    }
+    assert public - set(FUNCTIONS) == {"Trained.measures"}  # which `train_network` calls
+
+
+def slow(argument, value):
+    """Whether a caller asks for minutes of work, and would get it."""
+    if argument == "compiled":
+        return isinstance(value, (int, float, Fraction, np.bool_)) and value == 1
+    return argument in ("iterations", "epochs") and (real_number(value) or 0) > 100
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_whatever_is_given(name, folder):
+    function, arguments = FUNCTIONS[name]
+    place = folder / "whatever" / name / "a" / "b"  # "../../x" stays below
+    place.mkdir(parents=True)
+    os.chdir(place)
+
+    @inputs(40 if name.startswith(COSTLY) else 130)
+    @given(st.dictionaries(st.sampled_from(sorted(arguments)), ANYTHING, min_size=1, max_size=3))
+    def run(changed):
+        if any(slow(key, make()) for key, make in changed.items()):
+            return
+        with watched(name, folder):
+            try:
+                result = flat(
+                    function(**arguments | {key: make() for key, make in changed.items()})
+                )
+            except np.linalg.LinAlgError:
+                raise
+            except ValueError as error:
+                assert any(
+                    word in str(error)
+                    for word in ("must", "asks for", "null", "surrogates", *arguments)
+                ), error
+                return
+            except FloatingPointError:
+                assert name in ("train_ufm", "train_network")
+                return
+            assert name in MISSING or not any(
+                np.isnan(array).any() for array in result if array.dtype.kind == "f"
+            )
+            if name != "Ledger":  # names of files are
+                assert same(
+                    result,
+                    flat(
+                        function(
+                            **arguments | {key: plain(make()) for key, make in changed.items()}
+                        )
+                    ),
+                )
+
+    run()
+    os.chdir(folder)
+
+
+# What is allowed, the extremes included: the right answer
+# ---------------------------------------------
+
+COUNTS = (
+    st.integers(1, 4) | st.integers(1, 12) | st.integers(1, 4) | st.just(60)
+)  # classes of a group
+SIZES = st.integers(0, 9).flatmap(lambda power: st.integers(10**power, 10 ** min(power + 1, 9)))
+LAM_B = (
+    st.just(INF)
+    | st.sampled_from([1e-8, 0.02, 1.0, 1e12])
+    | st.floats(-8, 9).map(lambda power: 10.0**power)
+)
+LEVELS = (
+    st.floats(0.01, 1.3)
+    | st.floats(-12, 0).map(lambda power: 10.0**power)
+    | st.sampled_from([1.0, 10.0, 1e100])
+)  # λ_Z N/max w sqrt(n)
+BALANCES = st.sampled_from([1.0, 1e-200, 1e-6, 1e6, 1e200])
+
+
+@st.composite
+def problems(draw, most=5, counts=COUNTS, sizes=SIZES):
+    weights = st.sampled_from([1.0, 1.0, 1e-3, 0.1, 3.0, 1e3])
+    groups = draw(st.lists(st.tuples(counts, sizes, weights), min_size=1, max_size=most))
+    n = [size for count, size, _ in groups for _ in range(count)]
+    w = (
+        [weight for count, _, weight in groups for _ in range(count)]
+        if draw(st.booleans())
+        else [1.0] * len(n)
+    )
+    if len(n) < 2:
+        n, w = 2 * n, 2 * w
+    order = draw(st.permutations(range(len(n)))) if len(n) < 30 else range(len(n))
+    steepest = max(weight * math.sqrt(size) for weight, size in zip(w, n))
+    lam_z = draw(LEVELS) * steepest / sum(n)
+    return UFM.from_lam_z(
+        [n[k] for k in order], lam_z, draw(LAM_B), draw(BALANCES), [w[k] for k in order]
+    )
+
+
+def lengths(columns):
+    return np.linalg.norm(columns / max(np.abs(columns).max(), 1e-300), axis=0)
+
+
+@inputs(250)
+@given(problems(), st.sampled_from(["linear", "linear", "relu"]))
+def test_the_solver(folder, ufm, features):
+    with watched("the solver", folder) as warned:
+        found = solve(ufm, features)
+        Z, b, K = found.logits, found.bias, ufm.num_classes
+        size = 1 + np.abs(Z).max()
+        assert (
+            np.isfinite(Z).all()
+            and np.isfinite(b).all()
+            and found.objective > 0
+            and 0 <= found.gap < INF
+        )
+        assert abs(b.sum()) <= 1e-9 * (1 + np.abs(b).max())
+        if warned:  # which says that the gap is not closed
+            assert not found.certified
+            return
+        assert found.certified or features == "relu"
+        assert np.abs(Z.sum(axis=0)).max() <= 1e-9 * size
+        assert convex.objective(ufm, Z, b, features) == pytest.approx(found.objective, rel=1e-9)
+        assert dual_bound(ufm, Z, b, found.rank, features) <= found.objective * (1 + 1e-12)
+        assert (
+            metrics.block_range(Z, [list(ufm.groups).index(kind) for kind in kinds(ufm)])
+            <= 1e-9 * size
+        )
+        W, means = found.classifier(K + 1), found.class_means(K + 1)
+        assert W @ means == pytest.approx(Z, abs=1e-8 * size)
+        assert features == "linear" or (means >= 0).all()
+        for of, columns in (("logits", Z), ("features", means), ("classifier", W.T)):
+            cosines, zero = found.cosines(of), lengths(columns) < 1e-10
+            clear = zero | (lengths(columns) > 1e-8)
+            assert np.isnan(cosines.diagonal())[clear].tolist() == zero[clear].tolist()
+            assert np.nanmax(np.abs(cosines), initial=0) <= 1 + 1e-9
+        if features == "linear" and far_from_lines(ufm):
+            told, seen = theory.phase(ufm), found.phase
+            if isinstance(told, Phase):
+                assert told == seen
+            else:
+                assert (
+                    told.collapsed == seen.collapsed
+                    and told.rank[0] <= seen.rank[0] <= told.rank[1]
+                )
+
+
+def kinds(ufm):
+    return (
+        ufm.class_sizes
+        if ufm.class_weights is None
+        else list(zip(ufm.class_sizes, ufm.class_weights))
+    )
+
+
+def far_from_lines(ufm):
+    """Whether λ_Z N is further than 1e-5 from every threshold that is known."""
+    level = ufm.lam_z * ufm.num_samples
+    lines = list(ufm.weights * np.sqrt(ufm.sizes))
+    if len(ufm.groups) == 2 and ufm.class_weights is None:
+        (n_a, A), (n_b, B) = ufm.groups.items()
+        sizes = len(A), len(B), n_a, n_b, ufm.lam_b
+        lines += [*theory.vanishing_thresholds(*sizes), theory.trivial_threshold(*sizes)]
+    return all(abs(level / line - 1) > 1e-5 for line in lines)
+
+
+@inputs(120)
+@given(
+    problems(4, st.integers(1, 6)), st.sampled_from([2, 3, 1000]), st.randoms(use_true_random=False)
+)
+def test_scaling_and_permutation(folder, ufm, times, random):
+    with watched("scaling and permutation", folder):
+        order = list(range(ufm.num_classes))
+        random.shuffle(order)
+        n, w = np.array(ufm.class_sizes, dtype=object)[order], ufm.weights[order]
+        one, other = (
+            solve(ufm),
+            solve(
+                UFM.from_lam_z(times * n, ufm.lam_z / math.sqrt(times), ufm.lam_b, class_weights=w)
+            ),
+        )
+        assert other.objective == pytest.approx(one.objective, rel=1e-9)
+        close = 1e-4 * (1 + np.abs(one.logits).max())  # the gap is of second order
+        assert other.logits == pytest.approx(one.logits[np.ix_(order, order)], abs=close)
+        assert other.bias == pytest.approx(one.bias[order], abs=close)
+
+
+@inputs(100)
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0, 9), st.floats(0, 9), LEVELS, LAM_B)
+def test_two_groups(folder, k_a, k_b, low, high, level, lam_b):
+    n_b, n_a = sorted(round(10**power) for power in (low, high))
+    with watched("two groups", folder):
+        lam_z = level * math.sqrt(n_a) / (k_a * n_a + k_b * n_b)
+        found = solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b)
+        exact = solve(UFM.from_lam_z([n_a] * k_a + [n_b] * k_b, lam_z, lam_b))
+        assert found.objective == pytest.approx(exact.objective, rel=1e-9)
+        Z = found.logits()
+        assert exact.logits == pytest.approx(Z, abs=1e-4 * (1 + np.abs(Z).max()))
+        assert np.isnan(found.a_a) == (k_a == 1) and np.isnan(found.a_b) == (k_b == 1)
+        for of in ("logits", "features", "classifier"):
+            assert all(not abs(value) > 1 + 1e-9 for value in found.cosines(of).values())
+
+
+@inputs(250)
+@given(
+    st.integers(1, 10**12),
+    st.integers(1, 10**12),
+    st.floats(0, 1e9) | st.floats(0, 50),
+    st.floats(-1e9, 1e9) | st.floats(-60, 30),
+    st.floats(-16, 100).map(lambda power: 10.0**power) | st.just(INF),
+)
+def test_two_groups_in_logarithms(folder, k_a, k_b, log_ratio, log_tau, lam_b):
+    with watched("two groups in logarithms", folder) as warned:
+        found = solve_two_groups_log(k_a, k_b, log_ratio, log_tau, max(lam_b, 1e-16))
+        gone = [name for name, count in (("a_a", k_a), ("a_b", k_b)) if count == 1]
+        assert [name for name, value in vars(found).items() if np.isnan(value)] == gone
+        assert (found.a_a == 0) == (k_a > 1 and log_tau - log_ratio / 2 >= -1e-12)
+        assert (abs(found.relative_gap) <= 1e-10 + 1e-15 * abs(log_tau)) == (not warned)
+
+
+@inputs(400)
+@given(
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.floats(-300, 300),
+    st.floats(0, 12) | st.just(0.0),
+    LAM_B | st.floats(-320, 308).map(lambda power: max(10.0**power, 5e-324)),
+)
+def test_thresholds_are_in_order(folder, k_a, k_b, power, ratio, lam_b):
+    n_a, n_b = 10.0 ** max(power, ratio - 300), 10.0 ** (max(power, ratio - 300) - ratio)
+    with watched("thresholds", folder):
+        v, last = (
+            line(k_a, k_b, n_a, n_b, lam_b)
+            for line in (theory.vanishing_threshold, theory.trivial_threshold)
+        )
+        lines = [theory.minority_threshold(n_b), v, last, math.sqrt(n_a)]
+        assert all(one <= other * (1 + 1e-9) for one, other in zip(lines, lines[1:]))
+        assert theory.vanishing_threshold(k_a, k_b, 4 * n_a, 4 * n_b, lam_b) == pytest.approx(
+            2 * v, rel=1e-9
+        )
+        if k_a > 1:  # minority means stay 0 above v, and are not below
+            sizes = (k_a, k_b, math.log(n_a) - math.log(n_b))
+            tau = math.log(v) - math.log(n_b) / 2 + np.log([1 - 1e-6, 1 + 1e-6])
+            if 1e-16 <= lam_b <= 1e100 or lam_b == INF:
+                phases = solve_two_groups_log(*sizes, tau, lam_b).phase
+                assert phases[1] >= 2 and (phases[0] < 2 or n_a == n_b or last / v < 1 + 2e-6)
+
+
+@inputs(500)
+@given(
+    st.integers(2, 60),
+    st.integers(1, 60),
+    st.floats(1, 1e9),
+    st.floats(-300, 300),
+    st.floats(-1e9, 1e9),
+    st.lists(SIZES, min_size=2, max_size=20),
+)
+def test_closed_forms(folder, k_a, k_b, ratio, power, log_n, sizes):
+    c = 10.0**power
+    with watched("closed forms", folder):
+        Z, K = theory.limit_logits_log(k_a, k_b, math.log(ratio), log_n, c), k_a + k_b
+        q = math.log(c) - math.log(K * (k_b * ratio + k_a)) / 2
+        assert Z[0, 0] - Z[-1, 0] == pytest.approx(log_n / 2 - q, rel=1e-9, abs=1e-9)
+        assert np.abs(Z.sum(axis=0)).max() <= 1e-12 * K * (1 + np.abs(Z).max())
+        constants = theory.deviation_constants(k_a, k_b, ratio, c)
+        assert (
+            np.isfinite(constants["AB"])
+            and np.isfinite(constants["A"])
+            and math.isnan(constants["B"]) == (k_b == 1)
+        )
+        etf = theory.simplex_etf(K)
+        assert etf.sum(axis=0) == pytest.approx(0, abs=1e-12) and (etf.diagonal() == 1).all()
+        for cosines in theory.seli(sizes):
+            assert np.abs(cosines).max() <= 1 + 1e-12 and cosines.diagonal() == pytest.approx(
+                1, abs=1e-12
+            )
+        Z = theory.relu_logits(sizes, c)
+        gone = [
+            c * sum(sizes) >= theory.relu_vanishing_threshold(n, len(sizes)) * (1 + 1e-12)
+            for n in sizes
+        ]
+        assert np.isfinite(Z).all() and (Z.diagonal() >= 0).all() and not Z[:, gone].any()
+
+
+@inputs(700)
+@given(
+    st.integers(1, 9),
+    st.lists(st.integers(1, 6), min_size=1, max_size=6),
+    st.integers(0, 10**6),
+    st.sampled_from([-1074, -700, -10, 0, 20, 490]),
+    st.sampled_from([0.0, 1e-8, 1.0]),
+    st.sampled_from(["f8", "f4", "i8", "f2"]),
+    st.integers(0, 2**62),
+)
+def test_metrics(folder, d, sizes, seed, power, noise, dtype, first):
+    rng, K = np.random.default_rng(seed), len(sizes)
+    labels = rng.permutation(np.repeat(np.arange(K), sizes))
+    means, turn = rng.integers(-3, 4, (d, K)), rng.permutation(K)
+    features = (means[:, labels] + noise * rng.standard_normal((d, len(labels)))).astype(dtype)
+    small = power < -1000  # where only whole multiples of 2^power are floats
+    tiny = np.ldexp(np.round(np.float64(features), 0 if small else 6), power)
+    with watched("metrics", folder):
+        found = metrics.nc1(features, labels), metrics.trace_ratio(features, labels)
+        assert (
+            math.isnan(found[0]) == math.isnan(found[1])
+            and not min(found) < 0
+            and (K > 1 or math.isnan(found[0]))
+        )
+        others = (
+            metrics.nc1(features, turn[labels] + first),
+            metrics.trace_ratio(features, turn[labels] + first),
+        )
+        assert others == pytest.approx(found, rel=1e-6, abs=1e-20, nan_ok=True)
+        for k in range(K):
+            own = np.float64(features)[:, labels == k]
+            assert metrics.class_means(features, labels)[:, k] == pytest.approx(
+                own.mean(axis=1), abs=1e-12
+            )
+        usual = tiny * 2.0**1000 * 2.0**74 if small else tiny * 2.0**-power  # 2^1074 is no float
+        assert metrics.nc1(tiny, labels) == pytest.approx(
+            metrics.nc1(usual, labels), rel=1e-9, abs=1e-25, nan_ok=True
+        )
+        ratio = metrics.trace_ratio(usual, labels)
+        assert metrics.trace_ratio(tiny, labels) == pytest.approx(
+            ratio, rel=1e-9, abs=1e-25, nan_ok=True
+        )
+        for matrix in (tiny, means):
+            cosines, zero = metrics.cosines(matrix), ~matrix.any(axis=0)
+            assert (
+                np.nanmax(np.abs(cosines), initial=0) <= 1 + 1e-12 and np.isnan(cosines[zero]).all()
+            )
+            assert not np.isnan(cosines[np.ix_(~zero, ~zero)]).any() or noise == 1e-8
+
+
+@inputs(500)
+@given(
+    st.integers(2, 7), st.integers(0, 10**6), st.sampled_from([0.0, 1e-150, 1.0, 1e149]), st.data()
+)
+def test_metrics_of_logits(folder, K, seed, scale, data):
+    rng = np.random.default_rng(seed)
+    Z, cosines = (
+        scale * rng.integers(-9, 10, (K, K)),
+        np.where(rng.random((K, K)) < 0.2, NAN, rng.random((K, K))),
+    )
+    minority = data.draw(st.lists(st.integers(0, K - 1), min_size=2, max_size=K, unique=True))
+    sizes, k_a = (
+        data.draw(st.lists(SIZES, min_size=K, max_size=K)),
+        data.draw(st.integers(1, K - 1)),
+    )
+    W, H = rng.standard_normal((K, 3)), rng.standard_normal((3, K))
+    with watched("metrics of logits", folder):
+        own = [Z[k, k] for k in minority]
+        other = [Z[k, l] for k in minority for l in minority if k != l]
+        gap = math.fsum(own) / len(own) - math.fsum(other) / len(other)
+        assert metrics.minority_gap(Z, minority) == pytest.approx(gap, rel=1e-12, abs=1e-12 * scale)
+        spread = metrics.minority_spread(Z, minority)
+        assert math.isnan(spread) == (not Z.any()) and not spread < 0 and not spread > 2 * K + 1e-9
+        assert (
+            0 <= metrics.block_range(Z, sizes) <= 18 * scale
+            and metrics.block_range(np.eye(K), sizes) == 0
+        )
+        found = metrics.group_means(cosines, k_a)
+        assert [group for group, value in found.items() if math.isnan(value)] == [
+            group
+            for group, block in (
+                ("A", cosines[:k_a, :k_a]),
+                ("B", cosines[k_a:, k_a:]),
+                ("AB", cosines[:k_a, k_a:]),
+            )
+            if (group == "AB" and np.isnan(block).any())
+            or (
+                group != "AB"
+                and (len(block) == 1 or np.isnan(block[~np.eye(len(block), dtype=bool)]).any())
+            )
+        ]
+        lam_z, balance = (
+            data.draw(st.sampled_from([1e-90, 1e-3, 1e100])),
+            data.draw(st.sampled_from([1e-60, 1.0, 1e60])),
+        )
+        ufm = UFM.from_lam_z(sizes, lam_z, balance=balance)
+        assert metrics.balance_residual(0 * W, H, ufm) == 0
+        up = 1e-100 * W, 1e-100 * H
+        assert metrics.balance_residual(*up, ufm) == pytest.approx(
+            metrics.balance_residual(W, H, ufm), rel=1e-9
+        )
+
+
+NUMBERS = (
+    st.floats()
+    | st.integers(-(10**9), 10**9)
+    | st.fractions().filter(lambda value: abs(value) < 10**300)
+)
+
+
+@inputs(500)
+@given(
+    st.text("abz_0 .-é", min_size=1, max_size=60),
+    NUMBERS,
+    NUMBERS,
+    st.floats(0, 1e308),
+    st.floats(0, 1e3),
+    st.text(max_size=20),
+    st.sampled_from(["exact", "trained", "network"]),
+)
+def test_the_ledger(folder, name, measured, predicted, atol, rtol, what, evidence):
+    with watched("the ledger", folder / "ledgers"):
+        ledger = Ledger(name, folder / "ledgers")
+        ledger.check(what, measured, predicted, atol, rtol, evidence)
+        ledger.check_at_most(what, measured, predicted, evidence)
+        ledger.check_at_least(what, measured, predicted, evidence)
+        a, b = float(measured), float(predicted)
+        finite = math.isfinite(a) and math.isfinite(b)
+        assert ledger.rows[0]["passed"] == (finite and abs(a - b) <= atol + rtol * abs(b) < INF)
+        assert [row["passed"] for row in ledger.rows[1:]] == [a <= b, a >= b]
+        assert len(repr(ledger).split("\n")) >= 5 and "<table" in ledger._repr_html_()
+        ledger.save()
+    assert (
+        len(json.loads((folder / "ledgers" / f"{name}.json").read_text(encoding="utf-8"))["rows"])
+        == 3
+    )
+
+
+WORDS = st.sampled_from(
+    [
+        "check",
+        "paper",
+        "threshold",
+        "collapse",
+        "angles",
+        "diminishing",
+        "relu",
+        "all",
+        "list",
+        "fig5",
+        "fig1",
+        "--class-sizes",
+        "--lam-z",
+        "--lam-b",
+        "--lam-w",
+        "--lam-h",
+        "--class-weights",
+        "--seed",
+        "--json",
+        "--help",
+        "-h",
+        "--",
+        "--ka",
+        "--only",
+        "--seeds",
+        "--epochs",
+        "--lr",
+        "--data",
+        "--network",
+        "--features",
+        "--pool",
+        "--device",
+        "--dry-run",
+        "--out",
+        "--recipe",
+        "--batch-size",
+        "--with-test-images",
+        "30x2,10x2",
+        "3,2,1",
+        "20x3",
+        "500x5,100x5",
+        "5x",
+        "x5",
+        "1e400",
+        "nan",
+        "inf",
+        "-1",
+        "0",
+        "3",
+        "0.01",
+        "1e-3",
+        "",
+        "digits",
+        "mnist5k",
+        "cifar10",
+        "cpu",
+        "cuda",
+        "meta",
+        "mlp",
+        "fast",
+        "linear",
+        "../x",
+        "\ud800",
+        "a\0b",
+        "5",
+        "1x99999999999",
+        "1x5,4x5",
+        "\N{SUPERSCRIPT TWO}",
+        "1_0",
+        "0x10",
+    ]
+) | st.text(max_size=5)
+CHECK = st.tuples(
+    st.just("check"),
+    st.sampled_from(["threshold", "angles", "diminishing", "relu", "all", "none"]),
+    st.just("--class-sizes"),
+    st.sampled_from(["30x2,10x2", "3,2,1", "20x3", "50x5,10x5", "7,7", "5", "2x3,x"]),
+    st.sampled_from(["--lam-z", "--lam-w"]),
+    st.sampled_from(["0.01", "0.3", "1e-3", "0", "x"]),
+)
+
+
+def no_images(*_):
+    raise RuntimeError("no images are here")
+
+
+@inputs(300)
+@given(
+    st.lists(WORDS, max_size=7)
+    | st.tuples(CHECK, st.lists(WORDS, max_size=4)).map(lambda parts: [*parts[0], *parts[1]])
+)
+def test_the_command_line(folder, words):
+    said, errors = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, watched("the command line", folder):
+        patch.setattr(
+            "ncutils.paper.task.available", no_images
+        )  # what `paper` begins with: it would download and train
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(errors):
+            try:
+                status = main(words)
+            except SystemExit as end:
+                status = end.code
+    assert status in (0, 1, 2) and "Traceback" not in errors.getvalue()
+    assert errors.getvalue() if status == 2 else said.getvalue()
+
+
+@inputs(300)
+@given(
+    st.from_regex("[0-9]{2}_[a-z][a-z0-9_]{0,6}", fullmatch=True)
+    | st.text("0123456789_ab./\\ é", max_size=9),
+    st.none() | st.text(max_size=5) | st.just("03_threshold"),
+)
+def test_names_of_pages(folder, name, start):
+    existing = ["03_threshold", "05_a"]
+    with watched("names of pages", folder):
+        why = new_claim.refusal(name, start, existing)
+    right = (
+        len(name) > 3
+        and name.isascii()
+        and name == name.lower()
+        and name[:2].isdecimal()
+        and name[2] == "_"
+        and name[3].isalpha()
+        and all(letter.isalnum() or letter == "_" for letter in name[3:])
+    )
+    taken = name[3:] in ("threshold", "a")
+    assert (why is None) == (right and not taken and start in (None, *existing))
+    assert why is None or "NAME = " in why or "FROM = " in why
+
+
+@inputs(200)
+@given(
+    st.sampled_from(["digits"] * 9 + ["mnist5k"]),
+    st.lists(st.integers(1, 190) | st.integers(1, 9), min_size=2, max_size=11),
+    st.integers(0, 2**70),
+    st.sampled_from([1, 1, 2, 4, 3]),
+    st.sampled_from(["float32", "uint8"]),
+)
+def test_images(folder, name, sizes, seed, pool, dtype):
+    side, held = (8, 174) if name == "digits" else (28, 500)
+    with watched("images", folder):
+        try:
+            images, labels = load_images(name, sizes, seed, pool, dtype=dtype)
+        except ValueError:
+            assert (
+                len(sizes) > 10
+                or side % pool
+                or (dtype == "uint8" and pool > 1)
+                or max(sizes) > held
+            )
+            return
+        assert images.shape == (sum(sizes), 1, side // pool, side // pool) and images.dtype == dtype
+        assert np.bincount(labels).tolist() == sizes
+        assert 0 <= images.min() and images.max() <= (1 if dtype == "float32" else 255)
+
+
+@inputs(40)
+@given(
+    st.lists(problems(3, st.integers(1, 3), st.integers(1, 20)), min_size=1, max_size=3),
+    st.integers(0, 5),
+    st.integers(0, 2**70),
+    st.sampled_from(["linear", "relu"]),
+)
+def test_trained_models(folder, ufms, more, seed, features):
+    ufms = [ufm for ufm in ufms if ufm.num_classes == ufms[0].num_classes]
+    with watched("trained models", folder):
+        try:
+            trained = train_ufm(
+                ufms,
+                ufms[0].num_classes + more,
+                seed,
+                iterations=15,
+                device="cpu",
+                features=features,
+            )
+        except FloatingPointError as error:
+            assert "penalties are too large" in str(error) and max(ufm.lam_z for ufm in ufms) > 1e20
+            return
+        for e, (ufm, exact) in enumerate(zip(ufms, trained.exact)):
+            H = trained.features[e]
+            assert np.isfinite(H).all() and (features == "linear" or (H >= 0).all())
+            value = ufm_objective(ufm, trained.classifiers[e], H, trained.biases[e], ufm.labels)
+            assert (
+                value >= (exact.objective - exact.gap) * (1 - 1e-9)
+                and value == trained.objectives[e]
+            )
+
+
+@inputs(20)
+@given(
+    problems(2, st.integers(1, 2), st.integers(1, 4)),
+    st.integers(1, 3),
+    st.integers(1, 30),
+    st.sampled_from([1e-3, 0.1, 1e3]),
+    st.sampled_from(["fast", "authors"]),
+    st.integers(0, 2**63),
+)
+def test_trained_networks(folder, ufm, epochs, batch_size, lr, recipe, seed):
+    images = np.random.default_rng(seed).random((ufm.num_samples, 1, 2, 2))
+    with watched("trained networks", folder):
+        try:
+            trained = train_network(
+                MLP((1, 2, 2), (5,), 6),
+                images,
+                ufm.labels,
+                ufm,
+                epochs,
+                batch_size,
+                lr,
+                seed=seed,
+                recipe=recipe,
+                device="cpu",
+                progress=False,
+            )
+        except FloatingPointError as error:
+            assert "training diverged" in str(error)
+            return
+        assert (
+            trained.gaps[0] >= -trained.exact[0].relative_gap - 1e-9
+            and trained.history[-1]["epoch"] == epochs
+        )
+
+
+@inputs(60)
+@given(
+    problems(3, st.integers(1, 6), st.integers(1, 300)),
+    st.sampled_from(["collapse", "angles", "threshold", "diminishing", "relu", "all"]),
+)
+def test_checks(folder, ufm, claim):
+    with watched("checks", folder):
+        try:
+            report = check(claim, ufm)
+        except ValueError as error:
+            assert (claim == "diminishing" and "two" in str(error)) or "lam_" in str(error)
+            return
+        assert report.passed or claim == "relu" or "certified" in report.verdict, report
+        assert json.loads(json.dumps(report.record(), allow_nan=False))["rows"]
+
+
+def test_there_were_ten_thousand_inputs(request):
+    if request.config.getoption("keyword") or any("::" in word for word in request.config.args):
+        pytest.skip("not all tests ran")
+    print(
+        f"\n{sum(COUNT.values())} inputs, "
+        + ", ".join(f"{count} of {test}" for test, count in COUNT.items())
+    )
+    assert sum(COUNT.values()) >= 10_000 * TIMES

@@ -1,0 +1,639 @@
+"""Full disks, read-only checkouts, no home directory, kills in mid-write: a clear error, nothing
+lost, and the next run works.
+"""
+
+import asyncio
+import contextlib
+import errno
+import functools
+import http.server
+import multiprocessing
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import run
+import torch
+from conftest import NOTEBOOK_HEAD, ROOT
+
+from ncutils import UFM, Ledger, _files, _originals, data, load_images, train_network
+from ncutils.__main__ import main
+from ncutils.paper import figures as paper_figures
+from ncutils.paper import results as stored
+from ncutils.paper import run as running
+from ncutils.paper import task
+from ncutils.paper.results import Results
+from ncutils.paper.task import Plan
+from ncutils.training.networks import MLP
+
+PAPER = "paper fig7 --data mnist5k --network mlp --recipe fast --pool 14 --epochs 1 --device cpu --only 100 200".split()
+NOTEBOOK = (
+    NOTEBOOK_HEAD
+    + """
+```{code-cell} ipython3
+print("a line")
+```
+"""
+)
+
+
+def mount(*arguments):
+    """Mount something, or skip the test where that is not allowed."""
+    if shutil.which("mount") is None or os.geteuid() != 0:
+        pytest.skip("mounting needs Linux and root")
+    result = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip(f"no mount is allowed here: {result.stderr.strip()}")
+
+
+class Disk:
+    """A disk of 4 MB that can be filled to the last byte, and emptied again."""
+
+    def __init__(self, folder):
+        self.folder, self.ballast = folder, folder / "ballast"
+
+    def fill(self):
+        with open(self.ballast, "ab", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(2**12)):
+                pass
+
+    def empty(self):
+        self.ballast.unlink()
+
+    def files(self):
+        return {
+            path.relative_to(self.folder).as_posix(): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file() and path != self.ballast
+        }
+
+
+@pytest.fixture
+def disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", folder)
+    yield Disk(folder)
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def read_only(tmp_path_factory):
+    """A copy of what the pages are made of, on which nothing can be written."""
+    folder = tmp_path_factory.mktemp("read only") / "checkout"
+    for name in ("book", "notebooks", "ncutils"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    if os.geteuid():  # the permissions of files count for everybody but root
+        subprocess.run(["chmod", "-R", "a-w", folder], check=True)
+        yield folder
+        subprocess.run(["chmod", "-R", "u+w", folder], check=True)
+    else:
+        mount("--bind", folder, folder)
+        mount("-o", "remount,bind,ro", folder)
+        yield folder
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def python(folder, *arguments, **environment):
+    """Run the package in a folder of its own as a user would there, without what `make` sets."""
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MPLCONFIGDIR", "IPYTHONDIR", "NCUTILS_DATA")
+    }
+    known |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=known,
+        capture_output=True,
+        text=True,
+    )
+
+
+def is_full(error, path):
+    return (
+        error.errno == errno.ENOSPC
+        and Path(error.filename) == path
+        and "No space left on device" in str(error)
+    )
+
+
+# A full disk
+# --------------------------------------------------------------------------------------------
+
+
+def ledger(path, size):
+    claim = Ledger("claim", path.parent)
+    for number in range(size):
+        claim.check_true(f"row {number}", True)
+    claim.save()
+
+
+WRITERS = {  # a file, and what gives it a content of about so many hundred bytes
+    "claim.json": ledger,
+    "notebook.ipynb": lambda path, size: run.replace(path, bytes(100 * size)),
+    "results.csv": lambda path, size: stored._replace(
+        path, ("column",), [{"column": "x" * 100}] * size
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_named_and_keeps_the_former_file(disk, name):
+    path, write = disk.folder / "new" / name, WRITERS[name]
+    write(path, 10)
+    before = disk.files()
+    disk.fill()
+    with pytest.raises(OSError) as caught:
+        write(path, 200)
+    assert is_full(caught.value, path)
+    assert disk.files() == before and [*before] == [f"new/{name}"]
+    disk.empty()
+    write(path, 200)
+    assert [*disk.files()] == [f"new/{name}"] and len(path.read_bytes()) > 200 * 100 - 1
+
+
+def test_a_checkpoint_on_a_full_disk_is_kept_and_training_goes_on_from_it(disk, monkeypatch):
+    images = np.random.default_rng(0).random((9, 1, 4, 4))
+    setting = dict(
+        model=MLP((1, 4, 4), (8,), 4),
+        images=images,
+        labels=np.repeat([0, 1, 2], 3),
+        ufms=UFM([3, 3, 3], 0.05, 0.01),
+        epochs=6,
+        record=[6],
+        device="cpu",
+        progress=False,
+    )
+    whole = train_network(**setting)
+    path, epochs, save = disk.folder / "run.pt", [], torch.save
+
+    def full_in_epoch_four(state, file):
+        epochs.append(state["epoch"])
+        if len(epochs) == 4:
+            disk.fill()
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full_in_epoch_four)
+    with pytest.raises(OSError) as caught:
+        train_network(**setting, checkpoint=path, checkpoint_seconds=0)
+    assert is_full(caught.value, path) and [*disk.files()] == ["run.pt"]
+    assert torch.load(path, weights_only=True)["epoch"] == 3
+    disk.empty()
+    again = train_network(**setting, checkpoint=path, checkpoint_seconds=0)
+    assert epochs == [1, 2, 3, 4, 4, 5, 6] and [*disk.files()] == ["run.pt"]
+    assert (again.classifiers == whole.classifiers).all()
+
+
+@pytest.mark.parametrize(
+    "moment, missing",
+    [
+        ("from the start", "NAME.csv"),
+        ("training", "checkpoints/NAME-[0-9a-f]{16}.pt"),
+        ("results", "NAME(-history)?.csv"),
+        ("figure", "NAME-epochs1-pool14.png"),
+    ],
+)
+def test_the_papers_experiments_go_on_when_there_is_room_again(
+    disk, monkeypatch, capsys, moment, missing
+):
+    out, trained = disk.folder / "results", []
+    name, train, compare = ("sizes-ka5-mnist5k-mlp-relu-fast", task.train, paper_figures.compare)
+    path = out / f"{name}.csv"
+
+    def training(*arguments):
+        trained.append(arguments[1])
+        if moment == "training" and len(trained) == 2:
+            disk.fill()
+        rows = train(*arguments)
+        if moment == "results":  # the rows are made longer than what is left of a page of the disk
+            rows[0][0]["versions"] *= 200
+            if len(trained) == 2:
+                disk.fill()
+        return rows
+
+    def drawing(*arguments):
+        if moment == "figure":
+            disk.fill()
+        compare(*arguments)
+
+    if moment == "from the start":
+        disk.fill()
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "train", training)
+        patch.setattr(paper_figures, "compare", drawing)
+        assert main([*PAPER, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    reason = r"python -m ncutils paper: \[Errno 28\] No space left on device"
+    assert re.fullmatch(
+        f"{reason}: '{out}/{missing.replace('NAME', name)}'", said.splitlines()[-1]
+    ), said
+    kept = stored.read(path)
+    assert [row["setting"] for row in kept] == ["100", "200"][
+        : {"from the start": 0, "figure": 2}.get(moment, 1)
+    ]
+    disk.empty()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            running, "train", lambda *arguments: again.append(arguments[1]) or train(*arguments)
+        )
+        again = []
+        assert main([*PAPER, "--out", str(out)]) == 0
+    rows = stored.read(path)
+    assert (
+        [row["setting"] for row in rows] == ["100", "200"]
+        and rows[: len(kept)] == kept
+        and len(again) == 2 - len(kept)
+    )
+    assert not [left for left in disk.files() if left.endswith((".part", ".pt"))]
+
+
+def test_rows_cut_by_a_full_disk_are_left_out_and_written_anew(disk):
+    """The disk takes the first bytes of a row, and no more."""
+    plan = Plan("fig7", "mnist5k", "mlp", recipe="fast", values=(100, 200), out=str(disk.folder))
+    row = lambda value: (
+        dict.fromkeys(stored.COLUMNS, "") | plan.key(value, 0) | {"logits": "1 " * 5000}
+    )
+    with Results(plan) as results:
+        results.add([row(100)], [])
+        disk.fill()
+        room = os.statvfs(disk.folder)
+        os.truncate(disk.ballast, disk.ballast.stat().st_size - room.f_frsize)  # one page
+        with pytest.raises(OSError) as caught:
+            results.add([row(200)], [])
+        assert is_full(caught.value, results.path)
+    assert results.path.read_bytes()[-1:] != b"\n"  # cut
+    assert [found["setting"] for found in stored.read(results.path)] == ["100"]
+    disk.empty()
+    with Results(plan) as results:
+        results.add([row(200)], [])
+    assert [found["setting"] for found in stored.read(results.path)] == ["100", "200"]
+
+
+def test_images_are_loaded_where_the_cache_is_full(disk, monkeypatch):
+    monkeypatch.setenv("NCUTILS_CACHE", str(disk.folder))
+    disk.fill()
+    path = disk.folder / "digits-v1.npz"
+    with pytest.warns(
+        RuntimeWarning, match=f"digits is not cached: .*No space left on device: '{path}'"
+    ):
+        images, _ = load_images("digits", [5, 5])
+    assert disk.files() == {}
+    disk.empty()
+    assert (load_images("digits", [5, 5])[0] == images).all() and [*disk.files()] == [
+        "digits-v1.npz"
+    ]
+
+
+def test_a_download_onto_a_full_disk_asks_no_second_source(disk, tmp_path, monkeypatch):
+    monkeypatch.setenv("NCUTILS_CACHE", str(disk.folder))
+    monkeypatch.delenv("NCUTILS_DATA", raising=False)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(os.urandom(2**23))  # twice the disk
+    asked = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)
+    ) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setitem(
+            _originals.URLS, "cifar10", (f"http://127.0.0.1:{server.server_port}/",) * 2
+        )
+        with pytest.raises(
+            RuntimeError,
+            match=f"{disk.folder}/cifar-10-batches-py cannot be written "
+            r"\(No space left on device\), so cifar10 is not downloaded: make room there, or let NCUTILS_CACHE",
+        ):
+            load_images("cifar10", [5, 5])
+        server.shutdown()
+    assert asked == ["/cifar-10-python.tar.gz"] and disk.files() == {}
+
+
+def test_a_notebook_is_not_run_where_it_cannot_be_kept(disk, tmp_path):
+    source = tmp_path / "01_small.md"
+    source.write_text(NOTEBOOK)
+    disk.fill()
+    with pytest.raises(OSError) as caught:
+        asyncio.run(run.run_all([source], disk.folder / "out", jobs=1))
+    assert is_full(caught.value, disk.folder / "out")
+
+
+def test_a_notebook_that_finds_the_disk_full_leaves_the_former_one(disk, tmp_path, capsys):
+    source, stored = tmp_path / "01_small.md", disk.folder / "out" / "01_small.ipynb"
+    source.write_text(NOTEBOOK)
+    assert asyncio.run(run.run_all([source], stored.parent, jobs=1))
+    before = disk.files()
+    source.write_text(
+        NOTEBOOK.replace(
+            'print("a line")',
+            f'print("a line" * 1000)\nwith open("{disk.ballast}", "wb") as file:\n'
+            "    file.truncate(0)\n    try:\n        while file.write(bytes(2**12)):\n"
+            "            file.flush()\n    except OSError:\n        file.raw.close()",
+        )
+    )
+    assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) == {}
+    assert (
+        f"01_small FAILED and is not kept: [Errno 28] No space left on device: '{stored}'"
+        in capsys.readouterr().out
+    )
+    assert disk.files() == before and [*before] == ["out/01_small.ipynb"]
+    disk.empty()
+    source.write_text(NOTEBOOK)
+    assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) and disk.files() == before
+
+
+def test_pages_that_do_not_fit_are_told_in_a_line(disk):
+    disk.fill()
+    result = python(ROOT, "book/build_site.py", "--output", disk.folder / "site")
+    assert result.returncode == 1 and result.stdout == ""
+    reason = r"book/build_site\.py: \[Errno 28\] No space left on device"
+    assert re.fullmatch(f"{reason}: ('[^']*' -> )?'[^']*/disk/site/[^']*'\n", result.stderr), (
+        result.stderr
+    )
+
+
+def test_a_page_that_cannot_be_listed_is_not_begun(disk):
+    """The same command works when there is room."""
+    for name in ("notebooks/new_claim.py", "notebooks/run.py", "notebooks/template.md", "_toc.yml"):
+        (disk.folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, disk.folder / name)
+    before = disk.files()
+    disk.fill()
+    os.truncate(
+        disk.ballast, disk.ballast.stat().st_size - 2**12
+    )  # for the page, which is shorter than this
+    assert len(before["notebooks/template.md"]) < 2**12 and len(before["_toc.yml"]) < 2**12
+    result = python(ROOT, disk.folder / "notebooks" / "new_claim.py", "98_my_claim")
+    assert result.returncode == 1 and disk.files() == before
+    assert (
+        result.stderr
+        == f"notebooks/new_claim.py: [Errno 28] No space left on device: '{disk.folder}/_toc.yml'\n"
+    )
+
+
+# A read-only checkout
+# -----------------------------------------------------------------------------------
+
+
+def test_the_package_works_from_a_read_only_checkout(read_only, tmp_path):
+    result = python(
+        read_only,
+        "-W",
+        "error",
+        "-c",
+        """
+import sys
+import ncutils
+from ncutils.__main__ import main
+print(ncutils.__file__, ncutils.solve(ncutils.UFM.from_lam_z([5, 3], 0.01)).certified)
+assert main(["paper", "list"]) == 0
+words = sys.argv[2:]
+print(main(words), main([*words, "--out", sys.argv[1]]))
+""",
+        tmp_path / "out",
+        *PAPER,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{read_only}/ncutils/__init__.py True" and lines[-1] == "2 0"
+    assert (
+        result.stderr.startswith("python -m ncutils paper: [Errno ")
+        and "'results'" in result.stderr.splitlines()[0]
+    )
+    assert sorted(path.suffix for path in (tmp_path / "out").glob("sizes*")) == [
+        ".csv",
+        ".csv",
+        ".png",
+    ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "notebooks/run.py 00_summary",
+        "notebooks/new_claim.py 98_my_claim",
+        "notebooks/reproduce.py 00_summary",
+        "book/build_site.py",
+    ],
+)
+def test_a_script_says_in_a_line_what_it_cannot_write(read_only, command):
+    script, *arguments = command.split()
+    result = python(read_only, script, *arguments)
+    assert result.returncode == 1
+    reason = r"\[Errno (30|13)\] (Read-only file system|Permission denied)"
+    assert re.fullmatch(f"{script}: {reason}: '{read_only}/.*'\n", result.stderr), result.stderr
+
+
+# Other ways to start Python
+# -----------------------------------------------------------------------------
+
+
+CHECK = "-m ncutils check threshold --class-sizes 50x5,10x5 --lam-z 0.03".split()
+
+
+def test_a_check_without_docstrings_says_the_same():
+    plain, optimised = python(ROOT, *CHECK), python(ROOT, "-OO", *CHECK)
+    assert optimised.returncode == 0, optimised.stderr
+    assert optimised.stdout == plain.stdout and plain.stdout.endswith("checks\n")
+
+
+def test_no_pages_are_built_without_docstrings(tmp_path):
+    """The reference would be empty, and nothing would say so."""
+    result = python(ROOT, "-OO", "book/build_site.py", "--output", tmp_path / "site")
+    assert result.returncode == 2 and result.stderr.endswith(
+        " python -OO drops the docstrings that the reference shows\n"
+    )
+    assert not (tmp_path / "site").exists()
+
+
+@pytest.mark.parametrize("start", [["-OO"], ["-P"]], ids=["without docstrings", "safe path"])
+@pytest.mark.parametrize(
+    "script",
+    ["notebooks/run.py", "notebooks/new_claim.py", "notebooks/reproduce.py", "book/build_site.py"],
+)
+def test_a_script_starts_with_any_option_of_python(script, start):
+    result = python(ROOT, *start, script, "--help")
+    assert result.returncode == 0 and result.stdout == python(ROOT, script, "--help").stdout, (
+        result.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [CHECK, ["-m", "ncutils", "paper", "list"], ["-m", "ncutils", "--help"]],
+    ids=["check", "list", "help"],
+)
+def test_a_reader_that_goes_away_is_no_error(words, monkeypatch):
+    """As `head -1` does; the status is that of a program which the closed pipe ends."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        result = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writes)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+# No home directory
+# --------------------------------------------------------------------------------------
+
+
+def test_without_a_home_directory_only_the_cache_is_missing(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    result = python(
+        ROOT,
+        "-c",
+        """
+import ncutils
+from ncutils import _originals
+from ncutils.__main__ import main
+assert main(["paper", "list"]) == 0
+print(_originals.cache_folder())
+print(ncutils.load_images("digits", [2, 2])[0].shape)
+try:
+    ncutils.load_images("cifar10", [2, 2])
+except RuntimeError as error:
+    print(error)
+""",
+        HOME=str(tmp_path / "file" / "home"),
+        XDG_CACHE_HOME="",
+        NCUTILS_CACHE="",
+    )
+    cache = f"{tmp_path}/file/home/.cache/ncutils"
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-3:] == [
+        cache,
+        "(4, 1, 8, 8)",
+        f"{cache}/cifar-10-batches-py cannot be written (Not a directory), so cifar10 is not downloaded: make room there, "
+        "or let NCUTILS_CACHE name another folder",
+    ]
+    assert (
+        f"RuntimeWarning: digits is not cached: [Errno 20] Not a directory: '{cache}/digits-v1.npz'"
+        in result.stderr
+    )
+
+
+def test_without_any_home_directory_a_set_that_a_package_brings_along_is_there():
+    """As in a container under a user id that no file of users holds."""
+    result = python(
+        ROOT,
+        "-c",
+        """
+import os, pwd
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+for name in ("HOME", "XDG_CACHE_HOME", "NCUTILS_CACHE"):
+    os.environ.pop(name, None)
+import ncutils
+print(ncutils.load_images("digits", [2, 2])[0].shape)
+""",
+    )
+    assert result.returncode == 0, result.stderr
+    assert (
+        result.stdout == "(4, 1, 8, 8)\n"
+        and "RuntimeWarning: digits is not cached: " in result.stderr
+    )
+
+
+@pytest.mark.filterwarnings("ignore:IPython parent:UserWarning")  # it takes a temporary folder
+def test_a_notebook_runs_without_a_home_directory(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "01_small.md").write_text(NOTEBOOK)
+    for name in (
+        "XDG_DATA_HOME",
+        "XDG_CONFIG_HOME",
+        "IPYTHONDIR",
+        "MPLCONFIGDIR",
+        "JUPYTER_RUNTIME_DIR",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
+    (notebook,) = asyncio.run(
+        run.run_all([tmp_path / "01_small.md"], tmp_path / "out", jobs=1)
+    ).values()
+    assert notebook.cells[0].outputs[0].text == "a line\n"
+
+
+# Killed
+# -------------------------------------------------------------------------------------------------
+
+
+def killed_in(step, path, content):
+    """A process that is killed before a step of writing a file."""
+
+    def child():
+        setattr(os, step, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        _files.write(path, content)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_what_a_killed_writer_leaves_is_in_nobodys_way_and_goes_after_an_hour(tmp_path, step):
+    path, other = tmp_path / "a [1].json", tmp_path / "a [1].json.md"
+    _files.write(path, b"former"), _files.write(other, b"other")
+    assert killed_in(step, path, b"new") == -signal.SIGKILL
+    (left,) = tmp_path.glob("*.part")
+    assert path.read_bytes() == b"former"
+    _files.write(path, b"next")
+    assert sorted(tmp_path.iterdir()) == sorted(
+        [path, other, left]
+    )  # it might be of a writer that is alive
+    os.utime(left, times=(time.time() - 3500,) * 2)
+    _files.write(path, b"next")
+    assert left.exists()
+    os.utime(left, times=(time.time() - 3700,) * 2)
+    _files.write(other, b"other")  # which leaves alone what is not its own
+    assert left.exists()
+    _files.write(path, b"last")
+    assert sorted(tmp_path.iterdir()) == [path, other] and path.read_bytes() == b"last"
+
+
+def test_a_killed_download_is_removed_by_a_later_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("NCUTILS_CACHE", str(tmp_path))
+    monkeypatch.delenv("NCUTILS_DATA", raising=False)
+    monkeypatch.setitem(_originals.URLS, "cifar10", ("http://127.0.0.1:9/",))  # nobody answers
+    folder = tmp_path / "cifar-10-batches-py"
+    for name, age in (("download-old", 3700), ("download-at-work", 3700), ("download-new", 10)):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "cifar-10-python.tar.gz").write_bytes(b"half")
+        for path in (folder / name / "cifar-10-python.tar.gz", folder / name):
+            os.utime(path, times=(time.time() - age,) * 2)
+    os.utime(folder / "download-at-work" / "cifar-10-python.tar.gz")  # a slow connection
+    with pytest.raises(RuntimeError, match="cifar10 is not at hand"):
+        data.available("cifar10")
+    assert sorted(path.name for path in folder.iterdir()) == ["download-at-work", "download-new"]
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    _files.write(tmp_path / "file", b"former")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _files.write(tmp_path / "file", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"former"]

@@ -1,0 +1,281 @@
+"""The certificate, checked at 50 digits: what `solve` reports bounds the true error, whatever the
+problem.
+
+Weak duality proves it, problem by problem: the dual point of a solution is feasible at 50 digits,
+so that its value there is a lower bound of the optimum, and no other solver is trusted. The
+formulas are those of tests/fifty_digits.py.
+"""
+
+import time
+import warnings
+
+import fifty_digits
+import numpy as np
+import pytest
+
+from ncutils import UFM, dual_bound, solve
+from ncutils.exact import certificate
+from ncutils.exact._blocks import Blocks
+from ncutils.ufm import Phase
+
+HARD = list(fifty_digits.hard_problems(300, seed=0))
+PARTS = 10  # so that two processes share the work
+SECONDS = 30
+
+
+def quietly(ufm, features="linear", **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings(
+            "ignore", message="solve stopped after"
+        )  # it reached another gap than tol, and says so
+        return solve(ufm, features, **options)
+
+
+def true_values(found):
+    """Objective and lower bound of a solution at 50 digits; the bound is that of its dual point,
+    which is feasible.
+    """
+    program = fifty_digits.program(found.ufm)
+    assert fifty_digits.feasible(*program, found._probabilities, found.features)
+    primal = fifty_digits.primal(*program, found._point, found._group_bias, found.features)
+    return primal, fifty_digits.dual_value(*program, found._probabilities)
+
+
+def certify(found):
+    """That the reported numbers are true; the true error at most over the reported gap."""
+    primal, dual = true_values(found)
+    assert (
+        found.objective - found.gap <= dual <= primal
+    )  # no optimum is below what is reported as its lower bound
+    assert abs(found.objective / primal - 1) < certificate.EVALUATION
+    assert abs(found.objective - found.gap - dual) < 2 * certificate.EVALUATION * max(
+        primal, abs(dual)
+    )
+    assert found.rank < found.ufm.num_classes
+    return float((primal - dual) / found.gap)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_reported_gap_bounds_the_true_error(part):
+    for ufm, features in HARD[part::PARTS]:
+        start = time.process_time()
+        found = quietly(ufm, features)
+        assert time.process_time() - start < SECONDS, ufm
+        assert certify(found) <= 1
+        if features == "linear":  # the other certificate may stay open
+            assert found.relative_gap < 5e-14, ufm
+
+
+def test_the_hard_problems_are_of_all_kinds():
+    problems = [ufm for ufm, _ in HARD]
+    groups = [len(ufm.groups) for ufm in problems]
+    assert {features for _, features in HARD} == {"linear", "relu"}
+    assert (
+        sum(ufm.class_weights is not None for ufm in problems) > 60
+        and sum(np.isinf(ufm.lam_b) for ufm in problems) > 60
+    )
+    assert min(groups) == 1 and max(groups) == 50 and sum(count > 12 for count in groups) > 20
+    assert max(max(ufm.class_sizes) / min(ufm.class_sizes) for ufm in problems) > 1e8
+
+
+@pytest.mark.parametrize("case", fifty_digits.NAMED, ids=lambda case: case.name)
+def test_problems_that_went_wrong_once(case):
+    found = quietly(case.ufm, case.features)
+    assert certify(found) <= 1 and found.certified
+    assert found.objective == pytest.approx(case.objective, rel=5e-14)
+    if case.gap is not None:
+        smallest = min(found.group_gaps)
+        assert found.group_gaps[smallest] == pytest.approx(case.gap, abs=2e-11)
+
+
+@pytest.mark.parametrize(
+    "sizes, lam_z, rank",
+    [
+        ([10**10] * 30 + [1], 1e-22, 30),
+        ([10**12] * 30 + [1], 1e-22, 30),
+        ([10**8] * 10 + [10**6] * 10 + [10**4] * 10 + [100] * 10 + [1] * 10, 1e-13, 49),
+    ],
+)
+def test_rank_is_at_most_one_less_than_the_classes(sizes, lam_z, rank):
+    found = quietly(UFM.from_lam_z(sizes, lam_z))
+    assert found.rank == rank and certify(found) <= 1
+
+
+def test_the_phase_beside_a_threshold_is_right_at_the_default_tolerance():
+    found = quietly(UFM.from_lam_z([11] * 18 + [6] * 488, 0.0009802655285204792, 0.02))
+    assert found.phase == Phase.MINORITY_VANISHES and found.rank == 17
+
+
+EXTREME = {  # sizes, counts, λ_Z, λ_b, weights, features
+    "n to 4e14, a tiny λ_b": (
+        [
+            5,
+            27,
+            28,
+            20873,
+            65804,
+            3500514,
+            133218705,
+            24309569244,
+            41955315960,
+            337896073723,
+            1487820834546,
+            144357004715569,
+            377946738969743,
+        ],
+        [1, 3, 2, 1, 1, 1, 2, 3, 1, 1, 1, 2, 2],
+        4.942778499737633e-15,
+        2.2981446139617945e-12,
+        None,
+        "relu",
+    ),
+    "n to 1e90": ([10**90, 10**10, 1], [1, 1, 1], 1e-140, 1e-12, None, "relu"),
+    "weights from 1e-6 to 1e6": (
+        [10**5, 10**4, 10**3, 10],
+        [3, 2, 4, 5],
+        1e-9,
+        1e3,
+        [1e6, 1e-6, 1.0, 1e3],
+        "linear",
+    ),
+    "one sample each": ([1], [5000], 1e-9, np.inf, None, "linear"),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 200])
+@pytest.mark.parametrize("case", EXTREME.values(), ids=EXTREME)
+def test_the_certificate_holds_at_the_ends_of_what_is_allowed(case, steps):
+    sizes, counts, lam_z, lam_b, weights, features = case
+    repeat = lambda values: [value for value, count in zip(values, counts) for _ in range(count)]
+    found = quietly(
+        UFM.from_lam_z(repeat(sizes), lam_z, lam_b, class_weights=weights and repeat(weights)),
+        features,
+        max_iterations=steps,
+    )
+    assert certify(found) <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 200])
+def test_classifier_and_class_means_are_factors_of_the_logits_wherever_it_stopped(steps):
+    sizes = np.repeat([2, 284773102, 2268688802, 105055278157780], [3, 6, 5, 2]).tolist()
+    found = quietly(UFM.from_lam_z(sizes, 1.5e-17), max_iterations=steps)
+    assert found.classifier(16) @ found.class_means(16) == pytest.approx(found.logits, abs=5e-14)
+
+
+def test_a_solution_that_is_not_certified_warns():
+    with pytest.warns(RuntimeWarning, match="relative gap .* above tol = 1.0e-15"):
+        found = solve(UFM.from_lam_z([20, 20, 10], 0.01), tol=1e-15)
+    assert not found.certified and found.relative_gap < 1e-14
+
+
+@pytest.mark.parametrize(
+    "ufm, message",
+    [
+        (
+            UFM.from_lam_z([10**305] * 2, 1e-150, class_weights=[1e6] * 2),
+            r"class_sizes with N = 2e\+305: N must be at most 1e\+100",
+        ),
+        (UFM.from_lam_z([10, 1], 0.01, 5e-324), "lam_b = 5e-324: must be at least 1e-12"),
+        (
+            UFM.from_lam_z([10, 10], 0.01, 5e-11, class_weights=[100] * 2),
+            "lam_b = 5e-11: must be at least 1e-10, .*mean class weight",
+        ),
+    ],
+)
+def test_what_is_out_of_range_is_refused(ufm, message):
+    for function in (solve, lambda ufm: dual_bound(ufm, np.eye(2), [0, 0], 1)):
+        with pytest.raises(ValueError, match=message):
+            function(ufm)
+
+
+def test_the_bound_is_finite_for_any_penalty():
+    bounds = [
+        dual_bound(UFM.from_lam_z([10, 1], lam_z), np.eye(2), [0, 0], 9)
+        for lam_z in (1e-90, 1.0, 1e300)
+    ]
+    assert np.isfinite(bounds).all() and bounds == sorted(bounds)
+
+
+def test_weights_and_many_groups():
+    """Unlike weights need no order: none of these ends above its tolerance, nor after many steps."""
+    rng = np.random.default_rng(1)
+    for groups in (20, 30, 40, 80):
+        sizes = rng.choice(10**6, groups, replace=False) + 1
+        weights, lam_b = 10 ** rng.uniform(-3, 3, groups), rng.choice([np.inf, 0.02])
+        level = (weights * np.sqrt(sizes)).min() * 10 ** rng.uniform(-4, -1)
+        found = quietly(
+            UFM.from_lam_z(
+                sizes.tolist(), level / sizes.sum(), lam_b, class_weights=weights.tolist()
+            )
+        )
+        assert found.certified and found.iterations < 100
+
+
+def test_steps_are_damped_where_a_singular_value_would_pass_0():
+    """48 groups, n from 28 to 3.4e8: without damping 200 iterations ended at a gap of 1e-2."""
+    ufm, features = list(fifty_digits.hard_problems(108, seed=77))[107]
+    found = quietly(ufm, features)
+    assert found.certified and found.iterations < 60 and certify(found) <= 1
+
+
+def test_a_dual_point_is_a_matrix_that_anyone_can_check():
+    ufm = UFM.from_lam_z([900] * 3 + [400] * 2 + [100], 4 / 3600, 0.02)
+    for features in ("linear", "relu"):
+        found = solve(ufm, features)
+        Q, n, N = found.dual_point, ufm.sizes, ufm.num_samples
+        assert (Q >= 0).all() and Q.sum(axis=0) == pytest.approx(np.ones(6), abs=1e-15)
+        G = (np.eye(6) - Q) * np.sqrt(n) / N
+        square = G.T @ G if features == "linear" else np.maximum(G.T @ G, 0)
+        assert np.linalg.eigvalsh(square)[-1] <= ufm.lam_z**2 * (1 + 1e-14)
+        g = (n - Q @ n) / N
+        value = n @ -(Q * np.log(Q)).sum(axis=0) / N - g @ g / (2 * ufm.lam_b)
+        assert found.objective - value == pytest.approx(found.gap, abs=1e-13)
+
+
+# Broken on purpose: what the certificate is worth
+# ------------------------------------------------------------------
+
+
+def test_a_bound_above_the_objective_is_an_error(monkeypatch):
+    value = Blocks.value
+    monkeypatch.setattr(
+        Blocks, "value", lambda self, loss, b: 0.9 * value(self, loss, b)
+    )  # too small: no gap of 0
+    with pytest.raises(
+        ArithmeticError,
+        match=r"objective .* is below its lower bound .*: a fault of the solver.*class_sizes",
+    ):
+        solve(UFM.from_lam_z([20, 20, 10], 0.01))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda self, dual: np.full((self.G, self.G), 0.5),
+        lambda self, dual: -np.ones((self.G, self.G)),
+        lambda self, dual: np.full((self.G, self.G), 1e300),
+    ],
+)
+def test_a_wrong_dual_point_gives_a_large_gap_not_a_wrong_one(monkeypatch, wrong):
+    """Whatever is read off the subgradient, the dual point is made feasible and its own value is
+    reported.
+    """
+    monkeypatch.setattr(Blocks, "probabilities", wrong)
+    found = quietly(UFM.from_lam_z([20, 20, 10], 0.01, 0.02))
+    assert certify(found) <= 1
+
+
+def test_the_bound_from_any_logits_is_finite():
+    ufm = UFM.from_lam_z([1] * 3, 10.0)
+    for features in ("linear", "relu"):
+        bound = dual_bound(ufm, [[-50.0, 0, 0], [0, 0, 0], [5, 0, 0]], [0, 0, 0], features=features)
+        assert bound == pytest.approx(0.7458013934822539, rel=1e-14)
+
+
+def test_a_matrix_too_large_is_refused_before_it_is_made():
+    found = solve(UFM.from_lam_z([20] * 30_000 + [10] * 30_000, 1e-7))
+    assert len(found.bias) == 60_000 and len(found.group_gaps) == 2 and found.certified
+    for matrix in (lambda: found.logits, lambda: found.cosines(), lambda: found.dual_point):
+        with pytest.raises(ValueError, match="num_classes = 60000: asks for an array of more than"):
+            matrix()

@@ -1,0 +1,833 @@
+"""The two-group solver: THEORY's numbers, the generic solver, optimality conditions written out in
+full, and extremes.
+"""
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mpmath.ctx_mp import MPContext
+
+from ncutils import UFM, metrics, solve, solve_two_groups, solve_two_groups_log, theory
+from ncutils.exact import _scalar_equations
+from ncutils.ufm import Phase
+
+INF = math.inf
+PHASES = list(Phase)
+VALUES = [
+    "a_a",
+    "a_b",
+    "m_a",
+    "m_b",
+    "bias_a",
+    "bias_b",
+    "log_objective",
+    "relative_gap",
+    "objective",
+    "norm_a",
+    "norm_b",
+    "own_a",
+    "own_b",
+    "other_a",
+    "other_b",
+    "cross_a",
+    "cross_b",
+]
+MAY_MISS = {
+    "a_a": "k_a",
+    "other_a": "k_a",
+    "a_b": "k_b",
+    "other_b": "k_b",
+}  # NaN in a group of one class, only there
+
+
+def two(k_a, k_b, n_a, n_b):
+    return (int(n_a),) * int(k_a) + (int(n_b),) * int(k_b)
+
+
+def assert_sound(solved, gap=1e-12):
+    """Certified, and NaN only where there is nothing to tell."""
+    assert solved.worst_gap <= gap
+    for name in VALUES:
+        missing = np.isnan(getattr(solved, name))
+        assert np.array_equal(
+            missing,
+            getattr(solved, MAY_MISS[name]) == 1 if name in MAY_MISS else np.zeros_like(missing),
+        ), name
+        assert not np.isinf(getattr(solved, name)).any(), name
+    for of in ("logits", "features", "classifier"):
+        cosines = solved.cosines(of)
+        told, a_a, a_b = solved.m_b > 0, np.nan_to_num(solved.a_a), np.nan_to_num(solved.a_b)
+        assert np.array_equal(np.isfinite(cosines["A"]), (solved.k_a > 1) & (told | (a_a > 0)))
+        assert np.array_equal(np.isfinite(cosines["B"]), (solved.k_b > 1) & (told | (a_b > 0)))
+        assert np.array_equal(np.isfinite(cosines["AB"]), told)
+
+
+# The numbers of THEORY
+# -----------------------------------------------------------------------------
+
+EXACT = [  # n_B, lam_b, cosines A, B, AB of c = λ_Z N = 0.1, r = 2, 5 + 5
+    (250, INF, -0.137276, -0.078339, -0.111284),
+    (250, 0.02, -0.138152, -0.077552, -0.111105),
+    (2750, 0.02, -0.135446, -0.080966, -0.111322),
+    (25000, INF, -0.133565, -0.083373, -0.111431),
+    (math.exp(100), INF, -0.117282, -0.103729, -0.111464),
+]
+
+
+@pytest.mark.parametrize("n_b, lam_b, a, b, ab", EXACT)
+def test_table_of_the_diminishing_imbalance(n_b, lam_b, a, b, ab):
+    by_size = solve_two_groups(5, 5, 2 * n_b, n_b, 0.1 / (15 * n_b), lam_b)
+    by_log = solve_two_groups_log(5, 5, math.log(2), math.log(0.1) - math.log(n_b) / 2, lam_b)
+    for solved in by_size, by_log:
+        assert list(solved.cosines().values()) == pytest.approx([a, b, ab], abs=5.1e-7)
+
+
+def test_table_at_e_to_the_1000_and_the_limits():
+    solved = solve_two_groups_log(
+        5, 5, math.log(2), math.log(0.1) - np.array([1000.0, 3000.0, 2e8]) / 2
+    )
+    assert_sound(solved, gap=1e-7)
+    assert solved.relative_gap[:2] == pytest.approx(0.0, abs=1e-12)
+    assert [c[0] for c in solved.cosines().values()] == pytest.approx(
+        [-0.111863, -0.110216, -0.111166], abs=5.1e-7
+    )
+    for of, limit in [
+        ("logits", (-1 / 9,) * 3),
+        ("features", (-0.092335, -0.134237, -0.108079)),
+        ("classifier", (-0.127901, -0.084041, -0.113880)),
+    ]:
+        assert [c[2] for c in solved.cosines(of).values()] == pytest.approx(limit, abs=6e-7)
+
+
+def test_rate_of_the_limit_is_that_of_theory():
+    for k_a, k_b in [(5, 5), (3, 7), (8, 2), (1, 4)]:
+        log_n = 1e6
+        solved = solve_two_groups_log(k_a, k_b, math.log(2), math.log(0.1) - log_n / 2)
+        slope = {group: (c + 1 / (k_a + k_b - 1)) * log_n for group, c in solved.cosines().items()}
+        assert slope == pytest.approx(
+            theory.deviation_constants(k_a, k_b, 2.0, 0.1), rel=1e-3, nan_ok=True
+        )
+
+
+@pytest.mark.parametrize("lam_b, v", [(INF, 13.815946935), (0.02, 11.949789)])
+def test_minority_vanishes_at_v_on_both_sides(lam_b, v):
+    solved = solve_two_groups(5, 5, 500, 100, v / 3000 * np.array([1 - 1e-6, 1 + 1e-6]), lam_b)
+    assert [PHASES[i] for i in solved.phase] == [Phase.MINORITY_COLLAPSE, Phase.MINORITY_VANISHES]
+    assert_sound(solved)
+    assert (
+        solved.norm_b[0] > 0 and solved.norm_b[1] == 0 and solved.a_b[0] == 0 and solved.a_a[1] > 0
+    )
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02, 1e-4])
+@pytest.mark.parametrize(
+    "groups",
+    [(5, 5, 500, 100), (3, 7, 500, 100), (2, 9, 40.5, 40), (4, 1, 300, 50), (1, 4, 300, 50)],
+)
+def test_a_level_on_a_threshold_is_on_it(groups, lam_b):
+    k_a, k_b, n_a, n_b = groups
+    N, v = k_a * n_a + k_b * n_b, theory.vanishing_threshold(*groups, lam_b)
+    at = lambda level: [
+        PHASES[i]
+        for i in solve_two_groups(
+            *groups, level * np.array([1 - 1e-9, 1, 1 + 1e-9]) / N, lam_b
+        ).phase
+    ]
+    if k_b > 1:
+        assert at(theory.minority_threshold(n_b)) == [Phase.DISTINCT] + 2 * [
+            Phase.MINORITY_COLLAPSE
+        ]
+    before = Phase.MINORITY_COLLAPSE if k_b > 1 else Phase.DISTINCT
+    assert at(v) == [before] + 2 * [Phase.MINORITY_VANISHES if k_a > 1 else Phase.TRIVIAL]
+    if k_a > 1:
+        assert at(theory.trivial_threshold(*groups, lam_b)) == [Phase.MINORITY_VANISHES] + 2 * [
+            Phase.TRIVIAL
+        ]
+
+
+# Against the generic solver
+# ------------------------------------------------------------------------
+
+
+def random_problems(count, seed):
+    """(k_a, k_b, n_a, n_b, lam_z, lam_b), half of them within 1e-6 of a threshold."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        k_a, k_b = rng.integers(1, 6, 2)
+        n_b = int(rng.integers(5, 200))
+        n_a = n_b + 1 + int(rng.exponential(1.5) * n_b)
+        lam_b = rng.choice([INF, 10 ** rng.uniform(-3, 0)])
+        lines = (
+            math.sqrt(n_b),
+            theory.vanishing_threshold(k_a, k_b, n_a, n_b, lam_b),
+            math.sqrt(n_a),
+        )
+        near = rng.choice(lines) * (1 + rng.choice([-1e-6, 1e-6]))
+        anywhere = math.exp(rng.uniform(math.log(0.1 * lines[0]), math.log(1.1 * lines[2])))
+        yield k_a, k_b, n_a, n_b, rng.choice([near, anywhere]) / (k_a * n_a + k_b * n_b), lam_b
+
+
+def test_agrees_with_the_generic_solver_in_all_phases():
+    problems = list(random_problems(1000, seed=0))
+    solved = solve_two_groups(*np.transpose(problems))
+    assert_sound(solved)
+    assert np.bincount(solved.phase, minlength=4).min() > 50
+    for i, (*groups, lam_z, lam_b) in enumerate(problems):
+        ufm = UFM.from_lam_z(two(*groups), lam_z, lam_b)
+        generic = solve(ufm, tol=1e-12)
+        # its objective is at most its gap above the optimum, and never below
+        assert -1e-14 <= generic.objective / solved.objective[i] - 1 <= 1.01e-12
+        assert np.abs(generic.logits - solved.logits(i)).max() < 1e-9
+        assert np.abs(generic.bias[[0, -1]] - [solved.bias_a[i], solved.bias_b[i]]).max() < 1e-9
+        assert PHASES[solved.phase[i]] is generic.phase is theory.phase(ufm)
+
+
+@pytest.mark.parametrize("of", ["logits", "features", "classifier"])
+@pytest.mark.parametrize(
+    "groups, level, lam_b",
+    [
+        ((5, 5, 500, 100), 2.0, INF),
+        ((3, 4, 500, 100), 5.0, 0.02),
+        ((4, 3, 200, 100), 10.5, INF),
+        ((1, 4, 90, 20), 3.0, 0.02),
+        ((4, 1, 90, 20), 3.0, 0.02),
+        ((1, 1, 90, 20), 3.0, INF),
+    ],
+)
+def test_cosines_are_those_of_the_generic_solver(groups, level, lam_b, of):
+    lam_z = level / sum(two(*groups))
+    generic = solve(UFM.from_lam_z(two(*groups), lam_z, lam_b), tol=1e-13)
+    solved = solve_two_groups(*groups, lam_z, lam_b)
+    expected = metrics.group_means(generic.cosines(of), groups[0])
+    assert solved.cosines(of) == pytest.approx(expected, abs=1e-11, nan_ok=True)
+
+
+# Optimality, in full
+# -------------------------------------------------------------------------------
+
+
+def conditions(n, lam_z, lam_b, Z, b):
+    """Largest violation of the optimality conditions of (CVX), each relative to its scale."""
+    N, K = n.sum(), len(n)
+    P = np.exp(Z + b[:, None] - (Z + b[:, None]).max(axis=0))
+    P /= P.sum(axis=0)
+    others = np.where(np.eye(K, dtype=bool), 0.0, P)
+    G = (np.diag(others.sum(axis=0)) - others) * np.sqrt(n) / N  # (I − P) D^{1/2}/N
+    X = Z * np.sqrt(n)
+    nuclear = np.linalg.norm(X, "nuc")
+    pull = np.linalg.norm(G, 2) / lam_z - 1
+    worst = [
+        pull,
+        abs((G * X).sum() / lam_z - nuclear) / max(nuclear, 1.0),
+        np.abs(Z.sum(axis=0)).max() / max(np.abs(Z).max(), 1.0),
+    ]
+    if math.isfinite(lam_b):
+        worst.append(
+            np.abs(lam_b * b - G @ np.sqrt(n)).max()
+            / max(np.abs(G).max() * np.sqrt(n).max(), 1e-300)
+        )
+    return max(worst)
+
+
+@given(
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.floats(0.3, 1e4),
+    st.floats(1, 30),
+    st.floats(-6, 1.1),
+    st.one_of(st.just(INF), st.floats(-4, 2).map(lambda e: 10**e)),
+)
+def test_optimality_conditions_hold_on_the_full_problem(k_a, k_b, n_b, ratio, place, lam_b):
+    n_a = n_b * ratio
+    n = np.repeat([n_a, n_b], [k_a, k_b])
+    # place 0 is sqrt(n_B), place 1 is sqrt(n_A)
+    lam_z = math.sqrt(n_b) * (ratio ** (place / 2) if place > 0 else math.exp(place)) / n.sum()
+    solved = solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b)
+    assert_sound(solved)
+    Z, b = solved.logits(), np.repeat([solved.bias_a, solved.bias_b], [k_a, k_b])
+    assert conditions(n, lam_z, lam_b, Z, b) < 1e-11
+    assert np.linalg.norm(Z[:, 0]) == pytest.approx(solved.norm_a, rel=1e-12)
+    assert np.linalg.norm(Z[:, -1]) == pytest.approx(solved.norm_b, rel=1e-12)
+    assert k_a * b[0] + k_b * b[-1] == pytest.approx(0, abs=1e-13) and (b == 0).all() >= math.isinf(
+        lam_b
+    )
+
+
+@given(
+    st.integers(1, 8),
+    st.integers(1, 8),
+    st.floats(1, 30),
+    st.floats(0.01, 3),
+    st.floats(1e-3, 1e3),
+    st.sampled_from([INF, 0.02]),
+)
+def test_scaling_law(k_a, k_b, ratio, level, factor, lam_b):
+    n = np.array([1.0, factor])  # the same τ = λ_Z N/sqrt(n_B)
+    solved = solve_two_groups(
+        k_a, k_b, ratio * n, n, level * np.sqrt(n) / (n * (k_a * ratio + k_b)), lam_b
+    )
+    for name in ("own_a", "own_b", "cross_a", "cross_b", "bias_a", "log_objective"):
+        first, second = getattr(solved, name)
+        assert second == pytest.approx(first, rel=1e-9, abs=1e-9), name
+
+
+# At 50 digits
+# -------------------------------------------------------------------------------------- The
+# objective and a dual bound of THEORY §2 at the logits returned, every float64 number being taken
+# for exactly what it is. n_B = 1, so n_A = r, N = K_A r + K_B and λ_Z = τ/N, which is all the same
+# by the scaling law.
+
+mp = MPContext()
+mp.dps = 150  # of which 50 are right, whatever cancels: probabilities are as small as e^-200
+
+
+class Exact:
+    """One of the problems solved, in mpf: by group, A first, whatever is a list."""
+
+    def __init__(self, solved, place):
+        at = lambda name: mp.mpf(float(getattr(solved, name)[place]))
+        self.k, self.n = [at("k_a"), at("k_b")], [mp.exp(at("log_ratio")), mp.mpf(1)]
+        self.K, self.N = sum(self.k), mp.fdot(self.k, self.n)
+        self.tau, self.lam_b = mp.exp(at("log_tau")), at("lam_b")
+        self.m, self.b = [at("m_a"), at("m_b")], [at("bias_a"), at("bias_b")]
+        self.a = [mp.zero if k == 1 else at(name) for k, name in zip(self.k, ("a_a", "a_b"))]
+        # Z_gg = a_g I + β_g 11ᵀ, Z_hg = c_g 11ᵀ: columns sum to zero, and a_g/K_g + β_g − c_g is
+        # the contrast m_g
+        self.c = [-k * m / self.K for k, m in zip(self.k, self.m)]
+        self.beta = [m + c - a / k for k, m, a, c in zip(self.k, self.m, self.a, self.c)]
+        self.M = mp.matrix(2, 2)
+        for g, h in (0, 1), (1, 0):
+            self.M[g, g] = mp.sqrt(self.n[g]) * (self.a[g] + self.k[g] * self.beta[g])
+            self.M[h, g] = mp.sqrt(self.n[g] * self.k[g] * self.k[h]) * self.c[g]
+        self.size = mp.sqrt(sum(entry**2 for entry in self.M) + 2 * abs(mp.det(self.M)))  # ‖M‖_*
+
+    def weights(self, g):
+        """e^logit of a sample of group g: of its own class, of each other one of the group, of each
+        one of the other.
+        """
+        h = 1 - g
+        return [
+            mp.exp(logit)
+            for logit in (
+                self.a[g] + self.beta[g] + self.b[g],
+                self.beta[g] + self.b[g],
+                self.c[g] + self.b[h],
+            )
+        ]
+
+    def primal(self):
+        loss = nuclear = mp.zero
+        for g, h in (0, 1), (1, 0):
+            own, other, cross = self.weights(g)
+            rest = ((self.k[g] - 1) * other + self.k[h] * cross) / own
+            loss += self.k[g] * self.n[g] * mp.log1p(rest)
+            nuclear += (self.k[g] - 1) * mp.sqrt(self.n[g]) * abs(self.a[g])
+        penalty = (
+            mp.zero
+            if mp.isinf(self.lam_b)
+            else self.lam_b / 2 * sum(k * b**2 for k, b in zip(self.k, self.b))
+        )
+        return (loss + self.tau * (nuclear + self.size)) / self.N + penalty
+
+    def dual(self):
+        """At the p_x of these logits, scaled to ‖G‖ ≤ λ_Z; within a group 1 − p_d + p_o is min(τ_g,
+        1) exactly.
+        """
+        p_x = []
+        for g, h in (0, 1), (1, 0):
+            own, other, cross = self.weights(g)
+            p_x.append(cross / (own + (self.k[g] - 1) * other + self.k[h] * cross))
+        # G maps the unit vector of group g to sqrt(n_g) p_x/N times K_h in g and −sqrt(K_A K_B) in
+        # h: ‖G‖ ≤ ‖·‖_F
+        norm = mp.sqrt(
+            sum(
+                n * p**2 * (k**2 + self.k[0] * self.k[1])
+                for n, p, k in zip(self.n, p_x, self.k[::-1])
+            )
+        )
+        told = self.m[1] > 0
+        p_x = [p * (self.tau / norm if told else min(1, self.tau / norm)) for p in p_x]
+        value = mp.zero
+        for g, h in (0, 1), (1, 0):
+            T = min(self.tau / mp.sqrt(self.n[g]), 1) if self.k[g] > 1 else mp.mpf(1)
+            p_o = max(T - self.k[h] * p_x[g], 0) / self.k[g]
+            p_d = 1 - T + p_o
+            assert abs(p_d + (self.k[g] - 1) * p_o + self.k[h] * p_x[g] - 1) < mp.mpf(10) ** -35
+            rest = (self.k[g] - 1) * p_o + self.k[h] * p_x[g]  # 1 − p_d
+            parts = (rest - 1) * mp.log1p(-rest) if rest < 1 else 0
+            parts -= sum(
+                k * p * mp.log(p)
+                for k, p in ((self.k[g] - 1, p_o), (self.k[h], p_x[g]))
+                if k * p > 0
+            )
+            value += self.k[g] * self.n[g] * parts
+        bias = mp.zero
+        if not mp.isinf(self.lam_b):
+            lean = (
+                self.n[0] * p_x[0] - self.n[1] * p_x[1]
+            ) / self.N  # (1/N) Σ n_k (e_k − q_k) is K_B or −K_A times this
+            bias = self.k[0] * self.k[1] * self.K * lean**2 / (2 * self.lam_b)
+        return value / self.N - bias
+
+    def cosines(self, of):
+        """From the Gram matrices of THEORY §3, of columns of group g and h: on the diagonal, off it
+        in a group, across.
+        """
+        gram = mp.matrix(2, 2)  # entries between the groups, and how much more on the diagonal
+        more = [a**2 for a in self.a]
+        pair = lambda g, h: mp.sqrt(self.k[g] * self.k[h])
+        across = self.M.T * self.M if of != "classifier" else self.M * self.M.T
+        for g in (0, 1):
+            for h in (0, 1):
+                gram[g, h] = across[g, h] / pair(g, h)
+                if of != "classifier":
+                    gram[g, h] /= mp.sqrt(self.n[g] * self.n[h])
+                if of != "logits":
+                    gram[g, h] = gram[g, h] / self.size if self.size else mp.zero
+        if of != "logits":
+            more = [
+                a * n ** mp.mpf(-0.5 if of == "features" else 0.5) for a, n in zip(self.a, self.n)
+            ]
+        own = [gram[g, g] + more[g] * (1 - 1 / self.k[g]) for g in (0, 1)]
+        ratio = lambda x, y: x / y if y else mp.nan
+        inside = [
+            ratio(gram[g, g] - more[g] / self.k[g], own[g]) if self.k[g] > 1 else mp.nan
+            for g in (0, 1)
+        ]
+        return {"A": inside[0], "B": inside[1], "AB": ratio(gram[0, 1], mp.sqrt(own[0] * own[1]))}
+
+
+def rounding(solved):
+    """Of relative_gap, as its docstring says."""
+    return 5e-15 + 2e-16 * (np.abs(solved.log_tau) + solved.log_ratio)
+
+
+def log_v(k_a, k_b, log_ratio, lam_b):
+    """The last level log_tau at which Z tells the groups apart, by bisection."""
+    low, high = np.full_like(log_ratio, -300.0), log_ratio / 2 + 1
+    for _ in range(60):
+        middle = (low + high) / 2
+        told = solve_two_groups_log(k_a, k_b, log_ratio, middle, lam_b).m_b > 0
+        low, high = np.where(told, middle, low), np.where(told, high, middle)
+    return low
+
+
+def hard_problems(count, seed):
+    """k_a, k_b, log_ratio, log_tau, lam_b: a quarter each anywhere and near each of the three
+    thresholds.
+    """
+    rng = np.random.default_rng(seed)
+    k_a, k_b = np.floor(10 ** rng.uniform(0, rng.choice([1.0, 4.0, 4.0, 12.0], (2, count))))
+    log_ratio = rng.uniform(0, rng.choice([1e-9, 5.0, 200.0, 200.0], count))
+    lam_b = np.where(
+        rng.random(count) < 0.3,
+        INF,
+        10
+        ** np.where(
+            rng.random(count) < 0.7, rng.uniform(-16, 2, count), rng.uniform(-16, 100, count)
+        ),
+    )
+    near = rng.choice([-1, 1], count) * 10 ** rng.uniform(-14, 0, count)
+    levels = (
+        rng.uniform(-200, 6, count),
+        near,
+        log_ratio / 2 + near,
+        log_v(k_a, k_b, log_ratio, lam_b) - np.abs(near),
+    )
+    return k_a, k_b, log_ratio, np.choose(np.arange(count) % 4, levels), lam_b
+
+
+@pytest.fixture(scope="module")
+def hard():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solved = solve_two_groups_log(*hard_problems(800, seed=0))
+    return solved, [Exact(solved, place) for place in range(800)]
+
+
+def test_the_gap_bounds_the_true_error_at_50_digits(hard):
+    solved, exact = hard
+    allowed = rounding(solved)
+    assert np.bincount(solved.phase, minlength=4).min() > 50
+    assert (solved.relative_gap >= -allowed).all()
+    assert (solved.relative_gap <= 3e-13).all()  # as a level is on a line from 1e-12 on
+    for place, problem in enumerate(exact):
+        primal, dual = problem.primal(), problem.dual()
+        gap = float((primal - dual) / primal)
+        assert gap > -1e-35  # a bound from below
+        assert gap <= solved.relative_gap[place] + allowed[place], place
+        error = float(mp.log(primal) - mp.mpf(float(solved.log_objective[place])))
+        assert abs(error) <= allowed[place], place
+
+
+@pytest.mark.parametrize("of", ["logits", "features", "classifier"])
+def test_cosines_are_those_of_50_digits(hard, of):
+    solved, exact = hard
+    cosines = solved.cosines(of)
+    for place, problem in enumerate(exact):
+        for key, cosine in problem.cosines(of).items():
+            # within a group a cosine is a difference of two parts, of which neither is above 1
+            assert cosines[key][place] == pytest.approx(
+                float(cosine) if problem.m[1] > 0 or key != "AB" else math.nan,
+                rel=1e-13,
+                abs=1e-14 if key != "AB" else 0.0,
+                nan_ok=True,
+            ), (place, key)
+
+
+@pytest.mark.parametrize("lam_b, cosine", [(INF, -6.694e-9), (0.02, -7.247e-9)])
+def test_a_cosine_across_of_1e_9_does_not_cancel(lam_b, cosine):
+    v = theory.vanishing_threshold(5, 5, 500, 100, lam_b)
+    near = solve_two_groups(
+        5, 5, 500, 100, v / 3000 * (1 - np.array([1e-6, 1e-8])), lam_b
+    ).cosines()["AB"]
+    assert near[1] == pytest.approx(cosine, rel=2e-4)
+    assert near[0] == pytest.approx(
+        100 * near[1], rel=1e-5
+    )  # the fall is linear; 1e-8 is known to 1e-16 only
+
+
+# What the root finder once missed
+# ------------------------------------------------------------------
+
+
+def test_a_minority_that_is_all_but_certain_to_be_taken_for_the_majority():
+    solved = solve_two_groups_log(1, 20_000, 40, 40, 1e-14)  # 1 − K_A p_xB is 5e-13
+    assert solved.bias_a - solved.bias_b == pytest.approx(38.29403439164372, rel=1e-14)
+    assert abs(solved.relative_gap) < 1e-15
+
+
+def test_a_root_where_the_equation_is_all_but_flat():
+    solved = solve_two_groups_log(81, 2555, 96.38910012999655, 0.0024697735525200004)
+    found = solved.m_b, solved.a_a, solved.log_objective
+    assert found == pytest.approx((4.06129619562426, 56.7541665372, -44.148094257227), rel=1e-12)
+    assert abs(solved.relative_gap) < 1e-15
+
+
+@pytest.mark.parametrize(
+    "function, slope",
+    [
+        (lambda x: torch.expm1(x), torch.exp),
+        (lambda x: -torch.expm1(-x), lambda x: torch.exp(-x)),
+        (lambda x: torch.tanh(x), lambda x: torch.cosh(x.clamp(-300, 300)) ** -2),
+        (lambda x: x**3, lambda x: 3 * x**2),
+        (lambda x: torch.sign(x) * x.abs().sqrt(), lambda x: 0.5 / x.abs().sqrt()),
+        (
+            lambda x: torch.exp(x) - torch.exp(-40 * x) + 0 * x,
+            lambda x: torch.exp(x) + 40 * torch.exp(-40 * x),
+        ),
+        (lambda x: torch.sign(x), torch.zeros_like),
+    ],
+)
+def test_every_increasing_function_has_its_root_found_in_time(function, slope):
+    steep = bool(torch.isinf(slope(torch.tensor([-1e3, 1e3], dtype=torch.float64))).any())
+    far = 15.0 if steep else 1e9  # nothing overflows
+    places = torch.tensor(
+        [-far, -12.0, -7.5, 0.0, 1.0, far], dtype=torch.float64
+    )  # the roots; all start at 0
+    calls = []
+
+    def shifted(p, x):
+        calls.append(len(x))
+        value = function(x - p.place)
+        return value, slope(x - p.place), torch.zeros_like(x, dtype=torch.bool)
+
+    class Places:
+        def __init__(self, place):
+            self.place = place
+
+        def take(self, index):
+            return Places(self.place[index])
+
+    roots, _ = _scalar_equations._root(shifted, Places(places), torch.zeros_like(places))
+    # a Newton step of 3e-9 sqrt(size) is the last one; x³ leaves twice the step, a simple root its
+    # square
+    assert ((roots - places).abs() / (1 + places.abs())).max() <= (
+        1e-8 if slope(torch.zeros(1)) == 0 else 1e-14
+    )
+    assert len(calls) < 200 < _scalar_equations.STEPS
+
+
+@pytest.mark.parametrize("name", ["_between", "_within_a"])
+def test_a_search_that_sees_nan_ends(monkeypatch, name):
+    nothing = lambda p, x: (x * math.nan, x * math.nan, torch.zeros_like(x, dtype=torch.bool))
+    monkeypatch.setattr(_scalar_equations, name, nothing)
+    with pytest.warns(RuntimeWarning, match="the worst relative gap is"):
+        solve_two_groups(5, 5, 500, 100, [0.001, 0.005], 0.02)
+
+
+def test_a_gap_that_cannot_be_is_refused_and_nan_warned_of(monkeypatch):
+    right = _scalar_equations._entropy
+    monkeypatch.setattr(
+        _scalar_equations, "_entropy", lambda *arguments: right(*arguments) * (1 + 1e-12)
+    )
+    with pytest.raises(
+        ArithmeticError, match="a dual bound above .* at k_a = 2.0, .*, relative_gap = -.*e-1[23]"
+    ):
+        solve_two_groups(2, 3, [[50], [60]], 10, 0.01)
+    monkeypatch.setattr(
+        _scalar_equations, "_entropy", lambda *arguments: right(*arguments) * math.nan
+    )
+    with pytest.warns(RuntimeWarning, match="the worst relative gap is nan"):
+        solve_two_groups(2, 3, 50, 10, 0.01)
+
+
+def test_an_angle_is_known_where_m_a_underflows():
+    """m_A is about e^-1000 in the second problem; the cosines within B depend on the angle between
+    the groups.
+    """
+    solved = solve_two_groups_log(1000, 2, [1000.0, 2000.0], -1.0)
+    assert_sound(solved)
+    assert solved.m_a[1] == 0 < solved.m_a[0] and (solved.m_b > 0).all() and (solved.a_b > 0).all()
+    for place in (0, 1):
+        exact = Exact(solved, place)
+        own, other, cross = exact.weights(1)
+        sine = (
+            mp.sqrt(exact.K * exact.k[0]) * cross / (own + other + exact.k[0] * cross) / exact.tau
+        )
+        # ‖M‖_* of a minority that is all there is, and the parts of Gram matrices that it leaves
+        between = exact.k[1] * exact.m[1] * mp.sqrt(exact.k[0] / exact.K)
+        for of, part in (
+            ("features", between * sine),
+            ("classifier", between * exact.k[0] / exact.K / sine),
+        ):
+            share = part / (part + exact.a[1] * (exact.k[1] - 1))
+            assert solved.cosines(of)["B"][place] == pytest.approx(
+                float(share - (1 - share) / (exact.k[1] - 1)), rel=1e-11
+            )
+
+
+# Special cases
+# -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k_a, k_b", [(5, 5), (2, 7), (1, 9), (9, 1), (1, 1)])
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+def test_equal_sizes_give_the_closed_form_of_balanced_classes(k_a, k_b, lam_b):
+    K, tau = k_a + k_b, np.array([1e-6, 0.3, 0.999999, 1.0, 4.0])
+    solved = solve_two_groups(k_a, k_b, 50, 50, tau * math.sqrt(50) / (50 * K), lam_b)
+    p = np.minimum(tau, 1) / K  # 1 − p_d + p_o = K p = τ
+    a = np.log1p((1 - np.minimum(tau, 1)) / p)
+    assert_sound(solved)
+    for i in range(len(tau)):
+        assert solved.logits(i) == pytest.approx(a[i] * (np.eye(K) - 1 / K), rel=1e-9, abs=1e-14)
+    assert solved.bias_a == pytest.approx(0, abs=1e-13)
+    assert solved.phase.tolist() == [0, 0, 0, 3, 3]
+
+
+def test_equal_sizes_do_not_care_which_group_is_called_a():
+    tau = np.geomspace(1e-3, 2, 20)
+    one, other = (solve_two_groups_log(*k, 0.0, np.log(tau), 0.02) for k in [(3, 6), (6, 3)])
+    for name in ("own", "other", "cross", "norm", "bias"):
+        assert getattr(one, f"{name}_a") == pytest.approx(
+            getattr(other, f"{name}_b"), rel=1e-12, abs=1e-13
+        )
+    assert one.objective == pytest.approx(other.objective, rel=1e-14)
+
+
+def test_one_sample_a_class():
+    assert_sound(
+        solve_two_groups([1, 3, 2], [1, 1, 4], 1, 1, [[0.01], [0.1], [3.0]], [[[INF]], [[0.1]]])
+    )
+
+
+@pytest.mark.parametrize("lam_b", [INF, 0.02])
+def test_tiny_and_huge_penalties(lam_b):
+    solved = solve_two_groups(4, 6, 500, 100, [1e-300, 1e-100, 1e-12, 1e12, 1e300], lam_b)
+    assert_sound(solved, gap=1e-12)
+    assert solved.phase.tolist() == [0, 0, 0, 3, 3]
+    # λ_Z → 0: Z is proportional to I − 11ᵀ/K, as slowly as 1/|ln λ_Z|
+    assert np.abs(np.array(list(solved.cosines().values()))[:, :3] + 1 / 9).max(
+        axis=0
+    ) == pytest.approx(0, abs=0.1)
+    deviation = np.abs(solved.cosines()["A"][:3] + 1 / 9)
+    assert (np.diff(deviation) > 0).all()
+    # λ_Z → ∞: Z = 0; without bias all classes are equally likely, with it the loss is that of the
+    # best bias
+    assert (solved.norm_a[3:] == 0).all() and (solved.norm_b[3:] == 0).all()
+    if math.isinf(lam_b):
+        assert solved.objective[3:] == pytest.approx(math.log(10), rel=1e-15)
+    else:
+        assert solved.bias_a[3] > 0 and solved.bias_a[3] == solved.bias_a[4]
+        p = np.exp([solved.bias_a[3], solved.bias_b[3]])
+        p /= p @ [4, 6]  # λ_b b_A = (1/N) Σ n_k (e_k − p_k) in a class of A
+        assert 0.02 * solved.bias_a[3] == pytest.approx(500 / 2600 - p[0], rel=1e-12)
+
+
+def test_extremes_are_certified():
+    rng = np.random.default_rng(0)
+    E = 20_000
+    k_a, k_b = np.exp(rng.uniform(0, 4, (2, E))).astype(int)
+    log_ratio = rng.choice([0.0, 1e-9, 1.0, 30.0, 2000.0], E) * rng.random(E)
+    log_tau = log_ratio / 2 * rng.random(E) - rng.choice(
+        [-1.0, 0.0, 1.0, 1e-9, 1500.0], E
+    ) * rng.random(E)
+    lam_b = np.where(rng.random(E) < 0.3, INF, 10 ** rng.uniform(-8, 8, E))
+    solved = solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b)
+    assert_sound(solved)
+    assert np.bincount(solved.phase, minlength=4).min() > 100
+    tau_a, tau_b = log_tau - log_ratio / 2, log_tau
+    assert np.array_equal(
+        solved.a_a == 0, (tau_a >= -1e-12) & (k_a > 1)
+    )  # the sharp thresholds of claim (c)
+    assert np.array_equal(solved.a_b == 0, (tau_b >= -1e-12) & (k_b > 1))
+    assert (solved.m_b[tau_b < -1e-9] > 0).all() and (solved.m_b[tau_a >= 0] == 0).all()
+
+
+def test_a_majority_of_e_to_the_2000():
+    solved = solve_two_groups_log(
+        5, 5, 2000.0, [-1.0, 500.0, 998.0, 999.5, 1001.0], [[INF], [0.02]]
+    )
+    assert_sound(solved)
+    assert solved.phase.tolist() == [[0, 1, 1, 2, 3], [0, 1, 2, 2, 3]]
+
+
+def test_gap_tells_when_the_root_is_wrong(monkeypatch):
+    monkeypatch.setattr("ncutils.exact._scalar_equations.STEPS", 2)
+    with pytest.warns(
+        RuntimeWarning, match="the worst relative gap is .*, above 1e-10: see relative_gap"
+    ):
+        gap = solve_two_groups(5, 5, 500, 100, np.geomspace(1e-6, 1e-2, 50), 0.02).relative_gap
+    assert gap.max() > 1e-9 and gap.min() > -1e-14
+
+
+# Shapes, devices, errors
+# ---------------------------------------------------------------------------
+
+
+def test_arguments_broadcast_and_fields_have_one_shape():
+    arguments = (
+        np.array([[2], [1]]),
+        3,
+        np.array([50.0, 60.0, 70.0]),
+        10,
+        0.01,
+        np.array([INF, 0.02, INF]),
+    )
+    solved = solve_two_groups(*arguments)
+    assert {getattr(solved, field.name).shape for field in dataclasses.fields(solved)} == {(2, 3)}
+    assert solved.cosines("features")["AB"].shape == solved.norm_a.shape == (2, 3)
+    for index in np.ndindex(2, 3):
+        one = solve_two_groups(*(np.broadcast_to(a, (2, 3))[index] for a in arguments))
+        assert np.array_equal(one.logits(), solved.logits(index))
+        assert one.objective == solved.objective[index] and one.phase == solved.phase[index]
+
+
+def test_numbers_give_numbers():
+    solved = solve_two_groups(2, 3, 50, 10, 0.01)
+    for name in VALUES:
+        assert isinstance(getattr(solved, name), float), name
+    assert all(isinstance(cosine, float) for cosine in solved.cosines("classifier").values())
+    assert PHASES[solved.phase] is Phase.DISTINCT
+    assert solved.logits().shape == (5, 5) and solved.worst_gap < 1e-14
+
+
+def test_chunks_do_not_show(monkeypatch):
+    arguments = 4, 6, 500, 100, np.geomspace(1e-4, 1e-2, 30), 0.02
+    whole = solve_two_groups(*arguments)
+    monkeypatch.setattr("ncutils.exact.two_groups.CHUNK", {"cpu": 7, "cuda": 7})
+    for name in VALUES:
+        assert getattr(solve_two_groups(*arguments), name) == pytest.approx(
+            getattr(whole, name), rel=1e-11, abs=1e-13
+        )
+
+
+def test_no_problem_is_no_error():
+    assert solve_two_groups(2, 3, [], 1, 0.1).worst_gap == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_cpu_and_gpu_agree():
+    arguments = np.transpose(list(random_problems(300, seed=1)))
+    cpu, gpu = (solve_two_groups(*arguments, device=device) for device in ("cpu", None))
+    assert_sound(gpu)
+    assert np.array_equal(cpu.phase, gpu.phase)
+    assert gpu.objective == pytest.approx(cpu.objective, rel=1e-13)
+    assert gpu.norm_a == pytest.approx(cpu.norm_a, rel=1e-9, abs=1e-12)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert solve_two_groups(2, 2, 3, 1, 0.1, device=None).worst_gap < 1e-14
+    with pytest.raises(
+        ValueError, match="device = 'cuda': must be None, 'cpu' or, where there is a GPU, 'cuda'"
+    ):
+        solve_two_groups(2, 2, 3, 1, 0.1, device="cuda")
+
+
+GOOD = dict(k_a=2, k_b=3, n_a=50.0, n_b=10.0, lam_z=0.01, lam_b=0.02)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(k_a=0), "k_a = 0.0: must be whole numbers from 1 to 1e12"),
+        (dict(k_b=[1, 2.5, 0]), "k_b = 2.5: must be whole numbers from 1 to 1e12"),
+        (dict(k_a=INF), "k_a = inf"),
+        (dict(k_a=True), "k_a = True"),
+        (dict(k_b="3"), "k_b = '3'"),
+        (dict(n_a=[50, math.nan]), "n_a = nan: must be positive numbers, finite"),
+        (dict(n_a=INF), "n_a = inf"),
+        (dict(n_b=-1.0), "n_b = -1.0: must be positive"),
+        (dict(n_b=[[1], [2, 3]]), r"n_b = \[\[1\], \[2, 3\]\]: must be positive"),
+        (dict(n_a=[20, 10, 5], n_b=[20, 11, 6]), "n_a = 10.0, n_b = 11.0: must have n_a >= n_b"),
+        (dict(lam_z=[1.0, 0.0]), "lam_z = 0.0: must be positive numbers"),
+        (dict(lam_z=None), "lam_z = None"),
+        (dict(lam_z=1j), "lam_z = 1j"),
+        (dict(lam_b=0.0), "lam_b = 0.0: must be numbers from 1e-16 to 1e100, or math.inf"),
+        (dict(k_b=1e13), "k_b = 1e13|k_b = 10000000000000.0"),
+        (dict(lam_b=math.nan), "lam_b = nan"),
+        (
+            dict(n_a=[50, 60], lam_z=[1, 1, 1]),
+            r"shapes k_a \(\), .* lam_z \(3,\), lam_b \(\): must broadcast",
+        ),
+        (dict(lam_z=[1, 1], lam_b=[1, 1, 1]), r"shapes .* lam_b \(3,\): must broadcast to one"),
+        (dict(device="tpu"), "device = 'tpu': must be None, 'cpu' or 'cuda'"),
+        (dict(device=3.5), "device = 3.5"),
+    ],
+)
+def test_bad_arguments_are_refused_before_any_work(monkeypatch, arguments, message):
+    monkeypatch.setattr("ncutils.exact.two_groups._solve", lambda *_: pytest.fail("worked"))
+    with pytest.raises(ValueError, match=message):
+        solve_two_groups(**{**GOOD, **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(log_ratio=-1e-9), "log_ratio = -1e-09: must be numbers from 0 to 1e9"),
+        (dict(log_ratio=math.nan), "log_ratio = nan"),
+        (dict(log_tau=[0.0, -INF]), "log_tau = -inf: must be numbers from -1e9 to 1e9"),
+    ],
+)
+def test_bad_logarithms_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        solve_two_groups_log(**{**dict(k_a=2, k_b=3, log_ratio=1.0, log_tau=-1.0), **arguments})
+
+
+@pytest.mark.parametrize("index", [(), 2, (0, 0), slice(None)])
+def test_the_place_of_no_single_problem_is_refused(index):
+    with pytest.raises(
+        ValueError, match=r"index = .*: must be the place of one problem in arrays of shape \(2,\)"
+    ):
+        solve_two_groups(2, 3, [50, 60], 10, 0.01).logits(index)
+
+
+@pytest.mark.parametrize("lam_b", [1e-16, 1e-10, INF])
+@pytest.mark.parametrize("k_a, k_b", [(10**12, 10**12), (1, 10**12), (10**12, 1)])
+def test_the_ends_of_the_ranges_are_certified(k_a, k_b, lam_b):
+    solved = solve_two_groups_log(k_a, k_b, 1.6, [-1e3, -3.0, 0.4, 2.0], lam_b)
+    assert solved.worst_gap < 1e-10
+
+
+def test_cosines_of_something_else_are_refused():
+    with pytest.raises(
+        ValueError, match="of = 'bias': must be one of 'logits', 'features', 'classifier'"
+    ):
+        solve_two_groups(2, 3, 50, 10, 0.01).cosines("bias")

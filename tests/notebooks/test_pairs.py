@@ -1,0 +1,323 @@
+"""The stored notebooks: made from their sources, run from top to bottom, and really compared by
+nbval.
+"""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import run
+import yaml
+from conftest import NOTEBOOK_HEAD, ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+STORED = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+SMALL = (
+    NOTEBOOK_HEAD
+    + """
+# A small notebook
+
+```{code-cell} ipython3
+:tags: [readme]
+
+import sys
+print("a warning", file=sys.stderr)
+print("value", 0.1250)
+```
+
+```{code-cell} ipython3
+import json, os, pathlib
+if folder := os.environ.get("NCUTILS_LEDGERS"):
+    pathlib.Path(folder, "small.json").write_text(json.dumps({"rows": []}))
+```
+"""
+)
+
+
+def each_notebook(function):
+    return pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)(function)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def nbval_passes(notebook):
+    """Does nbval, run as in `make test`, accept this notebook?"""
+    options = [
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:cov",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(notebook.parent),
+    ]
+    arguments = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbval",
+        "--nbval-current-env",
+        *options,
+        str(notebook),
+    ]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    result = subprocess.run(
+        arguments, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert result.returncode in (0, 1), (
+        result.stdout + result.stderr
+    )  # anything else: no test was run
+    return result.returncode == 0
+
+
+def test_every_source_is_stored_and_listed():
+    parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
+    listed = [
+        Path(chapter["file"]).stem
+        for part in parts
+        for chapter in part["chapters"]
+        if chapter["file"].startswith("notebooks/")
+    ]
+    assert [path.stem for path in run.sources()] == [path.stem for path in STORED] == listed
+    assert {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")} == {
+        path.stem.split("_", 1)[1] for path in STORED
+    }
+
+
+@each_notebook
+def test_a_stored_notebook_is_its_source_run_in_order(path):
+    assert run.fault(path.with_suffix(".md")) is None
+
+
+@each_notebook
+def test_stored_outputs_hold_no_error_and_no_warning(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr"
+        assert "execution" not in cell.metadata
+
+
+@each_notebook
+def test_no_cell_relies_on_a_last_semicolon(path):
+    """nbval does not honour it: it would find the value that Jupyter hides. Write `_ = ax.legend()`
+    instead.
+    """
+    assert [cell.id for cell in code_cells(path) if cell.source.rstrip().endswith(";")] == []
+
+
+@each_notebook
+def test_the_ledger_shown_is_the_ledger_stored(path):
+    ledger = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())
+    assert ledger["rows"] and all(row["passed"] is True for row in ledger["rows"])
+    shown = [
+        out.data["text/plain"] for cell in code_cells(path) for out in cell.outputs if "data" in out
+    ]
+    table = next(text for text in shown if text.startswith(f"Ledger: {ledger['ledger']}\n"))
+    verdicts = [line.split()[-1] for line in table.splitlines()[2:]]
+    assert verdicts == ["PASS"] * len(ledger["rows"])
+    assert all(row["what"] in table for row in ledger["rows"])
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A small notebook and its executed pair, made as the stored ones are."""
+    source = tmp_path / "source" / "01_small.md"
+    source.parent.mkdir()
+    source.write_text(SMALL)
+    asyncio.run(run.run(source, tmp_path / "output"))
+    return source, tmp_path / "output" / "01_small.ipynb"
+
+
+def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
+    source, stored = small
+    asyncio.run(run.run(source, tmp_path / "again"))
+    assert (tmp_path / "again" / "01_small.ipynb").read_bytes() == stored.read_bytes()
+    assert (tmp_path / "again" / "ledgers" / "small.json").exists()
+    assert "a warning" in capsys.readouterr().err and "a warning\\n" not in stored.read_text()
+
+
+def test_a_changed_source_is_noticed(small):
+    source, stored = small
+    assert run.difference(source, stored) is None
+    for old, new in [
+        ("# A small", "# Another"),
+        ("0.1250", "0.1251"),
+        ("[readme]", "[hide]"),
+        ("```{code", "x\n\n```{code"),
+    ]:
+        source.write_text(SMALL.replace(old, new, 1))
+        assert run.difference(source, stored)
+
+
+def test_what_is_wrong_with_a_pair_is_said(small):
+    source, made = small
+    stored = source.with_suffix(".ipynb")
+    assert run.fault(source) == "01_small.ipynb: missing"
+    text = made.read_text()
+    stored.write_text(text)
+    assert run.fault(source) is None
+    for old, new, said in [
+        ('"execution_count": 2', '"execution_count": null', "its cells were run as [1, None]"),
+        ('"execution_count": 1', '"execution_count": 3', "its cells were run as [3, 2]"),
+        ("^{", "<<<<<<< ours\n{", "not a notebook"),
+        (
+            r'"id": "cell-\d+",|(?<="nbformat_minor": )5',
+            "",
+            "cell-001: id is None",
+        ),  # as Colab would store it
+        ("0.1250", "0.1251", 'value", 0.1251)\n+print("value", 0.1250)'),
+    ]:
+        changed = re.sub(old, new, text).replace('"nbformat_minor": \n', '"nbformat_minor": 0\n')
+        assert changed != text
+        stored.write_text(changed)
+        assert said in run.fault(source)
+
+
+def test_a_fault_of_one_pair_hides_no_other(small, capsys):
+    """Whatever is in a file, it is a line, and the others are looked at."""
+    source, made = small
+    text = made.read_text()
+    broken = {
+        "02_merge.ipynb": text.replace('"cells": [', '"cells": [\n<<<<<<< ours', 1).encode(),
+        "03_latin.ipynb": b'{"\xe9t\xe9": 1}',
+        "04_empty.ipynb": b"{}",
+        "05_list.ipynb": b"[]",
+        "06_cells.ipynb": text.replace('"cells"', '"cell"').encode(),
+        "07_later.ipynb": b'{"nbformat": 99, "nbformat_minor": 0, "metadata": {}, "cells": []}',
+        "08_cell.ipynb": text.replace('"source":', '"sauce":', 1).encode(),
+        "09_count.ipynb": text.replace('"execution_count": 1,', "", 1).encode(),
+        "10_merge.md": SMALL.replace("kernelspec:", "<<<<<<< ours\nkernelspec:").encode(),
+        "11_latin.md": SMALL.encode() + b"\xe9",
+        "12_tags.md": SMALL.replace("[readme]", "[[readme]").encode(),
+    }
+    paths = [source.with_name(name).with_suffix(".md") for name in broken] + [
+        source.with_name("13_missing.md"),
+        source,
+    ]
+    for path in paths:
+        path.write_text(SMALL)
+        path.with_suffix(".ipynb").write_text(text)
+    for name, content in broken.items():
+        source.with_name(name).write_bytes(content)
+    (source.parent / "13_missing.ipynb").unlink()
+    assert run.check(paths) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 * len(paths[:-1])  # what is wrong and how to mend it; nothing of 01_small
+    for name, line in zip(broken, said[::2]):
+        assert line.startswith(f"{name}: not a notebook (") and len(line) < 140
+    assert said[-2] == "13_missing.ipynb: missing"
+
+
+FIGURES = (
+    NOTEBOOK_HEAD
+    + """
+```{code-cell} ipython3
+:mystnb: {figure: {name: fig-one, caption: One.}}
+
+import sys
+import matplotlib.pyplot as plt
+print("foreign" in sys._xoptions, sys.executable)
+_ = plt.subplots()[1].plot([1, 2], label="one")
+```
+
+```{code-cell} ipython3
+:mystnb: {figure: {name: fig-two, caption: Two.}}
+
+_ = plt.subplots()[1].plot([3, 4], label="two")
+```
+"""
+)
+
+
+def test_the_kernel_is_this_python_and_shows_pictures_whatever_the_environment_says(
+    tmp_path, monkeypatch
+):
+    foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    argv = [sys.executable, "-X", "foreign", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    foreign.write_text(json.dumps({"argv": argv, "display_name": "Foreign", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    source = tmp_path / "01_figures.md"
+    source.write_text(FIGURES)
+    cells = asyncio.run(run.run(source, tmp_path / "output")).cells
+    assert cells[0].outputs[0].text == f"False {sys.executable}\n"
+    assert ["image/png" in cell.outputs[-1].get("data", {}) for cell in cells] == [True, True]
+    data = tmp_path / "output" / "data" / "01_figures"
+    lines = [(data / f"fig-{name}.csv").read_text().splitlines()[3:] for name in ("one", "two")]
+    series = [{line.split(",")[1] for line in found} for found in lines]
+    assert series == [{"one"}, {"two"}]  # each the figure of its own cell
+
+
+def test_a_terminal_without_the_ellipsis_stops_no_run(tmp_path):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    for name in ("run.py", "figure_data.py"):
+        (notebooks / name).write_bytes((NOTEBOOKS / name).read_bytes())
+    (notebooks / "01_small.md").write_text(SMALL)
+    ascii_only = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+    }
+    result = subprocess.run(
+        [sys.executable, notebooks / "run.py"],
+        env=os.environ | ascii_only,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and re.fullmatch(r"01_small \? [\d.]+ s\n", result.stdout), (
+        result.stdout + result.stderr
+    )
+    assert (tmp_path / "_build" / "notebooks" / "01_small.ipynb").exists()
+
+
+def test_a_failed_run_changes_nothing_and_shows_the_cell(small, capsys):
+    source, stored = small
+    before = stored.read_bytes()
+    source.write_text(SMALL.replace("import json, os, pathlib", "1 / 0"))
+    assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) == {}
+    shown = capsys.readouterr().out
+    assert "01_small FAILED" in shown and "1 / 0" in shown and "ZeroDivisionError" in shown
+    assert stored.read_bytes() == before
+    assert sorted(file.name for file in stored.parent.iterdir()) == ["01_small.ipynb", "ledgers"]
+
+
+def test_nbval_notices_a_changed_digit(small):
+    source, stored = small
+    source.write_text(SMALL.replace('print("a warning", file=sys.stderr)', ""))
+    asyncio.run(run.run(source, stored.parent))
+    assert nbval_passes(stored)
+    stored.write_text(stored.read_text().replace('"value 0.125\\n"', '"value 0.126\\n"'))
+    assert not nbval_passes(stored)
+
+
+def test_nbval_notices_a_changed_digit_in_a_stored_notebook(tmp_path):
+    """On the first notebook up to the first number that it prints."""
+    notebook = nbformat.read(STORED[0], as_version=4)
+    printed = (
+        (n, out)
+        for n, cell in enumerate(notebook.cells, 1)
+        for out in cell.get("outputs", [])
+        if "text" in out
+    )
+    end, output = next((n, out) for n, out in printed if re.search(r"\d", out.text))
+    del notebook.cells[end:]
+
+    copy = tmp_path / STORED[0].name
+    nbformat.write(notebook, copy)
+    assert nbval_passes(copy)
+    output.text = re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), output.text)
+    nbformat.write(notebook, copy)
+    assert not nbval_passes(copy)

@@ -1,0 +1,603 @@
+"""`check`, from Python and as a command: it passes where the theory is right, and fails where
+theory, solver or training is not.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ncutils import UFM, check, claims, report, solve, theory
+from ncutils.__main__ import main
+
+CLAIMS = ("collapse", "angles", "threshold", "diminishing", "relu")
+PAPER = [500] * 5 + [100] * 5
+EXAMPLE = UFM.from_lam_z(PAPER, 0.003)
+
+
+def row(found, what, relation="="):
+    """The only row of that name."""
+    (one,) = (row for row in found.rows if row["what"] == what and row["relation"] == relation)
+    return one
+
+
+def failed(found):
+    return [row["what"] for row in found.rows if not row["passed"]]
+
+
+def run(words):
+    return main(["check", *words.split()])
+
+
+@pytest.mark.parametrize("claim", [*CLAIMS, "all"])
+def test_the_example_passes(claim):
+    found = check(claim, EXAMPLE)
+    assert failed(found) == [] and found.passed and found.relative_gap < 1e-10
+    assert found.verdict == f"PASS, all {len(found.rows)} checks" and repr(found).endswith(
+        found.verdict
+    )
+    assert repr(found).startswith(
+        f"{claim}: 5 classes of n = 500 + 5 classes of n = 100; N = 3000, λ_Z = 0.003, no bias\n"
+    )
+    assert all(row["theorem"] for row in found.rows)
+
+
+def test_threshold_shows_gaps_and_lines():
+    found = check("threshold", EXAMPLE)
+    exact = solve(EXAMPLE)
+    for n in (500, 100):
+        gap = row(found, f"n = {n}: gap a (nats)")
+        assert gap["measured"] == pytest.approx(
+            exact.logits[np.ix_(*[EXAMPLE.groups[n][:1]] * 2)][0, 0]
+            - exact.logits[EXAMPLE.groups[n][1], EXAMPLE.groups[n][0]],
+            abs=1e-12,
+        )
+        assert gap["measured"] == pytest.approx(gap["predicted"], abs=1e-10)
+    assert (
+        "distinct (minority one vector from 10 on, minority zero from 13.8159 on, all zero from 22.3607 on)"
+        in found.said[1]
+    )
+    assert row(found, "n = 100: told apart, 9 < 10", "true")["measured"]
+    assert row(found, "minority zero from λ_Z N = 13.8159 on, not 1e-05 of it before", "true")[
+        "measured"
+    ]
+    collapsed = check("threshold", UFM.from_lam_z(PAPER, 0.0036))
+    assert row(collapsed, "n = 100: gap a (nats)")["measured"] == 0 and row(
+        collapsed, "phase: minority collapse", "true"
+    )
+
+
+@pytest.mark.parametrize(
+    "level, phase", [(4, "minority collapse"), (7, "minority collapse"), (10, "minority vanishes")]
+)
+def test_every_passage_is_named(level, phase):
+    sizes = [16006] * 10 + [1] * 4007
+    said = report.prediction(UFM.from_lam_z(sizes, level / sum(sizes), 0.00124386830))
+    assert said == (
+        f"λ_Z N = {level}, predicted: {phase} (minority one vector from 1 on, minority zero from 5.09366 on, "
+        "not zero again from 6.57039 on, zero from 7.28344 on, all zero from 126.515 on)"
+    )
+
+
+def test_every_passage_is_located(monkeypatch):
+    monkeypatch.setattr(
+        claims, "CLASSES", 5000
+    )  # no case of fewer classes than `check` takes is known
+    sizes, lam_b = [16006] * 10 + [1] * 4007, 0.00124386830
+    rows = [
+        "minority zero from λ_Z N = 5.09366 on",
+        "minority not zero again from λ_Z N = 6.57039 on",
+        "minority zero from λ_Z N = 7.28344 on",
+    ]
+    right = check("threshold", UFM.from_lam_z(sizes, 7 / sum(sizes), lam_b))
+    assert (
+        right.passed
+        and [row["what"].split(",")[0] for row in right.rows if " zero " in row["what"]][:3] == rows
+    )
+    monkeypatch.setattr(theory, "vanishing_thresholds", lambda *a: vanishing_thresholds(*a)[::2])
+    wrong = check("threshold", UFM.from_lam_z(sizes, 7 / sum(sizes), lam_b))
+    assert [what.split(" on,")[0] for what in failed(wrong)] == [
+        "minority not zero again from λ_Z N = 7.28344"
+    ]
+
+
+def test_angles_of_a_balanced_problem_are_those_of_the_simplex():
+    found = check("angles", UFM.from_lam_z([30] * 4, 0.01, lam_b=0.02))
+    for kind in ("columns of Z", "class means", "classifiers"):
+        assert row(found, f"cosine of {kind}, n = 30")["measured"] == pytest.approx(
+            -1 / 3, abs=1e-12
+        )
+
+
+def test_angles_of_more_groups_are_those_of_the_solution():
+    ufm = UFM.from_lam_z([50, 50, 20, 20, 5], 0.01, lam_b=0.02, class_weights=[1, 1, 2, 2, 4])
+    found, exact = check("angles", ufm), solve(ufm, tol=1e-13)
+    assert found.passed
+    W, H = exact.classifier(5), exact.class_means(5)
+    for kind, vectors in (("columns of Z", exact.logits), ("class means", H), ("classifiers", W.T)):
+        a, b = vectors[:, 0], vectors[:, 2]
+        expected = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        pair = row(found, f"cosine of {kind}, n = 50, w = 1 to n = 20, w = 2")
+        assert pair["measured"] == pytest.approx(expected, abs=1e-8) and pair[
+            "predicted"
+        ] == pytest.approx(expected, abs=1e-8)
+
+
+def test_collapse_has_the_value_of_the_optimum():
+    value = row(check("collapse", EXAMPLE), "UFM with class means as features, value (CVX)")
+    assert value["predicted"] == solve(EXAMPLE, tol=1e-12).objective and value[
+        "measured"
+    ] == pytest.approx(value["predicted"], rel=1e-13)
+
+
+def test_diminishing_shows_the_trend():
+    found = check("diminishing", EXAMPLE)
+    b = [row(found, f"n_B = {100 * 10**power}: cosine B")["measured"] + 1 / 9 for power in range(4)]
+    assert all(np.diff(b) < 0) and b[3] > 0.09
+    limit = row(found, "(cos B + 1/(K−1)) ln n_B → C")
+    assert (
+        limit["predicted"] == theory.deviation_constants(5, 5, 5.0, 9.0)["B"]
+        and abs(limit["measured"] / limit["predicted"] - 1) < 1e-7
+    )
+
+
+def test_relu_without_bias_has_the_closed_form():
+    a = row(check("relu", EXAMPLE), "n = 100: a in z = a (e − 1/K)")
+    wrong = 9 / math.sqrt(100 * 10 * 9)  # ε of THEORY: probability of each wrong class
+    assert a["measured"] == pytest.approx(math.log((1 - 9 * wrong) / wrong), rel=1e-10)
+
+
+def test_an_open_certificate_is_no_pass():
+    found = check("relu", UFM.from_lam_z([40, 40, 5, 5], 0.03, lam_b=0.001))
+    assert (
+        not found.passed and len(failed(found)) == 1 and "largest relative gap" in failed(found)[0]
+    )
+    assert 1e-4 < found.relative_gap < 2e-3 and found.verdict.startswith("FAIL, not certified: ")
+
+
+EXTREMES = {
+    "two classes": ([50, 20], 0.01, math.inf),
+    "two equal classes": ([50, 50], 0.01, 0.02),
+    "K_A = 1": ([500] + [100] * 4, 0.003, 0.02),
+    "K_B = 1": ([500] * 4 + [100], 0.003, math.inf),
+    "balanced": ([100] * 10, 0.003, 0.02),
+    "on the line": ([300] * 5 + [100] * 5, 0.005, 0.02),
+    "on the last line": ([400] * 2 + [100] * 2, 20 / 1000, 0.02),
+    "collapsed": (PAPER, 0.0036, 0.02),
+    "zero minority": (PAPER, 0.005, 0.02),
+    "trivial": (PAPER, 0.05, 0.02),
+    "huge penalty": (PAPER, 1e100, math.inf),
+    "tiny penalty": (PAPER, 1e-60, math.inf),
+    "one sample a class": ([1] * 6, 0.1, math.inf),
+    "one sample beside many": ([1, 1, 1, 1000], 0.001, math.inf),
+    "many samples": ([10**15] * 3 + [10**12] * 4, 1e-10, 0.02),
+    "many classes": ([500] * 100 + [100] * 100, 5e-4, 0.02),
+    "tail": ([int(5000 * 100 ** (-k / 19)) for k in range(20)], 1e-4, 0.02),
+    "three groups": ([50] * 2 + [20] * 3 + [5] * 2, 0.02, 0.02),
+    "six groups": (sum(([n] * 2 for n in (90, 60, 40, 20, 9, 4)), []), 0.01, 0.02),
+    "unsorted": ([5, 50, 5, 50, 50], 0.01, 0.02),
+    "weak bias penalty": ([50] * 3 + [10] * 4, 1e-2, 1e-12),
+    "strong bias penalty": ([50] * 3 + [10] * 4, 1e-2, 1e50),
+}
+
+
+@pytest.mark.parametrize("name", EXTREMES)
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_extremes_pass_or_do_not_apply(claim, name):
+    sizes, lam_z, lam_b = EXTREMES[name]
+    try:
+        found = check(claim, UFM.from_lam_z(sizes, lam_z, lam_b))
+    except claims.DoesNotApply:
+        kinds = len(set(sizes))
+        assert (claim == "diminishing" and kinds != 2) or (
+            claim == "threshold" and kinds == len(sizes)
+        )
+        return
+    if claim == "relu" and math.isfinite(lam_b):  # nothing promises a certificate
+        assert len(failed(found)) == (not found.relative_gap < 1e-9)
+    else:
+        assert found.passed, failed(found)
+
+
+SIZES = st.lists(
+    st.tuples(st.integers(1, 400), st.integers(1, 4)),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda pair: pair[0],
+)
+
+
+@given(
+    groups=SIZES,
+    level=st.floats(-3, 0.1),
+    lam_b=st.sampled_from([math.inf, 0.02, 1e-3]),
+    weighted=st.booleans(),
+    data=st.data(),
+)
+@settings(max_examples=15)
+def test_any_class_sizes_pass(groups, level, lam_b, weighted, data):
+    sizes = sum(([n] * count for n, count in groups), [])
+    sizes = sizes * 2 if len(sizes) == 1 else sizes
+    weight = {n: data.draw(st.sampled_from([0.5, 1.0, 3.0])) for n in set(sizes)}
+    weights = [weight[n] for n in sizes] if weighted else None
+    lam_z = 10**level * math.sqrt(max(sizes)) / sum(sizes)
+    ufm = UFM.from_lam_z(sizes, lam_z, lam_b, class_weights=weights)
+    found = check("all", ufm)
+    assert found.passed, failed(found)
+    if math.isinf(lam_b):
+        assert check("relu", ufm).passed
+
+
+# Wrong theory, or a wrong solver, must be seen by the rows that rest on it.
+
+theory_constants, vanishing_thresholds = theory.deviation_constants, theory.vanishing_thresholds
+
+
+def scaled(function, factor=1.02):
+    return lambda *arguments, **more: factor * function(*arguments, **more)
+
+
+@pytest.mark.parametrize(
+    "claim, name, wrong, rows",
+    [
+        ("threshold", "minority_threshold", scaled(theory.minority_threshold), "one vector from"),
+        (
+            "threshold",
+            "minority_threshold",
+            scaled(theory.minority_threshold, 0.99995),
+            "one vector from",
+        ),
+        ("threshold", "minority_threshold", scaled(theory.minority_threshold, 0.5), "gap a"),
+        (
+            "threshold",
+            "vanishing_thresholds",
+            lambda *a: [1.0001 * v for v in vanishing_thresholds(*a)],
+            "minority zero",
+        ),
+        ("threshold", "trivial_threshold", scaled(theory.trivial_threshold, 1.0001), "all zero"),
+        ("threshold", "phase", lambda ufm: theory.Phase.MINORITY_COLLAPSE, "phase"),
+        (
+            "diminishing",
+            "deviation_constants",
+            lambda *a: {g: 1.001 * c for g, c in theory_constants(*a).items()},
+            r"→ C",
+        ),
+        ("relu", "relu_logits", scaled(theory.relu_logits, 1.0001), "a in z"),
+        (
+            "relu",
+            "relu_vanishing_threshold",
+            scaled(theory.relu_vanishing_threshold, 1.0001),
+            "zero from",
+        ),
+    ],
+)
+def test_a_wrong_theory_fails(monkeypatch, claim, name, wrong, rows):
+    monkeypatch.setattr(theory, name, wrong)
+    found = check(claim, EXAMPLE)
+    assert (
+        not found.passed
+        and any(re.search(rows, what) for what in failed(found))
+        and found.verdict.startswith("FAIL, ")
+    )
+
+
+def test_a_wrong_simplex_fails(monkeypatch):
+    monkeypatch.setattr(theory, "simplex_etf", lambda K: (K * np.eye(K) - 1.001) / (K - 1))
+    assert "cosine of class means, n = 30" in failed(
+        check("angles", UFM.from_lam_z([30] * 4, 0.01))
+    )
+
+
+@pytest.mark.parametrize("sizes", [PAPER, [50, 50, 20, 20, 5, 5]])
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_wrong_solver_fails(monkeypatch, claim, sizes):
+    """The solution of another λ_Z, with its own certificate, is found out by other rows than the
+    certificate.
+    """
+
+    def wrong(ufm, features="linear", tol=1e-10):
+        other = dataclasses.replace(ufm, lam_w=ufm.lam_w * 1.001, lam_h=ufm.lam_h * 1.001)
+        return dataclasses.replace(solve(other, features, tol), ufm=ufm)
+
+    monkeypatch.setattr(report, "solve", wrong)
+    ufm = UFM.from_lam_z(sizes, 0.003)
+    if claim == "diminishing" and sizes is not PAPER:
+        return
+    found = check(claim, ufm)
+    assert found.relative_gap < 1e-9 and failed(found), repr(found)
+
+
+def test_a_wrong_scalar_equation_fails(monkeypatch):
+    right = report.solve_two_groups
+    monkeypatch.setattr(
+        report,
+        "solve_two_groups",
+        lambda a, b, n_a, n_b, lam_z, lam_b: right(a, b, n_a, n_b, 1.001 * lam_z, lam_b),
+    )
+    assert {"cosine of class means, n = 100", "cosine of columns of Z, n = 500"} <= set(
+        failed(check("angles", EXAMPLE))
+    )
+
+
+def test_a_wrong_certificate_fails(monkeypatch):
+    monkeypatch.setattr(report, "dual_bound", lambda *arguments: -solve(EXAMPLE).objective)
+    assert not check("collapse", EXAMPLE).passed
+    monkeypatch.setattr(
+        report, "dual_bound", lambda *arguments: solve(EXAMPLE).objective * (1 + 1e-6)
+    )
+    assert "trained UFM: objective / lower bound − 1" in failed(check("collapse", EXAMPLE))
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        report, "solve", lambda ufm, features, tol: dataclasses.replace(solve(ufm), gap=1e-6)
+    )
+    found = check("threshold", EXAMPLE)
+    assert failed(found) == [found.rows[-1]["what"]] and "not certified" in found.verdict
+
+
+def test_training_that_stops_early_fails(monkeypatch):
+    right = report.train_ufm
+    monkeypatch.setattr(
+        report, "train_ufm", lambda ufm, **more: right(ufm, **more | {"iterations": 10})
+    )
+    assert "trained UFM: tr Σ_W / tr Σ_B" in failed(check("collapse", EXAMPLE))
+    assert "trained UFM: range of Z within a block (nats)" in failed(check("angles", EXAMPLE))
+
+
+def test_what_is_left_out_is_said():
+    notes = "\n".join(check("collapse", UFM.from_lam_z([10**6] * 5, 1e-6)).notes)
+    assert re.search(r"training, as N K² = 125000000 is above \d+", notes)
+    assert "λ_Z N" in check("collapse", UFM.from_lam_z(PAPER, 1e-9)).notes[0]
+    assert "λ_b" in check("collapse", UFM.from_lam_z(PAPER, 1e-3, lam_b=50)).notes[0]
+    everything = check("all", UFM.from_lam_z([30] * 4, 0.01))
+    assert any(
+        "two groups" in note for note in everything.notes
+    ) and f"left out: {everything.notes[0]}" in repr(everything)
+
+
+def test_a_trained_value_is_not_shown():
+    first, second = check("all", EXAMPLE, seed=0), check("all", EXAMPLE, seed=1)
+    assert repr(first) == repr(second) and first.record() != second.record()
+
+
+def test_nothing_is_written_whatever_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("NCUTILS_LEDGERS", str(tmp_path / "ledgers"))
+    monkeypatch.chdir(tmp_path)
+    found = check("all", EXAMPLE)
+    found.save()
+    found.show()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("collapses", EXAMPLE), "claim = 'collapses': must be one of 'collapse', 'angles'"),
+        (("all", PAPER), "must be a UFM"),
+        (("all", EXAMPLE, -1), "seed = -1: must be a whole number >= 0"),
+        (
+            ("all", UFM.from_lam_z([5] * 2001, 1.0)),
+            "class_sizes of 2001 classes: must be at most 2000",
+        ),
+        (
+            ("all", UFM.from_lam_z([10**7, 1], 1.0)),
+            "class_sizes from 10000000 to 1: the ratio of w n must be at most 1000000",
+        ),
+        (
+            ("diminishing", UFM.from_lam_z([5, 4, 3], 1.0)),
+            r"class_sizes of 3 group\(s\): diminishing must have two groups",
+        ),
+        (
+            ("diminishing", UFM.from_lam_z([5, 4], 1.0, class_weights=[1, 2])),
+            "with class weights: diminishing must have two groups",
+        ),
+        (
+            ("threshold", UFM.from_lam_z([5, 4, 3], 1.0)),
+            "without two classes of one size: threshold must have",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check(*arguments)
+
+
+# The command.
+
+
+def test_the_command_prints_the_report(capsys):
+    words = "--class-sizes 500x5,100x5 --lam-z 0.003 --lam-b 0.02"
+    for claim in ("threshold", "angles"):
+        assert run(f"{claim} {words}") == 0
+        assert (
+            capsys.readouterr().out == repr(check(claim, UFM.from_lam_z(PAPER, 0.003, 0.02))) + "\n"
+        )
+
+
+@pytest.mark.parametrize(
+    "words, ufm",
+    [
+        ("--class-sizes 500x5,100x5 --lam-z 0.003", EXAMPLE),
+        (
+            "--class-sizes 5000,3000,1000x2 --lam-w 2e-3 --lam-h 2e-6 --lam-b .02",
+            UFM([5000, 3000, 1000, 1000], 2e-3, 2e-6, 0.02),
+        ),
+        ("--class-sizes 30,30 --lam-z 1 --lam-b inf", UFM.from_lam_z([30, 30], 1.0)),
+        (
+            "--class-sizes 50x2,5x3 --lam-z 0.01 --class-weights 1x2,4x3",
+            UFM.from_lam_z([50, 50, 5, 5, 5], 0.01, class_weights=[1, 1, 4, 4, 4]),
+        ),
+    ],
+)
+def test_options_are_the_problem(capsys, words, ufm):
+    assert run(f"threshold {words} --json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads(json.dumps(check("threshold", ufm).record()))
+    problem = told["problem"]
+    assert (
+        tuple(problem["class_sizes"]) == ufm.class_sizes
+        and problem["lam_w"] == ufm.lam_w
+        and problem["lam_h"] == ufm.lam_h
+    )
+    assert float(problem["lam_b"]) == ufm.lam_b and tuple(problem["class_weights"] or ()) == (
+        ufm.class_weights or ()
+    )
+    assert (
+        told["passed"] is True
+        and told["relative_gap"] < 1e-9
+        and told["rows"][-1]["what"].startswith("certificate")
+    )
+
+
+def test_numbers_that_are_none_are_text_in_json(capsys, monkeypatch):
+    monkeypatch.setattr(
+        theory, "deviation_constants", lambda *arguments: dict.fromkeys(("A", "B", "AB"), math.nan)
+    )
+    assert run("diminishing --class-sizes 500x5,100x5 --lam-z 0.003 --json") == 1
+    told = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert (
+        told["passed"] is False
+        and [r["predicted"] for r in told["rows"] if not r["passed"]] == ["nan"] * 3
+    )
+
+
+def test_a_failed_check_is_status_1(capsys):
+    assert run("relu --class-sizes 40x2,5x2 --lam-z 0.03 --lam-b 0.001") == 1
+    assert "FAIL, not certified" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("bogus --class-sizes 5x2 --lam-z 1", "claim = 'bogus': must be one of 'collapse'"),
+        (
+            "threshold --class-sizes 5xa --lam-z 1",
+            "--class-sizes '5xa': must be a number, or a number x how many classes",
+        ),
+        ("threshold --class-sizes 5x0 --lam-z 1", "--class-sizes '5x0': must be"),
+        ("threshold --class-sizes 5,,5 --lam-z 1", "--class-sizes '': must be"),
+        (
+            "threshold --class-sizes ax2 --lam-z 1",
+            "--class-sizes = 'a': must be a whole number >= 1",
+        ),
+        (
+            "threshold --class-sizes 2.5x2 --lam-z 1",
+            "--class-sizes = 2.5: must be a whole number >= 1",
+        ),
+        (
+            "threshold --class-sizes 0x2 --lam-z 1",
+            "--class-sizes = 0.0: must be a whole number >= 1",
+        ),
+        ("threshold --class-sizes nanx2 --lam-z 1", "--class-sizes = nan: must be a whole number"),
+        ("threshold --class-sizes 5 --lam-z 1", "--class-sizes = '5': must be at least 2 classes"),
+        (
+            "threshold --class-sizes 5x999999999 --lam-z 1",
+            "--class-sizes = '5x999999999': must be at most 2000 classes",
+        ),
+        ("threshold --class-sizes 5x2 --lam-z 0", "--lam-z = 0.0: must be a positive number"),
+        ("threshold --class-sizes 5x2 --lam-z x", "--lam-z = 'x': must be a positive number"),
+        (
+            "threshold --class-sizes 5x2 --lam-w 1 --lam-h -1",
+            "--lam-h = -1.0: must be a positive number",
+        ),
+        (
+            "threshold --class-sizes 5x2 --lam-z 1 --lam-b 0",
+            "--lam-b = 0.0: must be a positive number",
+        ),
+        (
+            "threshold --class-sizes 5x2",
+            "penalties: must be either --lam-z, or both --lam-w and --lam-h; neither given",
+        ),
+        ("threshold --class-sizes 5x2 --lam-h 1", "penalties: must be .*; --lam-h given"),
+        ("threshold --class-sizes 5x2 --lam-z 1 --lam-w 1 --lam-h 1", "penalties: must be"),
+        (
+            "threshold --class-sizes 5x2 --lam-z 1 --class-weights 1x3",
+            "--class-weights = '1x3': must be 2 weights, one a class, not 3",
+        ),
+        (
+            "threshold --class-sizes 5x2 --lam-z 1 --class-weights 1,0",
+            "--class-weights = 0.0: must be a positive number",
+        ),
+        (
+            "threshold --class-sizes 5x2 --lam-z 1 --seed 0.5",
+            "--seed = 0.5: must be a whole number >= 0",
+        ),
+        (
+            "diminishing --class-sizes 5x2 --lam-z 1",
+            r"class_sizes of 1 group\(s\): diminishing must have two groups",
+        ),
+        (
+            "threshold --class-sizes 5x2 --lam-z 1 --lam-b 1e-15",
+            "lam_b = 1e-15: must be at least 1e-12",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(capsys, words, message):
+    assert run(words) == 2
+    out, err = capsys.readouterr()
+    assert (
+        out == "" and re.match(f"python -m ncutils check: {message}", err) and err.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize(
+    "words", ["", "threshold --lam-z 1", "threshold --class-sizes 5x2 --lam-z 1 --lam-q 1"]
+)
+def test_missing_and_unknown_options_show_the_usage(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        run(words)
+    assert stop.value.code == 2 and "usage: python -m ncutils " in capsys.readouterr().err
+
+
+def test_the_command_runs_anywhere_and_loads_no_plotting(tmp_path):
+    """In a process of its own, with a terminal that knows ASCII only."""
+    program = (
+        "import sys; from ncutils.__main__ import main; status = main(); "
+        "assert not {'seaborn', 'matplotlib.pyplot'} & set(sys.modules); sys.exit(status)"
+    )
+    environment = os.environ | {
+        "NCUTILS_LEDGERS": str(tmp_path / "ledgers"),
+        "PYTHONIOENCODING": "ascii",
+    }
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            *"check threshold --class-sizes 500x5,100x5 --lam-z 0.003".split(),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and result.stderr == "" and "?_Z N = 9" in result.stdout, (
+        result.stderr
+    )
+    assert (
+        result.stdout.splitlines()[-1] == "PASS, all 11 checks" and list(tmp_path.iterdir()) == []
+    )
+
+
+def test_figures_are_there_when_asked_for():
+    program = "import ncutils; ncutils.figures.use_theme; from ncutils import *; figures.panels; ncutils.nothing"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (
+        result.stderr.splitlines()[-1]
+        == "AttributeError: module 'ncutils' has no attribute 'nothing'"
+    )
+
+
+def test_the_readme_shows_what_is_printed(capsys):
+    text = (ROOT / "README.md").read_text()
+    words, output = re.search(r"python -m ncutils check (.*)\n((?:.*\n)*?)```", text).groups()
+    assert run(words) == 0
+    assert output == capsys.readouterr().out
