@@ -4,7 +4,7 @@ them.
 Against CVXPY. `ncutils.solve(ufm, tol=1e-12)` and CVXPY with SCS and with CLARABEL, both at their
 default settings, on
 
-    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
+    min over Z, b of (1/N) Σ_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²     (CVX)
 
 - Time: from class sizes and penalties to Z and b as arrays. Median of the runs in five rounds; in
 each, every solver
@@ -27,7 +27,8 @@ Alone. Each problem in a process of its own, whose peak resident memory (imports
 reported; times as above. At last, a million random two-group problems of all phases in one call of
 `solve_two_groups`.
 
-    make bench    or    python benchmarks/exact.py [--quick] [--parts peers large throughput] [--json FILE]
+    make bench
+    python benchmarks/exact.py [--quick] [--parts peers large throughput] [--json FILE]
 """
 
 import argparse
@@ -81,7 +82,7 @@ def two_groups(K):
 
 
 def three_groups(K):
-    """5000, 4000 and 3000 samples a class; 3, 3 and 4 tenths of the classes. At K = 10, λ_Z = 5e-4."""
+    """5000, 4000 and 3000 samples a class: 3, 3 and 4 tenths of them; λ_Z = 5e-4 if K = 10."""
     counts = 3 * K // 10, 3 * K // 10, K - 6 * K // 10
     sizes = [n for n, count in zip((5000, 4000, 3000), counts) for _ in range(count)]
     return Problem(f"three groups, K = {K}", sizes, 5e-4 * 10 / K, 0.02)  # one λ_Z N for all K
@@ -300,7 +301,8 @@ def show_peers(problems, count, patience):
         )
         table += rows
     print(
-        "\nobjective: relative error; Z: largest absolute error of an entry; gap: relative, of the dual certificate"
+        "\nobjective: relative error; Z: largest absolute error of an entry; gap: relative, of the "
+        "dual certificate"
     )
     if any(row["slow"] for row in table):
         print(f"slow: above {patience:g} s, therefore run once")
@@ -407,8 +409,8 @@ def show_throughput(count):
         "phases": phases,
     }
     print(
-        f"\nsolve_two_groups: {count} random problems in {seconds:.2f} s, {row['per_second']:.0f} problems/s, "
-        f"worst relative gap {row['worst_gap']:.1e}"
+        f"\nsolve_two_groups: {count} random problems in {seconds:.2f} s, {row['per_second']:.0f} "
+        f"problems/s, worst relative gap {row['worst_gap']:.1e}"
     )
     print("  " + ", ".join(f"{name} {number}" for name, number in phases.items()))
     return row

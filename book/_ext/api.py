@@ -14,7 +14,8 @@ NAME = re.compile(r"[A-Za-z]\w*(\.\w+)*")
 MARKED = re.compile(
     r"""
     `([^`]+)` | ("[\w.-]+")                     # code, and a word as an argument
-    | (?<![A-Za-z_])([^\W\d_]\u0304?|‖)_(\{[^}]+\}|[^\W_]{1,2}|\*)(?!\w)(?<![a-z]_[ab])  # λ_Z, h_{k,i}, ‖X‖_F; not lam_z, k_a, n_b
+    | (?<![A-Za-z_])([^\W\d_]\u0304?|‖)_(\{[^}]+\}|[^\W_]{1,2}|\*)(?!\w)(?<![a-z]_[ab])
+                                                # λ_Z, h_{k,i}, ‖X‖_F; not lam_z, k_a, n_b
     | \^(\{[^}]+\}|\w+)                         # D^{1/2}
     | ([*|\\`]|(?<=\w)_(?!\w)|:(?=:))           # what would be markup""",
     re.VERBOSE,

@@ -83,7 +83,8 @@ def read_ledgers(source, pages):
             raise ClaimsError(f"{file.name}: failed: {'; '.join(failed)}")
         if run is None or ledger["ledger"] != name:
             raise ClaimsError(
-                f"{file.name} was not made by this page: run notebooks/run.py --store {Path(page).name}"
+                f"{file.name} was not made by this page: run notebooks/run.py --store "
+                f"{Path(page).name}"
             )
         yield Claim(page, ledger["ledger"], file, rows, run)
     if files:
@@ -254,9 +255,9 @@ def write_claims(app, exception):
     claims = all_claims(app.env)
     link = app.builder.get_target_uri
     content = {
-        "about": "Every number that the pages of this site checked. A certificate is the largest relative duality gap of the "
-        "exact optima behind a row; null, where it follows from closed forms or recorded rows alone. Seconds are "
-        "those of the whole notebook.",
+        "about": "Every number that the pages of this site checked. A certificate is the largest "
+        "relative duality gap of the exact optima behind a row; null, where it follows from "
+        "closed forms or recorded rows alone. Seconds are those of the whole notebook.",
         "checks": [entry(claim, row, app.env, link) for claim in claims for row in claim.rows],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -22,8 +22,8 @@ def repository(url):
     if found := ALLOWED.fullmatch(url):
         return found[1]
     raise ConfigError(
-        f"repository.url in _config.yml is {url!r}; allowed are https://github.com/OWNER/REPO, since Colab opens "
-        'notebooks from GitHub alone, and "", for pages without such links'
+        f"repository.url in _config.yml is {url!r}; allowed are https://github.com/OWNER/REPO, "
+        'since Colab opens notebooks from GitHub alone, and "", for pages without such links'
     )
 
 
@@ -55,8 +55,8 @@ def offer(app, config):
     branch = options["repository_branch"] = options.get("repository_branch") or "main"
     if not re.fullmatch(r"[\w.-]+", branch):
         raise ConfigError(
-            f"repository.branch in _config.yml is {branch!r}; allowed are letters, digits, '.', '_' and '-', since "
-            "Binder and Colab take the branch from within an address"
+            f"repository.branch in _config.yml is {branch!r}; allowed are letters, digits, '.', "
+            "'_' and '-', since Binder and Colab take the branch from within an address"
         )
     for button in ("use_repository_button", "use_source_button", "use_issues_button"):
         options[button] = bool(address)

@@ -91,7 +91,8 @@ def run_box(app, name, run):
         + f"<pre>{escape(chr(10).join(lines))}</pre>"
         + colab
         + "<p>This needs Python 3.11 or later and <code>make</code>. "
-        + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} ({escape(run['versions'])}), "
+        + f"The last run took {run['seconds']:.0f} seconds on {escape(run['hardware'])} "
+        + f"({escape(run['versions'])}), "
         + "beside others.</p></details>"
     )
 
@@ -214,7 +215,8 @@ def offer_data(app, pagename, page):
     ):
         figure = caption.find_parent("figure")
         if (data / f"{figure['id']}.csv").exists():
-            link = f' <a class="figure-data" href="data/{data.name}/{figure["id"]}.csv" download>Data (CSV)</a>'
+            place = f"data/{data.name}/{figure['id']}.csv"
+            link = f' <a class="figure-data" href="{place}" download>Data (CSV)</a>'
             caption.append(BeautifulSoup(link, "html.parser"))
 
 
