@@ -52,7 +52,7 @@ def objective(ufm, logits, bias, features="linear"):
     """Value of (CVX), or of (CVX+) for "relu", at Z (K, K) and b (K,), in nats. ValueError for a
     bias where λ_b = ∞.
     """
-    logits, bias = _checked_point(ufm, logits, bias)
+    logits, bias = check_point(ufm, logits, bias)
     check_choice("features", features, FEATURES)
     loss, _ = cross_entropy(logits + bias[:, None])
     X = logits * np.sqrt(ufm.sizes)
@@ -68,7 +68,7 @@ def objective(ufm, logits, bias, features="linear"):
     )
 
 
-def _checked_point(ufm, logits, bias):
+def check_point(ufm, logits, bias):
     """Z and b as float arrays of the right shapes, else ValueError."""
     check_ufm(ufm)
     logits, bias = check_array("logits", logits, 2), check_array("bias", bias, 1)
@@ -86,7 +86,7 @@ def _bias_penalty(ufm, bias):
     return 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * bias @ bias
 
 
-class _Scaled(NamedTuple):
+class Scaled(NamedTuple):
     """The problem with the penalties and weights over the mean weight of a sample: the same Z and
     b, 1/mean the objective.
     """
@@ -99,8 +99,8 @@ class _Scaled(NamedTuple):
     lam_b: float
 
 
-def _scaled(ufm):
-    """`_Scaled` of a UFM within the range in which nothing overflows, else ValueError."""
+def scaled_problem(ufm):
+    """`Scaled` of a UFM within the range in which nothing overflows, else ValueError."""
     N, lam_z = float(ufm.num_samples), ufm.lam_z
     if N > LARGEST:
         raise ValueError(
@@ -124,6 +124,6 @@ def _scaled(ufm):
             * (ufm.class_weights is not None)
         )
     # above the norm of G for any bias and features Z = 0, and the penalty is 0
-    return _Scaled(
+    return Scaled(
         mean, weights, fraction * weights, unit, min(lam, 2 * np.linalg.norm(unit)), lam_b
     )

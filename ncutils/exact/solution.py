@@ -188,7 +188,7 @@ class Solution:
             X = self.logits * np.sqrt(self.ufm.sizes)
             return X[:, alive] / root, root[:, None] * np.eye(K)[alive]
         U, s, Vt = np.linalg.svd(M)
-        between = self.rank - int(self._blocks.more @ (x != 0))  # rank of M
+        between = self.rank - int(self._blocks.siblings @ (x != 0))  # rank of M
         weight = np.sqrt(s[:between]) / np.sqrt(self._blocks.counts[self._group])[:, None]
         left, right = (
             [U[self._group, :between] * weight],

@@ -8,9 +8,9 @@ from .._checks import check_choice, check_integer, check_positive
 from ..ufm import CONTRADICTION, check_ufm
 from ._blocks import Blocks
 from ._newton import minimise
-from ._norms import Columns, Nuclear
-from .certificate import _gap, _nonnegative_norm
-from .convex import FEATURES, _scaled
+from ._norms import ColumnNorm, NuclearNorm
+from .certificate import duality_gap, nonnegative_norm
+from .convex import FEATURES, scaled_problem
 from .solution import Solution
 
 
@@ -58,17 +58,19 @@ def solve(ufm, features="linear", tol=1e-10, max_iterations=200):
         check_positive("tol", tol),
         check_integer("max_iterations", max_iterations, at_least=1),
     )
-    scaled = _scaled(ufm)
+    scaled = scaled_problem(ufm)
     first = [members[0] for members in ufm.groups.values()]
     counts = np.array([len(members) for members in ufm.groups.values()], dtype=np.float64)
     blocks = Blocks(ufm.sizes[first], counts, scaled.lam, scaled.lam_b, scaled.weights[first])
-    found = minimise(blocks, Nuclear if features == "linear" else Columns, tol, max_iterations)
+    found = minimise(
+        blocks, NuclearNorm if features == "linear" else ColumnNorm, tol, max_iterations
+    )
     primal, dual, probabilities = found.primal, found.dual, found.probabilities
-    program_gap = gap = _gap(primal, dual)
+    program_gap = gap = duality_gap(primal, dual)
     if features == "relu":
-        probabilities = blocks.feasible(probabilities, _nonnegative_norm)
+        probabilities = blocks.feasible(probabilities, nonnegative_norm)
         dual = blocks.dual_value(probabilities)
-        gap = _gap(primal, dual)
+        gap = duality_gap(primal, dual)
     if not gap >= -CONTRADICTION * primal:  # nor NaN
         raise ArithmeticError(
             f"objective {float(scaled.mean * primal)!r} is below its lower bound {float(scaled.mean * dual)!r}: a fault of the solver. "
