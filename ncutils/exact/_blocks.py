@@ -21,9 +21,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import xlog1py, xlogy
 
-# groups up to which the loss is handled by matrices over the unknowns: fewer operations, each
-# larger
-SMALL = 12
+SMALL = 12  # groups up to which matrices over all unknowns are faster than operators
 SLACK = 5e-15  # relatively, between the norm of a dual point and λ_Z: for rounding
 LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
@@ -71,12 +69,12 @@ class Blocks:
 
     @cached_property
     def K(self):
-        """The number of classes, a float."""
+        """The number of classes."""
         return self.counts.sum()
 
     @cached_property
     def N(self):
-        """The number of samples, a float."""
+        """The number of samples."""
         return self.sizes @ self.counts
 
     @cached_property
@@ -118,7 +116,7 @@ class Blocks:
 
     @cached_property
     def off_diagonal(self):
-        """1 between different groups, 0 within (G, G)."""
+        """1 between groups, 0 within (G, G)."""
         return 1 - np.eye(self.G)
 
     @cached_property
@@ -216,9 +214,8 @@ class Blocks:
         where T ≥ 0, nothing cancels.
         """
         if self.dense:
-            return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(
-                self.G + 1, self.G
-            )
+            flat = self.margin_matrix @ (self.weighted_others * T).reshape(-1)
+            return flat.reshape(self.G + 1, self.G)
         unit, outside = np.sqrt(self.sizes) / self.inverse_weights, (self.outside * T).sum(0)
         C = stack(
             -(self.counts * T.diagonal() + outside) * self.y_weight * unit,

@@ -29,7 +29,7 @@ class Norm(ABC):
     @property
     @abstractmethod
     def weights(self):
-        """What multiplies the lengths in the norm, λ_Z included; 0 for a length that is always 0."""
+        """What multiplies the lengths in the norm, λ_Z included; 0 where one is always 0."""
 
     @property
     @abstractmethod
@@ -170,7 +170,7 @@ class NuclearNorm(Norm):
 
     @cached_property
     def active(self):
-        """Entries y_g > 0, and pairs of singular vectors of which one value at least is positive."""
+        """Entries y_g > 0, and pairs of singular vectors, one value at least being positive."""
         y, s = (self.lengths > 0).reshape(2, -1)
         M = s[:, None] | s
         M[-1] = False  # columns of Z sum to zero
@@ -209,7 +209,7 @@ class NuclearNorm(Norm):
         return image
 
     def inverse_root(self, D, alpha, damping=0.0):
-        """On symmetric and antisymmetric M the curvature is the sum and the difference of weights."""
+        """The curvature is the sum of both weights on symmetric M, else their difference."""
         M, T = D[1:], D[1:].T
         straight, transposed = self.curvature_weights
         alpha = alpha + damping * self.damping_weights

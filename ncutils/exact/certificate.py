@@ -24,11 +24,9 @@ def _norm(G, features):
     """max ‖G h‖/‖h‖ over all h; for "relu" over h ≥ 0, or more: root of the largest eigenvalue of
     max(GᵀG, 0).
     """
-    return (
-        np.linalg.norm(G, 2)
-        if features == "linear"
-        else math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
-    )
+    if features == "linear":
+        return np.linalg.norm(G, 2)
+    return math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
 
 
 def _dual(scaled, Q, features):
@@ -39,9 +37,8 @@ def _dual(scaled, Q, features):
     total = Q.sum(axis=0).max() * (1 + SLACK)
     Q = Q / (total if total > 1 else 1.0)
     size = scaled.unit.max()  # GᵀG may underflow
-    norm = (
-        size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + SLACK)
-    )  # of this Q, whatever it was made from
+    # of this Q, whatever it was made from
+    norm = size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + SLACK)
     Q = Q * (scaled.lam / norm if norm > scaled.lam else 1.0)
     rest = Q.sum(axis=0)
     value = scaled.share @ (-xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest))
@@ -91,9 +88,8 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
         s = np.minimum(s, scaled.lam)
         s[:rank] = scaled.lam
         sharp = (U * s) @ Vt
-        sharp -= sharp.mean(
-            axis=0
-        )  # columns of I − Q sum to zero; those of a rank beyond that of G need not
+        # columns of I − Q sum to zero; those of a rank beyond that of G need not
+        sharp -= sharp.mean(axis=0)
         Q = -sharp / scaled.unit
         bound = max(bound, _dual(scaled, np.where(Q > 0, Q, gradient), features))
     return scaled.mean * bound
