@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from fuzzed import depth, fuzzed
 from hypothesis import strategies as st
 from mpmath.ctx_mp import MPContext
 
@@ -148,11 +148,12 @@ def random_problems(count, seed):
         yield k_a, k_b, n_a, n_b, rng.choice([near, anywhere]) / (k_a * n_a + k_b * n_b), lam_b
 
 
-def test_agrees_with_the_generic_solver_in_all_phases():
-    problems = list(random_problems(1000, seed=0))
+@pytest.mark.parametrize("count", [120, pytest.param(1000, marks=depth)])
+def test_agrees_with_the_generic_solver_in_all_phases(count):
+    problems = list(random_problems(count, seed=0))
     solved = solve_two_groups(*np.transpose(problems))
     assert_sound(solved)
-    assert min(np.sum(solved.phase == phase) for phase in Phase) > 50
+    assert min(np.sum(solved.phase == phase) for phase in Phase) >= count / 20
     for i, (*groups, lam_z, lam_b) in enumerate(problems):
         ufm = UFM.from_lam_z(two(*groups), lam_z, lam_b)
         generic = solve(ufm, tol=1e-12)
@@ -210,7 +211,7 @@ def conditions(n, lam_z, lam_b, Z, b):
     return max(worst)
 
 
-@given(
+@fuzzed(
     st.integers(1, 8),
     st.integers(1, 8),
     st.floats(0.3, 1e4),
@@ -234,7 +235,7 @@ def test_optimality_conditions_hold_on_the_full_problem(k_a, k_b, n_b, ratio, pl
     )
 
 
-@given(
+@fuzzed(
     st.integers(1, 8),
     st.integers(1, 8),
     st.floats(1, 30),
@@ -418,18 +419,18 @@ def hard_problems(count, seed):
     return k_a, k_b, log_ratio, np.choose(np.arange(count) % 4, levels), lam_b
 
 
-@pytest.fixture(scope="module")
-def hard():
+@pytest.fixture(scope="module", params=[80, pytest.param(800, marks=depth)])
+def hard(request):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        solved = solve_two_groups_log(*hard_problems(800, seed=0))
-    return solved, [Exact(solved, place) for place in range(800)]
+        solved = solve_two_groups_log(*hard_problems(request.param, seed=0))
+    return solved, [Exact(solved, place) for place in range(request.param)]
 
 
 def test_the_gap_bounds_the_true_error_at_50_digits(hard):
     solved, exact = hard
     allowed = rounding(solved)
-    assert min(np.sum(solved.phase == phase) for phase in Phase) > 50
+    assert min(np.sum(solved.phase == phase) for phase in Phase) >= len(exact) / 20
     assert (solved.relative_gap >= -allowed).all()
     assert (solved.relative_gap <= 3e-13).all()  # as a level is on a line from 1e-12 on
     for place, problem in enumerate(exact):
