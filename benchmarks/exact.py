@@ -400,12 +400,12 @@ def show_throughput(count):
     start = time.perf_counter()
     found = solve_two_groups(*arguments)
     seconds = time.perf_counter() - start
-    phases = {phase.name: int((found.phase == i).sum()) for i, phase in enumerate(Phase)}
+    phases = {phase.name: int((found.phase == phase).sum()) for phase in Phase}
     row = {
         "count": count,
         "seconds": seconds,
         "per_second": count / seconds,
-        "worst_gap": found.worst_gap,
+        "worst_gap": found.certificate,
         "phases": phases,
     }
     print(

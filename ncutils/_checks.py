@@ -1,6 +1,7 @@
 """Checks of arguments: each returns its argument in the form that is worked with, or raises ValueError."""
 
 import math
+import sys
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Real
@@ -166,3 +167,70 @@ def check_class_weights(values, count):
                 f"class_weights[{k}] = {w}: must be between {1 / LARGEST_WEIGHT:g} and {LARGEST_WEIGHT:g}"
             )
     return weights
+
+
+LARGEST_COUNT = 1e12  # of classes in a group of two, and the range of λ_b: beyond, rounding shows
+SMALLEST_LAM_B, LARGEST_LAM_B = 1e-16, 1e100
+
+
+def check_numbers(name, values, lowest, highest, allowed, whole=False):
+    """`values` as a float64 array, all from lowest to highest, else ValueError with the first that
+    is not.
+    """
+    array = array_of(values, "iuf")
+    if array is None:
+        raise ValueError(f"{name} = {shown(values)}: must be {allowed}")
+    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite
+        array = array.astype(np.float64)
+    valid = (array >= lowest) & (array <= highest) & (not whole or array == np.floor(array))
+    for value in array[~valid].ravel()[:1]:
+        raise ValueError(f"{name} = {value}: must be {allowed}")
+    return array
+
+
+def check_whole_numbers(name, values):
+    """`values` as a float64 array of whole numbers from 1 to 1e12, else ValueError."""
+    allowed = "whole numbers from 1 to 1e12"
+    return check_numbers(name, values, 1.0, LARGEST_COUNT, allowed, whole=True)
+
+
+def check_positive_numbers(name, values):
+    """`values` as a float64 array of positive, finite numbers, else ValueError."""
+    allowed = "positive numbers, finite"
+    return check_numbers(name, values, math.ulp(0.0), sys.float_info.max, allowed)
+
+
+def check_lam_b_array(name, values):
+    """`values` as a float64 array of numbers from 1e-16 to 1e100 or infinite, else ValueError."""
+    allowed = "numbers from 1e-16 to 1e100, or math.inf for no bias"
+    array = check_numbers(name, values, SMALLEST_LAM_B, math.inf, allowed)
+    check_numbers(name, array[np.isfinite(array)], SMALLEST_LAM_B, LARGEST_LAM_B, allowed)
+    return array
+
+
+def check_common_shape(**arrays):
+    """The shape that the arrays broadcast to, else ValueError with their names and shapes."""
+    try:
+        return np.broadcast_shapes(*(array.shape for array in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ValueError(f"shapes {shapes}: must broadcast to one") from None
+
+
+def check_place(name, index, shape):
+    """`index` as a tuple, if it is the place of one problem in arrays of this shape, else
+    ValueError.
+    """
+    places = index if isinstance(index, tuple) else (index,)
+    named = all(
+        isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in places
+    )
+    if (
+        not named
+        or len(places) != len(shape)
+        or any(not -n <= place < n for place, n in zip(places, shape))
+    ):
+        raise ValueError(
+            f"{name} = {shown(index)}: must be the place of one problem in arrays of shape {shape}"
+        )
+    return places

@@ -188,7 +188,7 @@ def threshold(report, ufm, seed):
         report.check_at_least("rank of Z", found.rank, predicted.rank[0])
         return report.check_at_most("rank of Z", found.rank, predicted.rank[1])
     report.check_true(f"phase: {predicted.value}", found.phase == predicted)
-    scalar = list(Phase)[int(report.solve_two_groups().phase)]
+    scalar = report.solve_two_groups().phase
     report.check_true(f"phase by the scalar equation: {predicted.value}", scalar == predicted)
     vanishing, trivial = two_lines(ufm)
     for i, v in enumerate(vanishing):

@@ -302,7 +302,7 @@ def test_rows_tell_their_theorem_and_the_worst_certificate_behind_them():
     two = max(abs(close.relative_gap), abs(tail.relative_gap))
     assert [(row["theorem"], row["certificate"], row["headline"]) for row in ledger.rows] == [
         (None, None, False),
-        ("thm-threshold", max(abs(close.relative_gap), batch.worst_gap), True),
+        ("thm-threshold", max(abs(close.relative_gap), batch.certificate), True),
         ("prop-relu", two, False),
         ("prop-rate", None, False),
     ]

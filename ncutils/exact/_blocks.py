@@ -8,21 +8,21 @@ on group g, X = Z D^{1/2} splits into
     X = Σ_g sqrt(n_g) a_g (I_g − u_g u_gᵀ) + Σ_hg M_hg u_h u_gᵀ,
     M_gg = sqrt(n_g) (a_g + K_g β_g),   M_hg = sqrt(n_g K_g K_h) c_hg  (h ≠ g).
 
-A point is one array C (G + 1, G), column g for group g: its first row holds y_g = sqrt((K_g − 1)
-n_g) a_g, the others M. Then ‖C‖_F = ‖X‖_F and ‖X‖_* = Σ_g sqrt(K_g − 1) |y_g| + ‖M‖_*. A group of
-one class has y_g = 0. Source: the block structure is the paper's; the split of the norm is ours.
+A point is one array C (G + 1, G), column g for group g: its first row holds
+y_g = sqrt((K_g − 1) n_g) a_g, the others M. Then ‖C‖_F = ‖X‖_F and
+‖X‖_* = Σ_g sqrt(K_g − 1) |y_g| + ‖M‖_*. A group of one class has y_g = 0.
+Source: the block structure is the paper's; the split of the norm is ours.
 """
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.linalg.lapack import dgesv
 from scipy.special import xlog1py, xlogy
 
-# groups up to which the loss is handled by matrices over the unknowns: fewer operations, each
-# larger
-SMALL = 12
-MARGIN = 5e-15  # relatively, between the norm of a dual point and λ_Z
+SMALL = 12  # groups up to which matrices over all unknowns are faster than operators
+SLACK = 5e-15  # relatively, between the norm of a dual point and λ_Z: for rounding
 LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
 
@@ -44,69 +44,192 @@ def complement(v):
     return (np.eye(len(v)) - np.outer(u, u) / u[0])[1:]
 
 
+@dataclass(eq=False)
 class Blocks:
     """Loss, bias penalty and dual of the program, for groups of sizes n_g (G,), counts K_g (G,) and
     weights w_g (G,) of their losses, λ_Z and λ_b.
 
     Margins E (G, G) are logits minus that of the own class: E_hg for a class of group h at a sample
     of group g, E_gg for another class of the own group. `others` (G, G) counts those classes. p and
-    q (G, G) are their probabilities.
+    q (G, G) are their probabilities. A bias is an array (G,), one entry for each class of a group.
     """
 
-    def __init__(self, sizes, counts, lam, lam_b, class_weights=1.0):
-        self.sizes, self.counts, self.lam, self.lam_b = sizes, counts, lam, lam_b
-        self.G, self.K, self.N = len(sizes), counts.sum(), sizes @ counts
-        self.per = self.N / (class_weights * np.ones(self.G))  # 1 over the weight of one sample
-        self.biased = math.isfinite(lam_b)
-        self.weights = counts * sizes / self.per  # of the group in the loss
-        self.eye = np.eye(self.G)
-        self.across = 1 - self.eye
-        self.others = counts[:, None] - self.eye
-        self.weighted_others = self.weights * self.others
-        self.root = np.sqrt(sizes * counts[:, None] * counts)  # M_hg / c_hg
-        self.more = counts - 1
-        self.within = np.sqrt(np.maximum(self.more, 1) * sizes)  # y_g / a_g
-        self.y_weight = np.sqrt(self.more)
-        self.norm_weight = np.concatenate(
-            [self.y_weight, np.ones(self.G)]
-        )  # of |y| and the singular values of M
-        self.slope = self.more / counts
-        self.outside = counts[:, None] * self.across  # classes of the other groups
-        self.unit = np.sqrt(counts / self.K)
-        self.balanced = complement(self.unit)  # columns of Z sum to zero: M = balancedᵀ balanced M
-        self.stiffness = (
-            lam_b * counts if self.biased else np.ones(self.G)
-        )  # of the bias; 1 keeps it at 0
-        self.least_spread = min(0.01 * lam / math.sqrt(sizes.max()), 0.25 / self.per.min())
-        self.margin_matrix = None
-        if self.G <= SMALL:  # margins of each unknown of C, and of the bias
-            self.basis = np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
-            self.margin_matrix = self.margins(self.basis).reshape(len(self.basis), -1)
-            self.tilt = (self.biased * (self.eye[:, :, None] - self.eye[:, None])).reshape(
-                self.G, -1
-            )
+    sizes: np.ndarray
+    counts: np.ndarray
+    lam: float
+    lam_b: float
+    class_weights: np.ndarray | float = 1.0
 
-    def margins(self, C):
-        """E of the logits Z at C (…, G + 1, G), without bias."""
-        if self.margin_matrix is not None:
-            return (C.reshape(-1) @ self.margin_matrix).reshape(self.G, self.G)
-        a = C[..., 0, :] / self.within
-        Z = C[..., 1:, :] / self.root  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
-        E = Z - (a * self.slope + diagonal(Z))[..., None, :]
+    # Numbers of the problem ----------------------------------------------------------------------
+
+    @cached_property
+    def G(self):
+        """The number of groups."""
+        return len(self.sizes)
+
+    @cached_property
+    def K(self):
+        """The number of classes."""
+        return self.counts.sum()
+
+    @cached_property
+    def N(self):
+        """The number of samples."""
+        return self.sizes @ self.counts
+
+    @cached_property
+    def biased(self):
+        """Whether there is a bias."""
+        return math.isfinite(self.lam_b)
+
+    @cached_property
+    def dense(self):
+        """Whether the groups are few: derivatives are then matrices over the unknowns."""
+        return self.G <= SMALL
+
+    @cached_property
+    def inverse_weights(self):
+        """N/w_g (G,): 1 over the weight of one sample in the loss."""
+        return self.N / (self.class_weights * np.ones(self.G))
+
+    @cached_property
+    def weights(self):
+        """Weights of the groups in the loss (G,)."""
+        return self.counts * self.sizes / self.inverse_weights
+
+    @cached_property
+    def bias_curvature(self):
+        """Second derivative of the bias penalty (G,); 1 without bias, which keeps it at 0."""
+        return self.lam_b * self.counts if self.biased else np.ones(self.G)
+
+    @cached_property
+    def least_spread(self):
+        """A hundredth of what w p (1 − p)/N is near the optimum, or less."""
+        return min(0.01 * self.lam / math.sqrt(self.sizes.max()), 0.25 / self.inverse_weights.min())
+
+    # Numbers of classes --------------------------------------------------------------------------
+
+    @cached_property
+    def siblings(self):
+        """K_g − 1 (G,): other classes of the group."""
+        return self.counts - 1
+
+    @cached_property
+    def off_diagonal(self):
+        """1 between groups, 0 within (G, G)."""
+        return 1 - np.eye(self.G)
+
+    @cached_property
+    def others(self):
+        """Other classes of group h, for one of group g (G, G)."""
+        return self.counts[:, None] - np.eye(self.G)
+
+    @cached_property
+    def outside(self):
+        """Classes of the other groups (G, G)."""
+        return self.counts[:, None] * self.off_diagonal
+
+    @cached_property
+    def weighted_others(self):
+        return self.weights * self.others
+
+    # Scales of the coordinates -------------------------------------------------------------------
+
+    @cached_property
+    def gap_scale(self):
+        """y_g / a_g (G,); where there is no gap, of no importance and not 0."""
+        return np.sqrt(np.maximum(self.siblings, 1) * self.sizes)
+
+    @cached_property
+    def logit_scale(self):
+        """M_hg / c_hg (G, G)."""
+        return np.sqrt(self.sizes * self.counts[:, None] * self.counts)
+
+    @cached_property
+    def y_weight(self):
+        """sqrt(K_g − 1) (G,), the weight of |y_g| in the nuclear norm."""
+        return np.sqrt(self.siblings)
+
+    @cached_property
+    def own_share(self):
+        """1 − 1/K_g (G,): the part of a_g that is above the mean of the group."""
+        return self.siblings / self.counts
+
+    @cached_property
+    def ones(self):
+        """The unit vector (G,) along the vector of ones, which columns of Z are orthogonal to."""
+        return np.sqrt(self.counts / self.K)
+
+    @cached_property
+    def centred(self):
+        """Orthonormal rows (G − 1, G) orthogonal to it: M = centredᵀ centred M."""
+        return complement(self.ones)
+
+    # Margins -------------------------------------------------------------------------------------
+
+    @cached_property
+    def basis(self):
+        """The unknowns one by one, as arrays (G² + G, G + 1, G)."""
+        return np.eye((self.G + 1) * self.G).reshape(-1, self.G + 1, self.G)
+
+    @cached_property
+    def margin_matrix(self):
+        """Margins (G² + G, G²) of each unknown of C, for few groups."""
+        return self._margins(self.basis).reshape(len(self.basis), -1)
+
+    @cached_property
+    def bias_margin_matrix(self):
+        """What a bias of 1 in each group adds to the margins (G, G²); 0 without bias."""
+        eye = np.eye(self.G)
+        return (self.biased * (eye[:, :, None] - eye[:, None])).reshape(self.G, -1)
+
+    def _margins(self, C):
+        """E of the logits Z at C (…, G + 1, G)."""
+        a = C[..., 0, :] / self.gap_scale
+        Z = C[..., 1:, :] / self.logit_scale  # its diagonal is that of Z_gg less a_g (1 − 1/K_g)
+        E = Z - (a * self.own_share + diagonal(Z))[..., None, :]
         diagonal(E)[...] = -a
         return E
+
+    def margins(self, C):
+        """E of the logits Z at C (G + 1, G), without bias."""
+        if self.dense:
+            return (C.reshape(-1) @ self.margin_matrix).reshape(self.G, self.G)
+        return self._margins(C)
 
     def point(self, E):
         """C (G + 1, G) of the Z with margins E whose columns sum to zero."""
         own = -(self.others * E).sum(0) / self.K
-        a = np.where(self.more > 0, -E.diagonal(), 0.0)
+        a = np.where(self.siblings > 0, -E.diagonal(), 0.0)
         Z = E + own
-        diagonal(Z)[:] = own - a * self.slope
-        return stack(a * self.within, Z * self.root)
+        diagonal(Z)[:] = own - a * self.own_share
+        return stack(a * self.gap_scale, Z * self.logit_scale)
 
-    def shift(self, b):
-        """What a bias b (G,), one entry a group, adds to the margins."""
+    def bias_margins(self, b):
+        """What a bias b adds to the margins."""
         return b[:, None] - b
+
+    def margins_adjoint(self, T):
+        """The adjoint of `margins`: the gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg;
+        where T ≥ 0, nothing cancels.
+        """
+        if self.dense:
+            flat = self.margin_matrix @ (self.weighted_others * T).reshape(-1)
+            return flat.reshape(self.G + 1, self.G)
+        unit, outside = np.sqrt(self.sizes) / self.inverse_weights, (self.outside * T).sum(0)
+        C = stack(
+            -(self.counts * T.diagonal() + outside) * self.y_weight * unit,
+            T * (self.logit_scale / self.inverse_weights),
+        )
+        diagonal(C[1:])[:] = -outside * unit
+        return C
+
+    def bias_margins_adjoint(self, T):
+        """The adjoint of `bias_margins`: the gradient of the same sum in the bias (G,)."""
+        flow = self.outside * T * self.weights
+        return flow.sum(1) - flow.sum(0)
+
+    # Loss, penalty and their start ---------------------------------------------------------------
 
     def softmax(self, E):
         """Cross-entropy (G,) and probabilities p of the other classes. Nothing cancels when the
@@ -120,84 +243,49 @@ class Blocks:
         odds = np.vecdot(self.others, ratio, axis=0)
         return np.log1p(odds) + excess, ratio / (1 + odds)
 
-    def pull_back(self, T):
-        """Gradient in C of Σ_g weights_g Σ_h others_hg T_hg E_hg; where T ≥ 0, nothing cancels."""
-        if self.margin_matrix is not None:
-            return (self.margin_matrix @ (self.weighted_others * T).reshape(-1)).reshape(
-                self.G + 1, self.G
-            )
-        unit, across = np.sqrt(self.sizes) / self.per, (self.outside * T).sum(0)
-        C = stack(
-            -(self.counts * T.diagonal() + across) * self.y_weight * unit,
-            T * (self.root / self.per),
-        )
-        diagonal(C[1:])[:] = -across * unit
-        return C
-
-    def pull_back_bias(self, T):
-        """Gradient of the same sum in the bias of the groups, (G,)."""
-        flow = self.outside * T * self.weights
-        return flow.sum(1) - flow.sum(0)
-
-    def bias_hessian(self, p):
-        """Second derivative of loss and penalty in the bias of the groups, (G, G)."""
-        q = self.outside * p
-        diagonal(q)[:] = 1 - q.sum(0)
-        H = q * -self.weights @ q.T * self.across
-        diagonal(H)[:] = self.stiffness - H.sum(0)
-        return H
-
     def value(self, loss, b):
         """Loss and bias penalty."""
-        return self.weights @ loss + (b @ (self.stiffness * b) / 2 if self.biased else 0.0)
+        return self.weights @ loss + (b @ (self.bias_curvature * b) / 2 if self.biased else 0.0)
 
-    def best_bias(self, E, b, accuracy=1e-16, most=100):
-        """The bias (G,) that minimises loss and penalty at margins E (without bias), by Newton from
-        b; loss and p there.
+    def start(self):
+        """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in
+        closed form.
+        """
+        p = (  # of each other class
+            np.minimum(self.lam * self.inverse_weights / np.sqrt(self.sizes), 1.0) / self.K
+        )
+        a = np.log1p((1 - self.K * p) / p)
+        return self.point(np.zeros((self.G, self.G)) - a)
 
-        No step follows one that was worth less than `accuracy` of the value, nor after `most`
-        steps."""
-        loss, p = self.softmax(E + self.shift(b) if self.biased else E)
-        if not self.biased:
-            return b, loss, p
-        value = self.value(loss, b)
-        for _ in range(most):
-            slope = self.pull_back_bias(p) + self.stiffness * b
-            _, _, step, failed = dgesv(self.bias_hessian(p), slope)
-            decrease, fraction, before = slope @ step, 1.0, value
-            if failed or not decrease > 1e-32 * value:  # nor NaN
-                break
-            for _ in range(30):
-                new = b - fraction * step
-                loss, p = self.softmax(E + self.shift(new))
-                value = self.value(loss, new)
-                # near the optimum differences of the value are rounding, and the full step is right
-                if decrease < 1e-12 * before or value <= before - 0.25 * fraction * decrease:
-                    break
-                fraction /= 2
-            b = new
-            if decrease < accuracy * value:
-                break
-        return b, loss, p
+    def merged(self, groups):
+        """The program with neighbouring groups merged into that many, and the merged group of each
+        group (G,).
+        """
+        part = np.arange(self.G) * groups // self.G
+        counts = np.bincount(part, self.counts)
+        samples = np.bincount(part, self.counts * self.sizes)
+        class_weights = np.bincount(part, self.weights) * self.N / samples
+        return Blocks(samples / counts, counts, self.lam, self.lam_b, class_weights), part
+
+    # The dual ------------------------------------------------------------------------------------
 
     def probabilities(self, dual):
         """q with (I − Q) diag(w) D^{1/2}/N = dual (G + 1, G), whose columns sum to zero."""
-        q = dual[1:] * (-self.per / self.root)
+        q = dual[1:] * (-self.inverse_weights / self.logit_scale)
         same = (dual[0] / np.maximum(self.y_weight, 1) - dual[1:].diagonal()) / (
             np.sqrt(self.sizes) * self.counts
         )
-        diagonal(q)[:] = same * self.per * (self.more > 0)
+        diagonal(q)[:] = same * self.inverse_weights * (self.siblings > 0)
         return q
 
     def feasible(self, q, norm):
         """q ≥ 0 (G, G), scaled down as far as a point of the dual needs: no sum of probabilities
         above 1, and the `norm` of (I − Q) diag(w) D^{1/2}/N at most λ_Z.
 
-        The norm is computed from q itself, from which its matrix follows without cancellation:
-        MARGIN is for rounding."""
-        total = (self.others * q).sum(0).max() * (1 + MARGIN)
+        The norm is computed from q itself, from which its matrix follows without cancellation."""
+        total = (self.others * q).sum(0).max() * (1 + SLACK)
         q = q / (total if total > 1 else 1.0)
-        size = norm(self, self.pull_back(q)) * (1 + MARGIN)
+        size = norm(self, self.margins_adjoint(q)) * (1 + SLACK)
         return q * (self.lam / size if size > self.lam else 1.0)
 
     def dual_value(self, q):
@@ -207,28 +295,6 @@ class Blocks:
             1 - rest, -rest
         )
         if self.biased:
-            slope = self.pull_back_bias(q)  # that of a class is slope_g / K_g
+            slope = self.bias_margins_adjoint(q)  # that of a class is slope_g / K_g
             value -= slope @ (slope / self.counts) / (2 * self.lam_b)
         return value
-
-    def start(self):
-        """A point C near the optimum: each class as if all had its size, z_k = a_k (e_k − 1/K) in
-        closed form.
-        """
-        p = (
-            np.minimum(self.lam * self.per / np.sqrt(self.sizes), 1.0) / self.K
-        )  # of each other class
-        a = np.log1p((1 - self.K * p) / p)
-        return self.point(np.zeros((self.G, self.G)) - a)
-
-    def merged(self, groups):
-        """The program with neighbouring groups merged into that many, and the merged group of each
-        group (G,).
-        """
-        part = np.arange(self.G) * groups // self.G
-        counts, samples = (
-            np.bincount(part, self.counts),
-            np.bincount(part, self.counts * self.sizes),
-        )
-        class_weights = np.bincount(part, self.weights) * self.N / samples
-        return Blocks(samples / counts, counts, self.lam, self.lam_b, class_weights), part

@@ -1,12 +1,112 @@
-"""The two norms of the convex programs: proximal point, active set, curvature and rank."""
+"""The two norms of the convex programs, in the blocks of `_blocks.py`: what Newton's method asks
+of a norm, and its answers for the nuclear norm of (CVX) and the column norm of (CVX+)."""
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy.linalg.lapack import dgesdd
 
 from ..ufm import ON_THE_LINE
-from ._blocks import stack
+from ._blocks import Blocks, stack
+
+
+@dataclass(eq=False)
+class Norm(ABC):
+    """λ_Z times a norm of X, at the proximal point C of the step t from Y.
+
+    A norm is here a weighted sum of lengths. Where a length is positive it is smooth, where one is
+    0 it has a kink. The `active` set names the directions along which it is smooth at C, in an
+    orthonormal basis of its own: there, derivatives are known in closed form. Directions, like C
+    and Y, are arrays (G + 1, G).
+    """
+
+    blocks: Blocks
+    Y: np.ndarray
+    t: float
+
+    @property
+    @abstractmethod
+    def weights(self):
+        """What multiplies the lengths in the norm, λ_Z included; 0 where one is always 0."""
+
+    @property
+    @abstractmethod
+    def lengths_of_Y(self):
+        """The lengths of Y."""
+
+    @abstractmethod
+    def with_lengths(self, lengths):
+        """What has these lengths, and otherwise the directions of Y."""
+
+    @cached_property
+    def lengths(self):
+        """The lengths of the proximal point."""
+        return shrink(self.lengths_of_Y, self.t * self.weights)
+
+    @cached_property
+    def point(self):
+        """The proximal point: C that minimises norm(C) + ‖C − Y‖²/(2t)."""
+        return self.with_lengths(self.lengths)
+
+    @property
+    def value(self):
+        """The norm at the proximal point, times λ_Z."""
+        return self.weights @ self.lengths
+
+    @cached_property
+    def dual_lengths(self):
+        """The lengths of the subgradient: the weights, where those of the point are positive."""
+        return np.minimum(self.lengths_of_Y / self.t, self.weights)
+
+    @cached_property
+    def subgradient(self):
+        """(Y − C)/t: the subgradient of the norm at C that the proximal point selects."""
+        return self.with_lengths(self.dual_lengths)
+
+    @staticmethod
+    @abstractmethod
+    def dual_norm(blocks, D):
+        """The dual norm of D: at most λ_Z for a subgradient, and so for a point of the dual."""
+
+    @property
+    def clearance(self):
+        """How far the active set is from another one: the least relative distance of a length from
+        where it would become 0 or, if it is 0, would not be; 1 at most."""
+        exists = self.weights > 0
+        above, below = self.lengths / self.t, self.weights - self.dual_lengths
+        distance = np.where(self.lengths > 0, above, below)
+        return (distance[exists] / self.weights[exists]).min(initial=1.0)
+
+    @property
+    @abstractmethod
+    def rank(self):
+        """The rank of X at the proximal point."""
+
+    @property
+    @abstractmethod
+    def active(self):
+        """The active set: a mask (G + 1, G) over the basis."""
+
+    @abstractmethod
+    def from_basis(self, D):
+        """The direction with coordinates D (…, G + 1, G) in the basis."""
+
+    @abstractmethod
+    def to_basis(self, D):
+        """The adjoint of `from_basis` on the active set: coordinates of D, 0 outside of it."""
+
+    @abstractmethod
+    def curvature(self, D, damping=0.0):
+        """The second derivative of the norm along D (…, G + 1, G), both in the basis.
+
+        `damping` μ > 0 adds μ λ over the lengths at stake: near the optimum, where slopes are not
+        above λ, a length σ then changes by about σ/μ at most."""
+
+    @abstractmethod
+    def inverse_root(self, D, alpha, damping=0.0):
+        """(curvature + alpha)^{-1/2} D, both in the basis."""
 
 
 def svd(M):
@@ -24,143 +124,160 @@ def shrink(lengths, by):
     return np.where(lengths > by * (1 + ON_THE_LINE), lengths - by, 0.0)
 
 
-class Nuclear:
-    """λ ‖X‖_* = λ (Σ sqrt(K_g − 1) |y_g| + ‖M‖_*), at its proximal point with step t from Y.
+@dataclass(eq=False)
+class NuclearNorm(Norm):
+    """λ ‖X‖_* = λ (Σ sqrt(K_g − 1) |y_g| + ‖M‖_*).
 
-    point, value : the proximal point C and the term there.   dual : (Y − C)/t, a subgradient.   rank : of X.
-    free : directions in the basis of singular vectors in which the term is smooth.
+    The lengths (2G,) are the |y_g|, then the singular values of M, of which the last is 0: columns
+    of Z sum to zero. The basis of M is that of the singular vectors of Y, and y is its own.
     """
 
-    def __init__(self, blocks, Y, t):
-        self.blocks, self.lam, self.Y, self.t = blocks, blocks.lam, Y, t
-        U, s, self.Vt = svd(blocks.balanced @ Y[1:])
-        lengths, weight = np.zeros(2 * blocks.G), blocks.lam * blocks.norm_weight
-        lengths[: blocks.G], lengths[blocks.G : -1] = np.abs(Y[0]), s
-        self.U = np.empty(
-            (blocks.G, blocks.G)
-        )  # the last column has no part in a Z whose columns sum to zero, nor may rounding
-        self.U[:, :-1], self.U[:, -1] = blocks.balanced.T @ U, blocks.unit
-        self.shrunk, self.pressure = shrink(lengths, t * weight), np.minimum(lengths / t, weight)
-        self.point = self._compose(self.shrunk)
-        self.value = weight @ self.shrunk
-
-    def _compose(self, lengths):
-        """The point with these |y| and singular values of M, and the signs and singular vectors of
-        Y.
-        """
-        y, s = lengths.reshape(2, -1)
-        return stack(np.copysign(y, self.Y[0]), (self.U * s) @ self.Vt)
+    @cached_property
+    def weights(self):
+        weights = self.blocks.lam * np.concatenate([self.blocks.y_weight, np.ones(self.blocks.G)])
+        weights[-1] = 0.0
+        return weights
 
     @cached_property
-    def dual(self):
-        return self._compose(self.pressure)
+    def _decomposition(self):
+        """U (G, G), the singular values (G − 1,) and Vᵀ (G, G) of the M of Y."""
+        blocks = self.blocks
+        left, s, Vt = svd(blocks.centred @ self.Y[1:])
+        # columns of Z sum to zero: the last vector has no part in it, nor may rounding give it one
+        U = np.empty((blocks.G, blocks.G))
+        U[:, :-1], U[:, -1] = blocks.centred.T @ left, blocks.ones
+        return U, s, Vt
+
+    @cached_property
+    def lengths_of_Y(self):
+        return np.concatenate([np.abs(self.Y[0]), self._decomposition[1], [0.0]])
+
+    def with_lengths(self, lengths):
+        U, _, Vt = self._decomposition
+        y, s = lengths.reshape(2, -1)
+        return stack(np.copysign(y, self.Y[0]), (U * s) @ Vt)
 
     @staticmethod
     def dual_norm(blocks, D):
-        """The largest singular value of the matrix with coordinates D (G + 1, G)."""
+        """The largest singular value of the matrix with coordinates D."""
         within = np.abs(D[0]) / np.maximum(blocks.y_weight, 1)  # of K_g − 1 singular vectors each
         return max(within.max(), dgesdd(D[1:], compute_uv=0)[1][0])
 
     @property
-    def clearance(self):
-        """How far the active set is from another one: the least relative distance of a length from
-        where it would become 0 or, if it is 0, would not be."""
-        weight = self.lam * self.blocks.norm_weight
-        exists = weight > 0
-        exists[-1] = False  # columns of Z sum to zero
-        active, slack = self.shrunk / self.t, weight - self.pressure
-        return (np.where(self.shrunk > 0, active, slack)[exists] / weight[exists]).min(initial=1.0)
-
-    @property
     def rank(self):
-        return round(self.blocks.norm_weight**2 @ (self.shrunk > 0))
+        y, s = (self.lengths > 0).reshape(2, -1)
+        return int(self.blocks.siblings @ y + np.count_nonzero(s))
 
     @cached_property
-    def free(self):
-        y, s = (self.shrunk > 0).reshape(2, -1)
+    def active(self):
+        """Entries y_g > 0, and pairs of singular vectors, one value at least being positive."""
+        y, s = (self.lengths > 0).reshape(2, -1)
         M = s[:, None] | s
         M[-1] = False  # columns of Z sum to zero
         return stack(y, M)
 
-    @cached_property
-    def bend(self):
-        """Curvature in the basis: what multiplies M, and M transposed. Where the term is not smooth
-        it is never asked for.
-        """
-        (_, s), (_, pressure) = self.shrunk.reshape(2, -1), self.pressure.reshape(2, -1)
-        total = np.where(self.free[1:], s[:, None] + s, 1.0)
-        turned = (self.lam - pressure[:, None] - pressure) / total * self.free[1:]
-        return self.lam / total, turned
-
-    @cached_property
-    def relative(self):
-        """λ sqrt(K_g − 1) over a length |y|, and 2 λ over the sum of two singular values, of which
-        one may be 0.
-        """
-        lengths = np.where(self.free[0], self.shrunk[: self.blocks.G], 1.0)
-        return stack(self.lam * self.blocks.y_weight / lengths, 2 * self.bend[0])
+    def from_basis(self, D):
+        U, _, Vt = self._decomposition
+        return np.concatenate([D[..., :1, :], U @ D[..., 1:, :] @ Vt], axis=-2)
 
     def to_basis(self, D):
-        return stack(D[0], self.U.T @ D[1:] @ self.Vt.T) * self.free
+        U, _, Vt = self._decomposition
+        return stack(D[0], U.T @ D[1:] @ Vt.T) * self.active
 
-    def from_basis(self, D):
-        return np.concatenate([D[..., :1, :], self.U @ D[..., 1:, :] @ self.Vt], axis=-2)
+    @cached_property
+    def curvature_weights(self):
+        """What multiplies M and Mᵀ (G, G) each, in the second derivative along M; those outside of
+        the active set are never asked for.
+
+        Of a pair of singular values of which one is 0, the second derivative is that at the
+        subgradient."""
+        (_, s), (_, dual) = self.lengths.reshape(2, -1), self.dual_lengths.reshape(2, -1)
+        lam, active = self.blocks.lam, self.active[1:]
+        total = np.where(active, s[:, None] + s, 1.0)
+        return lam / total, (lam - dual[:, None] - dual) / total * active
+
+    @cached_property
+    def damping_weights(self):
+        """λ sqrt(K_g − 1) over a length |y|, and 2 λ over the sum of two singular values."""
+        y = np.where(self.active[0], self.lengths[: self.blocks.G], 1.0)
+        return stack(self.blocks.lam * self.blocks.y_weight / y, 2 * self.curvature_weights[0])
 
     def curvature(self, D, damping=0.0):
-        """Second derivative of the term along D (…, G + 1, G), in the basis; of a pair of which one
-        singular value is 0, that at the subgradient `dual`. `damping` μ > 0 adds μ times what
-        `relative` says: near the optimum, where slopes are not above λ, a length σ then changes by
-        about σ/μ at most."""
-        straight, turned = self.bend
-        bent = damping * self.relative * D if damping else np.zeros_like(D)
-        bent[..., 1:, :] += straight * D[..., 1:, :] + turned * D[..., 1:, :].swapaxes(-1, -2)
-        return bent
+        straight, transposed = self.curvature_weights
+        image = damping * self.damping_weights * D if damping else np.zeros_like(D)
+        image[..., 1:, :] += straight * D[..., 1:, :] + transposed * D[..., 1:, :].swapaxes(-1, -2)
+        return image
 
     def inverse_root(self, D, alpha, damping=0.0):
-        """(curvature + alpha)^{-1/2} D."""
+        """The curvature is the sum of both weights on symmetric M, else their difference."""
         M, T = D[1:], D[1:].T
-        straight, turned = self.bend
-        alpha = alpha + damping * self.relative
-        bent = (M + T) / np.sqrt(straight + turned + alpha[1:]) + (M - T) / np.sqrt(
-            straight - turned + alpha[1:]
+        straight, transposed = self.curvature_weights
+        alpha = alpha + damping * self.damping_weights
+        twice = (M + T) / np.sqrt(straight + transposed + alpha[1:]) + (M - T) / np.sqrt(
+            straight - transposed + alpha[1:]
         )
-        return stack(D[0] / np.sqrt(alpha[0]), bent / 2) * self.free
+        return stack(D[0] / np.sqrt(alpha[0]), twice / 2) * self.active
 
 
-class Columns:
-    """λ Σ_k sqrt(n_k) ‖z_k‖ = λ Σ_g sqrt(K_g) ‖C_g‖ over columns, for (CVX+), with the same
-    attributes.
-    """
+@dataclass(eq=False)
+class ColumnNorm(Norm):
+    """λ Σ_k sqrt(n_k) ‖z_k‖ = λ Σ_g sqrt(K_g) ‖C_g‖ over columns. The lengths (G,) are the ‖C_g‖,
+    and the basis is the natural one."""
 
-    def __init__(self, blocks, Y, t):
-        weight = blocks.lam * np.sqrt(blocks.counts)
-        length = np.linalg.norm(Y, axis=0)
-        norms = shrink(length, t * weight)
-        unit = Y / np.where(length > 0, length, 1.0)
-        self.point = norms * unit
-        self.dual = np.minimum(length / t, weight) * unit
-        self.value = weight @ norms
-        self.rank = int(min(blocks.counts @ (norms > 0), blocks.K - 1))
-        self.clearance = (np.where(norms > 0, norms / t, weight - length / t) / weight).min()
-        exists = np.vstack([blocks.more > 0, np.ones((blocks.G, blocks.G), dtype=bool)])
-        self.free = (norms > 0) & exists
-        self.unit = unit * (norms > 0)
-        self.bend = weight / np.where(norms > 0, norms, 1.0)
+    @cached_property
+    def weights(self):
+        return self.blocks.lam * np.sqrt(self.blocks.counts)
+
+    @cached_property
+    def lengths_of_Y(self):
+        return np.linalg.norm(self.Y, axis=0)
+
+    @cached_property
+    def _directions(self):
+        """The columns of Y over their lengths."""
+        return self.Y / np.where(self.lengths_of_Y > 0, self.lengths_of_Y, 1.0)
+
+    def with_lengths(self, lengths):
+        return lengths * self._directions
 
     @staticmethod
     def dual_norm(blocks, D):
-        """The length of the longest column of the matrix with coordinates D (G + 1, G)."""
+        """The length of the longest column of the matrix with coordinates D."""
         return (np.linalg.norm(D, axis=0) / np.sqrt(blocks.counts)).max()
 
-    def to_basis(self, D):
-        return D * self.free
+    @property
+    def rank(self):
+        return int(min(self.blocks.counts @ (self.lengths > 0), self.blocks.K - 1))
+
+    @cached_property
+    def active(self):
+        """The columns that are not zero, but for the y of a group of one class."""
+        exists = np.ones(self.Y.shape, dtype=bool)
+        exists[0] = self.blocks.siblings > 0
+        return (self.lengths > 0) & exists
 
     def from_basis(self, D):
         return D
 
+    def to_basis(self, D):
+        return D * self.active
+
+    @cached_property
+    def curvature_weights(self):
+        """What multiplies the part of a column that is orthogonal to it (G,): 1 over its length."""
+        return self.weights / np.where(self.lengths > 0, self.lengths, 1.0)
+
+    @cached_property
+    def _active_directions(self):
+        return self._directions * (self.lengths > 0)
+
     def curvature(self, D, damping=0.0):
-        return self.bend * ((1 + damping) * D - self.unit * (self.unit * D).sum(-2)[..., None, :])
+        unit = self._active_directions
+        along = unit * (unit * D).sum(-2)[..., None, :]
+        return self.curvature_weights * ((1 + damping) * D - along)
 
     def inverse_root(self, D, alpha, damping=0.0):
-        along, alpha = self.unit * (self.unit * D).sum(0), alpha + damping * self.bend
-        return ((D - along) / np.sqrt(self.bend + alpha) + along / np.sqrt(alpha)) * self.free
+        unit = self._active_directions
+        along, alpha = unit * (unit * D).sum(0), alpha + damping * self.curvature_weights
+        across = (D - along) / np.sqrt(self.curvature_weights + alpha)
+        return (across + along / np.sqrt(alpha)) * self.active

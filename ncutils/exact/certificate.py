@@ -6,8 +6,8 @@ import numpy as np
 from scipy.special import xlog1py, xlogy
 
 from .._checks import check_choice, check_integer
-from ._blocks import MARGIN
-from .convex import FEATURES, _checked_point, _scaled, cross_entropy
+from ._blocks import SLACK
+from .convex import FEATURES, check_point, cross_entropy, scaled_problem
 
 # relatively: rounding in the values of objective and dual is less (measured at 50 digits: 7e-16)
 EVALUATION = 2e-15
@@ -24,11 +24,9 @@ def _norm(G, features):
     """max ‖G h‖/‖h‖ over all h; for "relu" over h ≥ 0, or more: root of the largest eigenvalue of
     max(GᵀG, 0).
     """
-    return (
-        np.linalg.norm(G, 2)
-        if features == "linear"
-        else math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
-    )
+    if features == "linear":
+        return np.linalg.norm(G, 2)
+    return math.sqrt(np.linalg.eigvalsh(np.maximum(G.T @ G, 0.0))[-1])
 
 
 def _dual(scaled, Q, features):
@@ -36,12 +34,11 @@ def _dual(scaled, Q, features):
     needs.
     """
     Q = np.where(np.eye(len(Q), dtype=bool), 0.0, Q)
-    total = Q.sum(axis=0).max() * (1 + MARGIN)
+    total = Q.sum(axis=0).max() * (1 + SLACK)
     Q = Q / (total if total > 1 else 1.0)
     size = scaled.unit.max()  # GᵀG may underflow
-    norm = (
-        size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + MARGIN)
-    )  # of this Q, whatever it was made from
+    # of this Q, whatever it was made from
+    norm = size * _norm(_matrix(scaled.unit / size, Q), features) * (1 + SLACK)
     Q = Q * (scaled.lam / norm if norm > scaled.lam else 1.0)
     rest = Q.sum(axis=0)
     value = scaled.share @ (-xlogy(Q, Q).sum(axis=0) - xlog1py(1 - rest, -rest))
@@ -80,10 +77,10 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
     >>> print(*(dual_bound(ufm, near, exact.bias, rank).round(4) for rank in (0, exact.rank)))
     0.3349 0.3372
     """
-    logits, bias = _checked_point(ufm, logits, bias)
+    logits, bias = check_point(ufm, logits, bias)
     rank = check_integer("rank", rank, at_least=0)
     check_choice("features", features, FEATURES)
-    scaled = _scaled(ufm)
+    scaled = scaled_problem(ufm)
     _, gradient = cross_entropy(logits + bias[:, None])
     bound = _dual(scaled, gradient, features)
     if features == "linear" and rank > 0:
@@ -91,26 +88,25 @@ def dual_bound(ufm, logits, bias, rank=0, features="linear"):
         s = np.minimum(s, scaled.lam)
         s[:rank] = scaled.lam
         sharp = (U * s) @ Vt
-        sharp -= sharp.mean(
-            axis=0
-        )  # columns of I − Q sum to zero; those of a rank beyond that of G need not
+        # columns of I − Q sum to zero; those of a rank beyond that of G need not
+        sharp -= sharp.mean(axis=0)
         Q = -sharp / scaled.unit
         bound = max(bound, _dual(scaled, np.where(Q > 0, Q, gradient), features))
     return scaled.mean * bound
 
 
-def _nonnegative_norm(blocks, dual):
+def nonnegative_norm(blocks, dual):
     """`_norm` of the matrix with coordinates dual (G + 1, G), for "relu"."""
     M = dual[1:].T @ dual[1:]  # Gram matrix of G on vectors constant on groups
     within = (dual[0] / np.maximum(blocks.y_weight, 1)) ** 2
     same = (np.diag(M) - within) / blocks.counts  # product of two columns of G of one group
     own = within + same  # ‖G e_k‖²
-    positive_part = np.maximum(M, 0.0) * blocks.across + np.diag(
-        own + blocks.more * np.maximum(same, 0.0)
+    positive_part = np.maximum(M, 0.0) * blocks.off_diagonal + np.diag(
+        own + blocks.siblings * np.maximum(same, 0.0)
     )
     return math.sqrt(np.linalg.eigvalsh(positive_part)[-1])
 
 
-def _gap(primal, dual):
+def duality_gap(primal, dual):
     """primal − dual, and what rounding can add to either."""
     return primal - dual + EVALUATION * max(primal, abs(dual))

@@ -2,8 +2,9 @@ r"""The exact solution: the convex programs that the UFM is equal to, and their 
 
 With Z = W H̄ (K, K) the mean logits, X = Z D^{1/2}, D = diag(n_1 … n_K) and λ_Z = sqrt(λ_W λ_H):
 
-    min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + λ_Z ‖Z D^{1/2}‖_* + (λ_b/2) ‖b‖²              (CVX)
-    min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + λ_Z Σ_k sqrt(n_k) ‖z_k‖ + (λ_b/2) ‖b‖²        (CVX+)
+    min over Z, b of (1/N) Σ_k w_k n_k CE(z_k + b, e_k) + penalty + (λ_b/2) ‖b‖²,
+    penalty = λ_Z ‖Z D^{1/2}‖_*                   (CVX)
+    penalty = λ_Z Σ_k sqrt(n_k) ‖z_k‖             (CVX+)
 
 The optimal value of (CVX) is that of the UFM, whose class means and classifier are factors of Z.
 With nonnegative ("relu") features, (CVX+) is attained with one direction a class: an upper bound. A
@@ -52,23 +53,20 @@ def objective(ufm, logits, bias, features="linear"):
     """Value of (CVX), or of (CVX+) for "relu", at Z (K, K) and b (K,), in nats. ValueError for a
     bias where λ_b = ∞.
     """
-    logits, bias = _checked_point(ufm, logits, bias)
+    logits, bias = check_point(ufm, logits, bias)
     check_choice("features", features, FEATURES)
     loss, _ = cross_entropy(logits + bias[:, None])
     X = logits * np.sqrt(ufm.sizes)
-    norm = (
-        np.linalg.svd(X, compute_uv=False).sum()
-        if features == "linear"
-        else np.linalg.norm(X, axis=0).sum()
-    )
-    return (
-        ufm.sizes * ufm.weights @ loss / ufm.num_samples
-        + ufm.lam_z * norm
-        + _bias_penalty(ufm, bias)
-    )
+    if features == "linear":
+        norm = np.linalg.svd(X, compute_uv=False).sum()
+    else:
+        norm = np.linalg.norm(X, axis=0).sum()
+    mean_loss = ufm.sizes * ufm.weights @ loss / ufm.num_samples
+    penalty = 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * bias @ bias
+    return mean_loss + ufm.lam_z * norm + penalty
 
 
-def _checked_point(ufm, logits, bias):
+def check_point(ufm, logits, bias):
     """Z and b as float arrays of the right shapes, else ValueError."""
     check_ufm(ufm)
     logits, bias = check_array("logits", logits, 2), check_array("bias", bias, 1)
@@ -82,13 +80,9 @@ def _checked_point(ufm, logits, bias):
     return logits, bias
 
 
-def _bias_penalty(ufm, bias):
-    return 0.0 if math.isinf(ufm.lam_b) else ufm.lam_b / 2 * bias @ bias
-
-
-class _Scaled(NamedTuple):
+class Scaled(NamedTuple):
     """The problem with the penalties and weights over the mean weight of a sample: the same Z and
-    b, 1/mean the objective.
+    b, and the objective over that mean.
     """
 
     mean: float
@@ -99,8 +93,8 @@ class _Scaled(NamedTuple):
     lam_b: float
 
 
-def _scaled(ufm):
-    """`_Scaled` of a UFM within the range in which nothing overflows, else ValueError."""
+def scaled_problem(ufm):
+    """`Scaled` of a UFM within the range in which nothing overflows, else ValueError."""
     N, lam_z = float(ufm.num_samples), ufm.lam_z
     if N > LARGEST:
         raise ValueError(
@@ -113,17 +107,17 @@ def _scaled(ufm):
     unit = weights * np.sqrt(ufm.sizes) / N
     if lam < unit.max() / LARGEST:
         raise ValueError(
-            f"lam_z = {lam_z!r}: must be at least {mean * unit.max() / LARGEST:.3g}, which is max w_k sqrt(n_k)/N over "
-            f"{LARGEST:.0e}; solve_two_groups_log goes further, in logarithms"
+            f"lam_z = {lam_z!r}: must be at least {mean * unit.max() / LARGEST:.3g}, "
+            f"which is max w_k sqrt(n_k)/N over {LARGEST:.0e}; "
+            "solve_two_groups_log goes further, in logarithms"
         )
     if lam_b < SMALLEST_LAM_B or LARGEST < lam_b < math.inf:
         raise ValueError(
-            f"lam_b = {ufm.lam_b!r}: must be at least {SMALLEST_LAM_B * mean:.3g}, below which rounding decides the bias, "
-            f"and at most {LARGEST * mean:.3g}, or math.inf for no bias"
-            + WEIGHED
-            * (ufm.class_weights is not None)
+            f"lam_b = {ufm.lam_b!r}: must be at least {SMALLEST_LAM_B * mean:.3g}, "
+            f"below which rounding decides the bias, and at most {LARGEST * mean:.3g}, "
+            "or math.inf for no bias" + (WEIGHED if ufm.class_weights is not None else "")
         )
     # above the norm of G for any bias and features Z = 0, and the penalty is 0
-    return _Scaled(
+    return Scaled(
         mean, weights, fraction * weights, unit, min(lam, 2 * np.linalg.norm(unit)), lam_b
     )

@@ -67,16 +67,22 @@ class Solution:
         """gap / objective: how far, relatively, the objective can be above the optimum."""
         return self.gap / self.objective
 
+    @property
+    def certificate(self):
+        """|relative_gap|, a float: the largest relative duality gap behind this solution."""
+        return float(abs(self.relative_gap))
+
     def __repr__(self):
         K, G = self.ufm.num_classes, len(self.ufm.groups)
         problem = f"{K} classes in {G} group{'s' * (G > 1)}, {self.features} features"
-        value = (
-            f"objective {self.objective:.8g}, optimal to a relative gap of {self.relative_gap:.1e}"
-        )
-        if not self.certified:
-            value = (
-                f"objective {self.objective:.8g} is an upper bound of the optimum, which is at least "
-                f"{self.objective - self.gap:.8g} (relative gap {self.relative_gap:.1e}, not certified)"
+        value = f"objective {self.objective:.8g}"
+        if self.certified:
+            value += f", optimal to a relative gap of {self.relative_gap:.1e}"
+        else:
+            value += (
+                " is an upper bound of the optimum, which is at least "
+                f"{self.objective - self.gap:.8g} "
+                f"(relative gap {self.relative_gap:.1e}, not certified)"
             )
         return f"Solution({problem}: {value}; rank {self.rank}, {self.iterations} iterations)"
 
@@ -188,37 +194,36 @@ class Solution:
             X = self.logits * np.sqrt(self.ufm.sizes)
             return X[:, alive] / root, root[:, None] * np.eye(K)[alive]
         U, s, Vt = np.linalg.svd(M)
-        between = self.rank - int(self._blocks.more @ (x != 0))  # rank of M
+        between = self.rank - int(self._blocks.siblings @ (x != 0))  # rank of M
         weight = np.sqrt(s[:between]) / np.sqrt(self._blocks.counts[self._group])[:, None]
-        left, right = (
-            [U[self._group, :between] * weight],
-            [(Vt.T[self._group, :between] * weight).T],
-        )
+        left = [U[self._group, :between] * weight]
+        right = [(Vt.T[self._group, :between] * weight).T]
         for g, members in enumerate(self.ufm.groups.values()):
             if x[g] != 0:
                 basis = np.zeros((len(members) - 1, K))
                 basis[:, members] = helmert(len(members)) * math.sqrt(abs(x[g]))
-                left.append(
-                    math.copysign(1.0, x[g]) * basis.T
-                )  # a_g < 0 where the solver was stopped early
+                # a_g < 0 where the solver was stopped early
+                left.append(math.copysign(1.0, x[g]) * basis.T)
                 right.append(basis)
         return np.hstack(left), np.vstack(right)
 
     def _in_dimension(self, dim, factor):
+        """A factor (r, K) in the first of `dim` coordinates, (dim, K); None means K of them."""
+        dim = self.ufm.num_classes if dim is None else dim
         dim = check_integer("dim", dim, at_least=self.ufm.num_classes)
         check_memory("dim", dim, dim * self.ufm.num_classes)
-        return np.pad(factor, ((0, dim - len(factor)), (0, 0)))  # the first coordinates
+        return np.pad(factor, ((0, dim - len(factor)), (0, 0)))
 
-    def class_means(self, dim):
+    def class_means(self, dim=None):
         """H̄ (dim, K), optimal class means: H̄ D^{1/2} = (λ_W/λ_H)^{1/4} R Σ^{1/2} Vᵀ, nonnegative
         for "relu".
 
-        With Z D^{1/2} = U Σ Vᵀ and RᵀR = I, R being the first columns of I. Raises ValueError
-        unless `dim` is a whole number ≥ K. Source: ours.
+        With Z D^{1/2} = U Σ Vᵀ and RᵀR = I, R being the first columns of I. `dim` is a whole number
+        ≥ K, None for K; else ValueError. Source: ours.
 
         >>> from ncutils import UFM, solve
         >>> exact = solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01))
-        >>> (exact.classifier(5) @ exact.class_means(5)).round(3)  # Z
+        >>> (exact.classifier() @ exact.class_means()).round(3)  # Z
         array([[ 2.115, -1.191, -0.986],
                [-1.191,  2.115, -0.986],
                [-0.924, -0.924,  1.971]])
@@ -226,7 +231,7 @@ class Solution:
         scale = self.ufm.lam_w**0.25 / self.ufm.lam_h**0.25  # their ratio may overflow
         return scale * self._in_dimension(dim, self._factors[1]) / np.sqrt(self.ufm.sizes)
 
-    def classifier(self, dim):
+    def classifier(self, dim=None):
         """W (K, dim), an optimal classifier: (λ_H/λ_W)^{1/4} U Σ^{1/2} Rᵀ, with `dim` and R as in
         `class_means`.
 
@@ -234,15 +239,11 @@ class Solution:
         >>> solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)).classifier(dim=5).shape
         (3, 5)
         """
-        return (
-            self.ufm.lam_h**0.25
-            / self.ufm.lam_w**0.25
-            * self._in_dimension(dim, self._factors[0].T).T
-        )
+        scale = self.ufm.lam_h**0.25 / self.ufm.lam_w**0.25
+        return scale * self._in_dimension(dim, self._factors[0].T).T
 
     @property
     def balance_residual(self):
         """‖λ_W WᵀW − λ_H H̄ D H̄ᵀ‖_F / ‖λ_W WᵀW‖_F of the factors; 0 where Z = 0. For "relu" only
         the diagonals of the two matrices agree, since H ≥ 0 binds."""
-        dim = self.ufm.num_classes
-        return balance_residual(self.classifier(dim), self.class_means(dim), self.ufm)
+        return balance_residual(self.classifier(), self.class_means(), self.ufm)

@@ -1,26 +1,31 @@
 """The exact solution for two groups of classes, many problems at once."""
 
 import math
-import sys
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from .._checks import array_of, check_choice, check_memory, shown
+from .._checks import (
+    check_choice,
+    check_common_shape,
+    check_lam_b_array,
+    check_memory,
+    check_numbers,
+    check_place,
+    check_positive_numbers,
+    check_whole_numbers,
+    shown,
+)
 from .._device import pick_device
-from ..ufm import CONTRADICTION
-from ._scalar_equations import _solve
+from ..ufm import CONTRADICTION, Phase
+from ._scalar_equations import solve_equations
 
 CHUNK = {"cpu": 2**15, "cuda": 2**20}  # problems at a time; on a CPU they stay in the cache
 GAP = 1e-10  # a larger one is warned about
-LARGEST_K, LARGEST_LOG, SMALLEST_LAM_B, LARGEST_LAM_B = (
-    1e12,
-    1e9,
-    1e-16,
-    1e100,
-)  # beyond these, rounding shows
+LARGEST_LOG = 1e9  # beyond it, rounding shows
+PHASES = np.array(list(Phase), dtype=object)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class TwoGroups:
     m_a, m_b : mean logit over the own group minus logit of a class of the other, without bias.
         Exactly 0 where Z does not tell the groups apart.
     bias_a, bias_b : the bias of each class of the group; 0 where lam_b is infinite.
-    phase : whole numbers, places in list(Phase); read off the zeros of a_a, a_b and m_b.
+    phase : a `Phase` each, an array of objects; read off the zeros of a_a, a_b and m_b.
     log_objective : ln of the value of (CVX). By the scaling law that is a function of the five
         numbers above.
     relative_gap : (objective − dual bound)/objective, a bound of the relative error of the
@@ -49,14 +54,17 @@ class TwoGroups:
         another class of the group (NaN if it has none), of a class of the other group.
     norm_a, norm_b : the lengths of the columns of Z; exactly 0 where they vanish.
     objective : exp(log_objective), 0 where that underflows.
+    certificate : the largest |relative_gap|, a float; NaN if one is.
 
     Source: ours, from the optimality conditions of the paper's program.
 
     >>> from ncutils import solve_two_groups
     >>> found = solve_two_groups(5, 5, 500, 100, [0.001, 0.003, 0.0036, 0.005])
-    >>> found.a_b.round(4), found.phase
-    (array([3.0445, 0.6682, 0.    , 0.    ]), array([0, 0, 1, 2]))
-    >>> found.worst_gap < 1e-12
+    >>> found.a_b.round(4)
+    array([3.0445, 0.6682, 0.    , 0.    ])
+    >>> [phase.value for phase in found.phase]
+    ['distinct', 'distinct', 'minority collapse', 'minority vanishes']
+    >>> found.certificate < 1e-12
     True
     """
 
@@ -71,34 +79,27 @@ class TwoGroups:
     m_b: np.ndarray
     bias_a: np.ndarray
     bias_b: np.ndarray
-    phase: np.ndarray
     log_objective: np.ndarray
     relative_gap: np.ndarray
+    phase: np.ndarray
 
     objective = property(lambda self: np.exp(self.log_objective))
     own_a, own_b = (property(lambda self, g=g: self._columns()[0][g]) for g in (0, 1))
     other_a, other_b = (property(lambda self, g=g: self._columns()[1][g]) for g in (0, 1))
     cross_a, cross_b = (property(lambda self, g=g: self._columns()[2][g]) for g in (0, 1))
     norm_a, norm_b = (
-        property(lambda self, g=g: np.hypot(*self._parts("logits"))[g]) for g in (0, 1)
+        property(lambda self, g=g: np.hypot(*self._lengths("logits"))[g]) for g in (0, 1)
     )
-
-    @property
-    def worst_gap(self):
-        """The largest |relative_gap|; NaN if one is."""
-        return float(np.abs(self.relative_gap).max(initial=0.0))
+    certificate = property(lambda self: float(np.abs(self.relative_gap).max(initial=0.0)))
 
     def _groups(self):
         """K_g, K_h, a_g (0 if K_g = 1), m_g, each (2, …), A first."""
         k = np.stack([self.k_a, self.k_b])
-        return (
-            k,
-            k[::-1],
-            np.where(k > 1, np.stack([self.a_a, self.a_b]), 0.0),
-            np.stack([self.m_a, self.m_b]),
-        )
+        a = np.where(k > 1, np.stack([self.a_a, self.a_b]), 0.0)
+        return k, k[::-1], a, np.stack([self.m_a, self.m_b])
 
     def _columns(self):
+        """Logits of the own class, another class of the group, a class of the other (2, …) each."""
         k, other, a, m = self._groups()
         mean = other * m / (k + other)  # over the own group; a column sums to zero
         return (
@@ -114,39 +115,30 @@ class TwoGroups:
         with np.errstate(divide="ignore", invalid="ignore"):
             log_tan = np.log(m[1]) - np.log(m[0]) + np.log(k[1] / k[0]) / 2 - self.log_ratio / 2
             # sqrt(K K_A) p_xB/τ_B, where m_A underflows
-            log_own = (
-                np.logaddexp(a[1] * (1 - 1 / k[1]), np.log(k[1] - 1) - a[1] / k[1])
-                + m[1]
-                + self.bias_b
-                - self.bias_a
-            )
-            log_sin = (
-                np.log(k[0] * k.sum(0)) / 2 - np.logaddexp(np.log(k[0]), log_own) - self.log_tau
-            )
+            log_own = np.logaddexp(a[1] * (1 - 1 / k[1]), np.log(k[1] - 1) - a[1] / k[1])
+            log_own = log_own + m[1] + self.bias_b - self.bias_a
+            log_x = -np.logaddexp(np.log(k[0]), log_own)
+            log_sin = np.log(k[0] * k.sum(0)) / 2 + log_x - self.log_tau
             log_sin = np.where(
                 m[0] > 1e-290, -np.logaddexp(0.0, -2 * log_tan) / 2, np.minimum(log_sin, 0.0)
             )
             return np.stack([-np.logaddexp(0.0, 2 * log_tan) / 2, log_sin])
 
-    def _parts(self, of):
+    def _lengths(self, of):
         """Lengths (2, …), within and between the groups, up to a factor for each group."""
         k, other, a, m = self._groups()
         share = other / (k + other)
         if of == "logits":
             return a * np.sqrt(1 - 1 / k), m * np.sqrt(k * share)
-        s = (
-            m * k * np.sqrt(share)
-        )  # sqrt(n_g/n_A) s is proportional to the cosine and sine of the angle
+        # sqrt(n_g/n_A) s is proportional to the cosine and sine of the angle
+        s = m * k * np.sqrt(share)
         log_angle = np.where(s > 0, self._log_angle(), 0.0)
         if of == "classifier":  # s over cosine or sine, m_A being the one that may underflow
-            s, log_angle = (
-                np.stack([s[1], s[1]]),
-                np.stack([-log_angle[1] - self.log_ratio / 2, -log_angle[1]]),
-            )
-            s = s * share
-        return np.sqrt(a * (k - 1)), np.sqrt(s) * np.exp(
-            np.minimum(log_angle / 2, 300.0)
-        )  # far above the other one
+            s = np.stack([s[1], s[1]]) * share
+            log_angle = np.stack([-log_angle[1] - self.log_ratio / 2, -log_angle[1]])
+        # cut off where it is far above the length within
+        between = np.sqrt(s) * np.exp(np.minimum(log_angle / 2, 300.0))
+        return np.sqrt(a * (k - 1)), between
 
     def cosines(self, of="logits"):
         """Cosines {"A": within A, "B": within B, "AB": across} of the columns of Z ("logits"), the
@@ -163,25 +155,18 @@ class TwoGroups:
         array([0.0394, 0.5142, 1.    ])
         """
         check_choice("of", of, ("logits", "features", "classifier"))
-        within, between = self._parts(of)
+        within, between = self._lengths(of)
         k, _, a, _ = self._groups()
         length = np.hypot(within, between)
-        some, alone = (
-            length > 0,
-            np.where((a == 0) & (self.m_b > 0), 1.0, np.nan),
-        )  # m_A may underflow
-        root = np.where(
-            some, between / np.where(some, length, 1.0), alone
-        )  # sqrt(f): 1 − (1 − f) would cancel
-        rest = np.where(some, within / np.where(some, length, 1.0), 0.0) / np.sqrt(
-            np.maximum(k - 1, 1)
-        )
+        some = length > 0
+        alone = np.where((a == 0) & (self.m_b > 0), 1.0, np.nan)  # m_A may underflow
+        # sqrt(f): 1 − (1 − f) would cancel
+        root = np.where(some, between / np.where(some, length, 1.0), alone)
+        rest = np.where(some, within / np.where(some, length, 1.0), 0.0)
+        rest = rest / np.sqrt(np.maximum(k - 1, 1))
         inside = np.where(k > 1, (root - rest) * (root + rest), np.nan)
-        return {
-            "A": inside[0],
-            "B": inside[1],
-            "AB": np.where(self.m_b > 0, -root[0] * root[1], np.nan)[()],
-        }
+        across = np.where(self.m_b > 0, -root[0] * root[1], np.nan)
+        return {"A": inside[0], "B": inside[1], "AB": across[()]}
 
     def logits(self, index=()):
         """Z (K, K) of one problem, in nats, `index` being its place in the arrays; the first K_A
@@ -195,24 +180,12 @@ class TwoGroups:
                [-1.223,  1.894, -0.784],
                [-0.672, -0.672,  1.568]])
         """
-        shape, places = np.shape(self.k_a), index if isinstance(index, tuple) else (index,)
-        named = all(
-            isinstance(place, (int, np.integer)) and not isinstance(place, bool) for place in places
-        )
-        if (
-            not named
-            or len(places) != len(shape)
-            or any(not -n <= place < n for place, n in zip(places, shape))
-        ):
-            raise ValueError(
-                f"index = {shown(index)}: must be the place of one problem in arrays of shape {shape}"
-            )
+        places = check_place("index", index, np.shape(self.k_a))
         k_a, k_b = int(self.k_a[places]), int(self.k_b[places])
         check_memory("index", shown(index), (k_a + k_b) ** 2)
         own, other, cross = self._columns()
-        pick = lambda entry: np.repeat(
-            [entry[0][index], entry[1][index]], [k_a, k_b]
-        )  # one entry for each column
+        # one entry for each column
+        pick = lambda entry: np.repeat([entry[0][places], entry[1][places]], [k_a, k_b])
         in_a = np.arange(k_a + k_b) < k_a
         Z = np.where(in_a[:, None] == in_a, pick(other), pick(cross))
         np.fill_diagonal(Z, pick(own))
@@ -239,10 +212,10 @@ def solve_two_groups(k_a, k_b, n_a, n_b, lam_z, lam_b=math.inf, device="cpu"):
     >>> solve_two_groups(5, 5, 500, 100, [0.003, 0.0036], lam_b=0.02).objective.round(4)
     array([1.5405, 1.6879])
     """
-    k_a, k_b = _whole("k_a", k_a), _whole("k_b", k_b)
-    n_a, n_b, lam_z = _positive("n_a", n_a), _positive("n_b", n_b), _positive("lam_z", lam_z)
-    lam_b = _lam_b(lam_b)
-    _common_shape(k_a=k_a, k_b=k_b, n_a=n_a, n_b=n_b, lam_z=lam_z, lam_b=lam_b)
+    k_a, k_b = check_whole_numbers("k_a", k_a), check_whole_numbers("k_b", k_b)
+    n_a, n_b = check_positive_numbers("n_a", n_a), check_positive_numbers("n_b", n_b)
+    lam_z, lam_b = check_positive_numbers("lam_z", lam_z), check_lam_b_array("lam_b", lam_b)
+    check_common_shape(k_a=k_a, k_b=k_b, n_a=n_a, n_b=n_b, lam_z=lam_z, lam_b=lam_b)
     sizes = np.stack(np.broadcast_arrays(n_a, n_b)).reshape(2, -1)
     for a, b in sizes[:, sizes[0] < sizes[1]].T:
         raise ValueError(f"n_a = {a}, n_b = {b}: must have n_a >= n_b, A being the majority")
@@ -273,85 +246,53 @@ def solve_two_groups_log(k_a, k_b, log_ratio, log_tau, lam_b=math.inf, device="c
     >>> found.cosines()["A"].round(6)
     array([-0.117282, -0.111863])
     """
-    arguments = {
-        "k_a": _whole("k_a", k_a),
-        "k_b": _whole("k_b", k_b),
-        "log_ratio": _numbers("log_ratio", log_ratio, 0.0, LARGEST_LOG, "numbers from 0 to 1e9"),
-        "log_tau": _numbers(
-            "log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "numbers from -1e9 to 1e9"
-        ),
-        "lam_b": _lam_b(lam_b),
-    }
-    shape, device = _common_shape(**arguments), pick_device(device)
-    names = *arguments, "relative_gap"
-    arguments = [np.broadcast_to(argument, shape) for argument in arguments.values()]
-    flat = [argument.ravel() for argument in arguments]
-    out = np.empty((8, flat[0].size))
-    for start in range(0, out.shape[1], CHUNK[device.type]):
-        part = slice(start, start + CHUNK[device.type])
-        with torch.no_grad():
-            out[:, part] = (
-                _solve(*(torch.from_numpy(values[part].copy()).to(device) for values in flat))
-                .cpu()
-                .numpy()
-            )
-    a_a, a_b, m_a, m_b, bias_a, bias_b, log_objective, gap = out.reshape(8, *shape)
-    # places in list(Phase); a gap of NaN, in a group of one class, is no collapse
-    phase = np.where(
-        m_b > 0, np.where(a_b == 0, 1, 0), np.where((a_a == 0) | (arguments[0] == 1), 3, 2)
+    between = lambda name, value, low, high, allowed: check_numbers(
+        name, value, low, high, f"numbers from {allowed}"
     )
-    fields = *arguments, a_a, a_b, m_a, m_b, bias_a, bias_b, phase, log_objective, gap
-    solved = TwoGroups(*(field[()] for field in fields))  # numbers where all arguments are
+    problems = {
+        "k_a": check_whole_numbers("k_a", k_a),
+        "k_b": check_whole_numbers("k_b", k_b),
+        "log_ratio": between("log_ratio", log_ratio, 0.0, LARGEST_LOG, "0 to 1e9"),
+        "log_tau": between("log_tau", log_tau, -LARGEST_LOG, LARGEST_LOG, "-1e9 to 1e9"),
+        "lam_b": check_lam_b_array("lam_b", lam_b),
+    }
+    shape, device = check_common_shape(**problems), pick_device(device)
+    problems = {name: np.broadcast_to(value, shape) for name, value in problems.items()}
+    rows = solve_in_chunks([value.ravel() for value in problems.values()], device)
+    a_a, a_b, m_a, m_b, bias_a, bias_b, log_objective, gap = rows.reshape(8, *shape)
+    # places in list(Phase); a gap of NaN, in a group of one class, is no collapse
+    apart = np.where(a_b == 0, 1, 0)
+    place = np.where(m_b > 0, apart, np.where((a_a == 0) | (problems["k_a"] == 1), 3, 2))
+    fields = *problems.values(), a_a, a_b, m_a, m_b, bias_a, bias_b, log_objective, gap
+    solved = TwoGroups(*(field[()] for field in fields), PHASES[place[()]])  # numbers where all are
+    warn_of_gaps(solved)
+    return solved
+
+
+def solve_in_chunks(problems, device):
+    """The rows (8, E) of `solve_equations` for five arrays (E,)."""
+    rows = np.empty((8, problems[0].size))
+    for start in range(0, rows.shape[1], CHUNK[device.type]):
+        part = slice(start, start + CHUNK[device.type])
+        chunk = (torch.from_numpy(values[part].copy()).to(device) for values in problems)
+        with torch.no_grad():
+            rows[:, part] = solve_equations(*chunk).cpu().numpy()
+    return rows
+
+
+def warn_of_gaps(solved):
+    """RuntimeWarning or ArithmeticError as `solve_two_groups_log` says."""
     rounding = 1e-15 * (np.abs(solved.log_tau) + solved.log_ratio)
     for place in np.argwhere(solved.relative_gap < -CONTRADICTION - rounding)[:1]:
-        problem = ", ".join(
-            f"{name} = {values[tuple(place)]}" for name, values in zip(names, (*arguments, gap))
-        )
+        names = "k_a", "k_b", "log_ratio", "log_tau", "lam_b", "relative_gap"
+        problem = ", ".join(f"{name} = {getattr(solved, name)[tuple(place)]}" for name in names)
         raise ArithmeticError(
             f"a dual bound above the objective, which is a fault of this solver, at {problem}"
         )
     if not (np.abs(solved.relative_gap) <= GAP + rounding).all():
         warnings.warn(
-            f"the worst relative gap is {solved.worst_gap:.1e}, above {GAP:.0e}: see relative_gap for which",
+            f"the worst relative gap is {solved.certificate:.1e}, above {GAP:.0e}: "
+            "see relative_gap for which",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return solved
-
-
-def _numbers(name, values, lowest, highest, allowed, whole=False):
-    """`values` as a float64 array, all from lowest to highest, else ValueError with the first that
-    is not.
-    """
-    array = array_of(values, "iuf")
-    if array is None:
-        raise ValueError(f"{name} = {shown(values)}: must be {allowed}")
-    with np.errstate(over="ignore"):  # what float64 cannot hold is infinite
-        array = array.astype(np.float64)
-    valid = (array >= lowest) & (array <= highest) & (not whole or array == np.floor(array))
-    for value in array[~valid].ravel()[:1]:
-        raise ValueError(f"{name} = {value}: must be {allowed}")
-    return array
-
-
-def _whole(name, values):
-    return _numbers(name, values, 1.0, LARGEST_K, "whole numbers from 1 to 1e12", whole=True)
-
-
-def _positive(name, values):
-    return _numbers(name, values, math.ulp(0.0), sys.float_info.max, "positive numbers, finite")
-
-
-def _lam_b(values):
-    allowed = "numbers from 1e-16 to 1e100, or math.inf for no bias"
-    array = _numbers("lam_b", values, SMALLEST_LAM_B, math.inf, allowed)
-    _numbers("lam_b", array[np.isfinite(array)], SMALLEST_LAM_B, LARGEST_LAM_B, allowed)
-    return array
-
-
-def _common_shape(**arrays):
-    try:
-        return np.broadcast_shapes(*(array.shape for array in arrays.values()))
-    except ValueError:
-        shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise ValueError(f"shapes {shapes}: must broadcast to one") from None

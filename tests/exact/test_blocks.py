@@ -6,13 +6,16 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from fuzzed import fuzzed
 from hypothesis import strategies as st
 
 from ncutils import UFM, solve
-from ncutils.exact import _blocks, _newton, _norms, convex
+from ncutils.exact import _blocks, convex
 from ncutils.exact._blocks import Blocks
-from ncutils.exact._loss import Smooth
+from ncutils.exact._loss import smooth_part
+from ncutils.exact._newton import conjugate_gradients, minimise
+from ncutils.exact._norms import ColumnNorm, NuclearNorm
+from ncutils.exact.solver import NORMS
 
 INF = math.inf
 groups = st.lists(
@@ -31,52 +34,46 @@ def problem(groups, level, lam_b):
     return UFM.from_lam_z(sizes, level * math.sqrt(max(sizes)) / sum(sizes), lam_b)
 
 
-def one_by_one(ufm, term, tol):
+def one_by_one(ufm, norm_at, tol):
     """Z, b and value with every class a group of its own: K² + K unknowns, nothing assumed about
     equal sizes.
     """
     program = Blocks(ufm.sizes, np.ones(ufm.num_classes), ufm.lam_z, ufm.lam_b)
-    found = _newton.minimise(program, term, tol, 200)
+    found = minimise(program, norm_at, tol, 200)
     return found.point[1:] / np.sqrt(ufm.sizes), found.bias, found.primal, found.dual
 
 
-@given(groupings, levels, biases, st.sampled_from(["linear", "relu"]))
+@fuzzed(groupings, levels, biases, st.sampled_from(["linear", "relu"]))
 def test_classes_in_groups_and_one_by_one_have_the_same_solution(groups, level, lam_b, features):
     ufm = problem(groups, level, lam_b)
     grouped = solve(ufm, features, tol=1e-13)
-    Z, b, primal, dual = one_by_one(
-        ufm, {"linear": _norms.Nuclear, "relu": _norms.Columns}[features], 1e-13
-    )
+    Z, b, primal, dual = one_by_one(ufm, NORMS[features], 1e-13)
     assert primal - dual <= 1e-13 * primal
     assert grouped.objective == pytest.approx(primal, rel=3e-13)
     assert grouped.logits == pytest.approx(Z, abs=1e-9)
     assert grouped.bias == pytest.approx(b, abs=1e-9)
 
 
-@given(groupings, levels, biases, st.sampled_from(["linear", "relu"]))
+@fuzzed(groupings, levels, biases, st.sampled_from(["linear", "relu"]))
 def test_the_objective_in_groups_is_that_of_the_full_matrix(groups, level, lam_b, features):
     found = solve(problem(groups, level, lam_b), features, tol=1e-6)
     full = convex.objective(found.ufm, found.logits, found.bias, features)
     assert full == pytest.approx(found.objective, rel=1e-13)
 
 
-def random_point(counts, seed):
+def random_point(counts, seed, lam=0.01, biased=True):
     rng = np.random.default_rng(seed)
-    program = Blocks(
-        rng.uniform(1, 100, len(counts)),
-        np.array(counts, dtype=float),
-        0.01,
-        rng.choice([INF, 0.1]),
-    )
+    sizes, lam_b = rng.uniform(1, 100, len(counts)), rng.choice([INF, 0.1])
+    program = Blocks(sizes, np.array(counts, dtype=float), lam, lam_b if biased else INF)
     C = 3 * rng.standard_normal((program.G + 1, program.G))
-    C[0, program.more == 0] = 0
+    C[0, program.siblings == 0] = 0
     return program, C, rng
 
 
 def expand(program, C):
     """X (K, K) that C stands for, written out class by class."""
     group = np.repeat(np.arange(program.G), program.counts.astype(int))
-    x = C[0] / np.maximum(np.sqrt(program.more), 1)
+    x = C[0] / np.maximum(np.sqrt(program.siblings), 1)
     X = C[1:][np.ix_(group, group)] / np.sqrt(
         np.outer(program.counts[group], program.counts[group])
     )
@@ -113,54 +110,49 @@ class TestDerivatives:
     def test_gradient_and_second_derivative_are_those_of_finite_differences(self, counts, seed):
         program, C, rng = random_point(counts, seed)
         D = rng.standard_normal(C.shape)
-        D[0, program.more == 0] = 0
-        at = lambda step: Smooth(program, C + step * D, np.zeros(program.G))
+        D[0, program.siblings == 0] = 0
+        at = lambda step: smooth_part(program, C + step * D, np.zeros(program.G))
         h = 1e-4
         slope = (at(h).value - at(-h).value) / (2 * h)
         assert np.vdot(at(0).gradient, D) == pytest.approx(slope, rel=1e-6, abs=1e-9)
-        bend = (at(h).gradient - at(-h).gradient) / (2 * h)
+        change = (at(h).gradient - at(-h).gradient) / (2 * h)
         follow = (at(h).bias - at(-h).bias) / (2 * h)
         assert at(0).bias_change(D) == pytest.approx(follow, abs=1e-6)
-        assert at(0).hessian(D) == pytest.approx(bend, abs=1e-6 * abs(bend).max())
+        assert at(0).hessian(D) == pytest.approx(change, abs=1e-6 * abs(change).max())
 
     def test_the_shifted_inverse_undoes_the_second_derivative(self, counts, seed):
-        program, C, rng = random_point(counts, seed)
-        program.biased = False
-        smooth = Smooth(program, C, np.zeros(program.G))
+        program, C, rng = random_point(counts, seed, biased=False)
+        smooth = smooth_part(program, C, np.zeros(program.G))
         D = rng.standard_normal(C.shape)
-        D[0, program.more == 0] = 0
+        D[0, program.siblings == 0] = 0
         for alpha in (1e-3, 0.1):
             x = smooth.shifted_inverse(alpha)(D)
             assert smooth.hessian(x) + alpha * x == pytest.approx(D, abs=1e-11)
 
-    def test_the_terms_are_proximal_points_with_their_curvature(self, counts, seed):
-        program, Y, rng = random_point(counts, seed)
-        program.lam = 0.3
-        Y[1:] = (
-            program.balanced.T @ program.balanced @ Y[1:]
-        )  # columns of Z sum to zero: what the terms rely on
-        for Term, value in (
-            (_norms.Nuclear, lambda X: np.linalg.norm(X, "nuc")),
-            (_norms.Columns, lambda X: np.linalg.norm(X, axis=0).sum()),
+    def test_the_norms_are_proximal_points_with_their_curvature(self, counts, seed):
+        program, Y, rng = random_point(counts, seed, lam=0.3)
+        Y[1:] = program.centred.T @ program.centred @ Y[1:]  # columns of Z sum to zero
+        for norm_at, value in (
+            (NuclearNorm, lambda X: np.linalg.norm(X, "nuc")),
+            (ColumnNorm, lambda X: np.linalg.norm(X, axis=0).sum()),
         ):
-            term, t = Term(program, Y, 0.5), 0.5
-            assert term.value == pytest.approx(
-                program.lam * value(expand(program, term.point)[0]), rel=1e-12
-            )
-            assert term.point + t * term.dual == pytest.approx(Y, abs=1e-13)
-            # the second derivative of the Moreau envelope's proximal map, (1 + t C)⁻¹, by finite
-            # differences
-            E = np.where(term.free, rng.standard_normal(Y.shape), 0.0)
-            D = term.from_basis(E + t * term.curvature(E))
-            h = 1e-6
-            moved = (Term(program, Y + h * D, t).point - Term(program, Y - h * D, t).point) / (
-                2 * h
-            )
-            assert term.to_basis(moved) == pytest.approx(E, abs=1e-4 * max(1, abs(D).max()))
-            root = lambda D: term.inverse_root(D, 0.7)
-            assert root(root(term.curvature(E) + 0.7 * E)) == pytest.approx(
-                E, abs=1e-9 * max(1, abs(D).max())
-            )
+            t, h = 0.5, 1e-6
+            norm = norm_at(program, Y, t)
+            X, _ = expand(program, norm.point)
+            assert norm.value == pytest.approx(program.lam * value(X), rel=1e-12)
+            assert norm.rank == np.linalg.matrix_rank(X, tol=1e-9)
+            assert norm.point + t * norm.subgradient == pytest.approx(Y, abs=1e-13)
+            assert norm_at.dual_norm(program, norm.subgradient) <= program.lam * (1 + 1e-13)
+            # the derivative of the proximal map is (1 + t C)⁻¹: by finite differences
+            E = np.where(norm.active, rng.standard_normal(Y.shape), 0.0)
+            D = norm.from_basis(E + t * norm.curvature(E))
+            moved = norm_at(program, Y + h * D, t).point - norm_at(program, Y - h * D, t).point
+            size = max(1, abs(D).max())
+            assert norm.to_basis(moved / (2 * h)) == pytest.approx(E, abs=1e-4 * size)
+            F = rng.standard_normal(Y.shape)
+            assert np.vdot(norm.from_basis(E), F) == pytest.approx(np.vdot(E, norm.to_basis(F)))
+            root = lambda D: norm.inverse_root(D, 0.7)
+            assert root(root(norm.curvature(E) + 0.7 * E)) == pytest.approx(E, abs=1e-9 * size)
 
 
 def test_merging_groups_keeps_classes_and_samples():
@@ -189,7 +181,5 @@ def test_conjugate_gradients_solve_a_system():
     rng = np.random.default_rng(0)
     A = rng.standard_normal((40, 40))
     A, right = A @ A.T + np.eye(40), rng.standard_normal(40)
-    x = _newton.conjugate_gradients(
-        lambda x: A @ x, right, lambda x: x / np.diag(A), accuracy=1e-10
-    )
+    x = conjugate_gradients(lambda x: A @ x, right, lambda x: x / np.diag(A), accuracy=1e-10)
     assert A @ x == pytest.approx(right, abs=1e-7)

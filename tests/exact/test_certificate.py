@@ -12,6 +12,7 @@ import warnings
 import fifty_digits
 import numpy as np
 import pytest
+from fuzzed import depth
 
 from ncutils import UFM, dual_bound, solve
 from ncutils.exact import certificate
@@ -20,6 +21,9 @@ from ncutils.ufm import Phase
 
 HARD = list(fifty_digits.hard_problems(300, seed=0))
 PARTS = 10  # so that two processes share the work
+SMALL = [i for i, (ufm, _) in enumerate(HARD) if len(ufm.groups) <= 12]
+MEDIUM = [i for i, (ufm, _) in enumerate(HARD) if 12 < len(ufm.groups) <= 20]
+DEEP = sorted({*range(len(HARD))} - {*SMALL[:100], *MEDIUM[:2]})
 SECONDS = 30
 
 
@@ -56,9 +60,16 @@ def certify(found):
     return float((primal - dual) / found.gap)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_the_reported_gap_bounds_the_true_error(part):
-    for ufm, features in HARD[part::PARTS]:
+@pytest.mark.parametrize(
+    "places",
+    [
+        pytest.param(SMALL[:50], id="few groups"),
+        pytest.param(SMALL[50:100] + MEDIUM[:2], id="many groups"),
+        *(pytest.param(DEEP[part::PARTS], id=f"{part}", marks=depth) for part in range(PARTS)),
+    ],
+)
+def test_the_reported_gap_bounds_the_true_error(places):
+    for ufm, features in (HARD[place] for place in places):
         start = time.process_time()
         found = quietly(ufm, features)
         assert time.process_time() - start < SECONDS, ufm
@@ -212,11 +223,13 @@ def test_weights_and_many_groups():
         assert found.certified and found.iterations < 100
 
 
-def test_steps_are_damped_where_a_singular_value_would_pass_0():
+@pytest.mark.parametrize("at_50_digits", [False, pytest.param(True, marks=depth)])
+def test_steps_are_damped_where_a_singular_value_would_pass_0(at_50_digits):
     """48 groups, n from 28 to 3.4e8: without damping 200 iterations ended at a gap of 1e-2."""
     ufm, features = list(fifty_digits.hard_problems(108, seed=77))[107]
     found = quietly(ufm, features)
-    assert found.certified and found.iterations < 60 and certify(found) <= 1
+    assert found.certified and found.iterations < 60
+    assert not at_50_digits or certify(found) <= 1
 
 
 def test_a_dual_point_is_a_matrix_that_anyone_can_check():

@@ -1,0 +1,23 @@
+"""Hypothesis at two depths."""
+
+import functools
+
+import pytest
+from hypothesis import given, settings
+
+depth = pytest.mark.depth
+
+
+def fuzzed(*strategies, few=8, many=40):
+    """Run a test on a few examples, and on many where it is marked `depth`."""
+
+    def at_two_depths(test):
+        @pytest.mark.parametrize("examples", [few, pytest.param(many, marks=depth)])
+        def run(examples):
+            of_strategies = functools.wraps(test)(lambda *args, **kwargs: test(*args, **kwargs))
+            settings(max_examples=examples)(given(*strategies)(of_strategies))()
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        return run
+
+    return at_two_depths
