@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from ._checks import check_choice, real_number, shown
+from ._checks import check_choice, check_number, check_text, real_number, shown
 from ._files import write
 
 EVIDENCE = ("exact", "trained", "network")
@@ -90,8 +90,8 @@ class Ledger:
         >>> ledger.about("thm-threshold", solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)))
         """
         if theorem is not None:
-            _text("theorem", theorem)
-        at_most = _number("at_most", at_most)
+            check_text("theorem", theorem)
+        at_most = check_number("at_most", at_most)
         try:
             gaps = [abs(gap) for gap in _certificates(optima)]
         except RecursionError:
@@ -106,7 +106,7 @@ class Ledger:
         self._theorem, self._certificate = theorem, worst
 
     def _add(self, what, evidence, relation, measured, predicted, tolerance, passed, headline):
-        _text("what", what)
+        check_text("what", what)
         (
             check_choice("evidence", evidence, EVIDENCE),
             check_choice("headline", headline, (False, True)),
@@ -142,9 +142,12 @@ class Ledger:
         True
         """
         for name, value in (("atol", atol), ("rtol", rtol)):
-            if not 0 <= (number := _number(name, value)) < math.inf:
+            if not 0 <= (number := check_number(name, value)) < math.inf:
                 raise ValueError(f"{name} = {number}: must be a finite number >= 0")
-        measured, predicted = _number("measured", measured), _number("predicted", predicted)
+        measured, predicted = (
+            check_number("measured", measured),
+            check_number("predicted", predicted),
+        )
         tolerance = float(atol) + float(rtol) * abs(predicted)
         passed = abs(measured - predicted) <= tolerance < math.inf  # infinity is near nothing
         self._add(what, evidence, "=", measured, predicted, tolerance, passed, headline)
@@ -158,7 +161,7 @@ class Ledger:
         >>> from ncutils import Ledger
         >>> Ledger("demo").check_at_most("gap", measured=1e-12, bound=1e-9)
         """
-        measured, bound = _number("measured", measured), _number("bound", bound)
+        measured, bound = check_number("measured", measured), check_number("bound", bound)
         self._add(what, evidence, "<=", measured, bound, None, measured <= bound, headline)
 
     def check_at_least(self, what, measured, bound, evidence="exact", headline=False):
@@ -168,7 +171,7 @@ class Ledger:
         >>> from ncutils import Ledger
         >>> Ledger("demo").check_at_least("accuracy", measured=0.97, bound=0.9, evidence="network")
         """
-        measured, bound = _number("measured", measured), _number("bound", bound)
+        measured, bound = check_number("measured", measured), check_number("bound", bound)
         self._add(what, evidence, ">=", measured, bound, None, measured >= bound, headline)
 
     def check_true(self, what, fact, evidence="exact", headline=False):
@@ -314,18 +317,6 @@ def _certificates(optima):
             raise ValueError(
                 f"optima hold {shown(one)}: must be solutions, trained models, or lists or dicts of these"
             )
-
-
-def _number(name, value):
-    number = real_number(value)
-    if number is None:
-        raise ValueError(f"{name} = {shown(value)}: must be a number")
-    return number
-
-
-def _text(name, value):
-    if not isinstance(value, str):
-        raise ValueError(f"{name} = {shown(value)}: must be text")
 
 
 def _decimals(tolerance, predicted):

@@ -7,11 +7,14 @@ metric has no unit unless one is named; a definition without a source is element
 import numpy as np
 
 from ._checks import (
+    REAL,
     array_of,
     check_array,
+    check_classes,
+    check_features,
     check_integer,
-    check_labels,
     check_memory,
+    check_positive_array,
     check_square,
     shown,
 )
@@ -19,11 +22,6 @@ from ._linalg import cosines_from_gram, scaled
 from .ufm import check_ufm
 
 PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
-
-
-def _features_and_labels(features, labels):
-    features = check_array("features", features, 2)
-    return features, check_labels(labels, features.shape[1])
 
 
 def class_means(features, labels):
@@ -36,7 +34,7 @@ def class_means(features, labels):
     >>> metrics.class_means([[1, 3, 5]], [0, 0, 1])
     array([[2., 5.]])
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     order = np.argsort(labels, kind="stable")
     _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
     return (
@@ -57,7 +55,7 @@ def scatter(features, labels):
     >>> metrics.scatter([[1, 3, 5, 7]], [0, 0, 1, 1])
     (array([[1.]]), array([[4.]]))
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     check_memory("features", f"an array of shape {features.shape}", len(features) ** 2)
     within, between = _deviations(features, labels)
     return within @ within.T, between @ between.T
@@ -89,7 +87,7 @@ def nc1(features, labels):
     >>> round(metrics.nc1([[1, 3, 5, 7]], [0, 0, 1, 1]), 6)
     0.125
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     features = scaled(features)
     within, between = _deviations(features, labels)
     if _one_point(features, between):
@@ -110,7 +108,7 @@ def trace_ratio(features, labels):
     >>> round(metrics.trace_ratio([[1, 3, 5, 7]], [0, 0, 1, 1]), 6)
     0.25
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     features = scaled(features)
     within, between = _deviations(features, labels)
     return (
@@ -178,10 +176,12 @@ def block_range(logits, class_sizes):
     >>> metrics.block_range([[3, 0, 0], [0, 2, 1], [0, 1, 2.5]], class_sizes=[9, 4, 4])
     0.5
     """
-    logits, sizes = _square("logits", logits), array_of(class_sizes, "iuf")
+    logits = check_square("logits", logits, gaps=False)
+    sizes = array_of(class_sizes, REAL)
     if sizes is None or sizes.shape != logits.shape[:1] or np.isnan(sizes).any():
         raise ValueError(
-            f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, as logits is {logits.shape}"
+            f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, "
+            f"as logits is {logits.shape}"
         )
     _, group = np.unique(sizes, return_inverse=True)
     same = np.eye(len(sizes), dtype=int)
@@ -192,23 +192,6 @@ def block_range(logits, class_sizes):
     _, first = np.unique(kind.flat[order], return_index=True)
     entries = logits.flat[order]
     return float((np.maximum.reduceat(entries, first) - np.minimum.reduceat(entries, first)).max())
-
-
-def _square(name, matrix):
-    """`matrix` as a (K, K) float array, else ValueError."""
-    return check_square(name, check_array(name, matrix, 2))
-
-
-def _block(name, logits, classes):
-    logits = _square("logits", logits)
-    index = array_of(classes, "iu")
-    if index is None or index.ndim != 1 or len(set(index.tolist())) != len(index):
-        raise ValueError(f"{name} = {shown(classes)}: must be a list of different class indices")
-    if len(index) < 2 or index.min() < 0 or index.max() >= len(logits):
-        raise ValueError(
-            f"{name} = {classes!r}: must be at least 2 class indices in 0 … {len(logits) - 1}"
-        )
-    return logits, index
 
 
 def minority_gap(logits, minority):
@@ -225,7 +208,8 @@ def minority_gap(logits, minority):
     >>> metrics.minority_gap([[2, 0, 0], [0, 3, 1], [0, 1, 3]], minority=[1, 2])
     2.0
     """
-    logits, index = _block("minority", logits, minority)
+    logits = check_square("logits", logits, gaps=False)
+    index = check_classes("minority", minority, len(logits))
     block = logits[np.ix_(index, index)]
     k = len(index)
     return float(np.trace(block) / k - (block.sum() - np.trace(block)) / (k * (k - 1)))
@@ -241,7 +225,8 @@ def minority_spread(logits, minority):
     >>> round(metrics.minority_spread([[2, 0, 0], [0, 3, 1], [0, 1, 3]], minority=[1, 2]), 4)
     1.0193
     """
-    logits, index = _block("minority", logits, minority)
+    logits = check_square("logits", logits, gaps=False)
+    index = check_classes("minority", minority, len(logits))
     logits = scaled(logits)
     columns = logits[:, index]
     mean = np.linalg.norm(logits, axis=0).mean()
@@ -309,7 +294,8 @@ def relative_gap(objective, optimum):
     >>> metrics.relative_gap([3.0, 2.0], 2.0)
     array([0.5, 0. ])
     """
-    objective, optimum = _positive("objective", objective), _positive("optimum", optimum)
+    objective = check_positive_array("objective", objective)
+    optimum = check_positive_array("optimum", optimum)
     try:
         with np.errstate(over="ignore"):  # a gap that no float can hold is infinite
             return objective / optimum - 1
@@ -317,12 +303,3 @@ def relative_gap(objective, optimum):
         raise ValueError(
             f"objective {objective.shape} and optimum {optimum.shape}: must broadcast to one shape"
         ) from None
-
-
-def _positive(name, values):
-    array = array_of(values, "iuf")
-    with np.errstate(over="ignore"):
-        array = np.array(np.nan) if array is None else array.astype(np.float64)
-    if not ((array > 0) & (array < np.inf)).all():
-        raise ValueError(f"{name} = {shown(values)}: must be positive, finite")
-    return array
