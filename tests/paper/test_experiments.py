@@ -29,7 +29,8 @@ from ncutils.__main__ import main
 from ncutils.paper import figures as paper_figures
 from ncutils.paper import results as stored
 from ncutils.paper import run as running
-from ncutils.paper import task
+from ncutils.paper import cluster as cluster_module
+from ncutils.paper import provenance, task
 from ncutils.paper.results import Results
 from ncutils.paper.run import estimate, run
 from ncutils.paper.task import Plan
@@ -1359,7 +1360,7 @@ def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_pat
     starts, reset = network._starts, torch.nn.Linear.reset_parameters
 
     def work(i):
-        found[i] = running._train_alone(plan, tasks[i], False)
+        found[i] = cluster_module.train_alone(plan, tasks[i], False)
 
     second = threading.Thread(target=work, args=(1,))
 
@@ -1380,7 +1381,7 @@ def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_pat
 
     monkeypatch.setattr(network, "_starts", starting)
     if not locked:
-        monkeypatch.setattr(running, "_ALONE", contextlib.nullcontext())
+        monkeypatch.setattr(cluster_module, "_ALONE", contextlib.nullcontext())
     work(0)
     first_done.set()
     second.join()
@@ -1410,10 +1411,10 @@ def git(folder, *words):
 
 def test_the_commit_is_that_of_the_checkout_dirty_where_it_was_changed(monkeypatch, tmp_path):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    monkeypatch.setattr(task, "__file__", str(tmp_path / "package" / "paper" / "task.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "package" / "paper" / "provenance.py"))
     (tmp_path / "package" / "paper").mkdir(parents=True)
-    (tmp_path / "package" / "paper" / "task.py").write_text("one")
-    commit = task.commit.__wrapped__
+    (tmp_path / "package" / "paper" / "provenance.py").write_text("one")
+    commit = provenance.commit.__wrapped__
     assert commit() == "unknown"  # no repository
     git(tmp_path, "init")
     assert commit() == "unknown"  # no commit
@@ -1426,7 +1427,7 @@ def test_the_commit_is_that_of_the_checkout_dirty_where_it_was_changed(monkeypat
         ["git", "rev-parse", "HEAD"], cwd=tmp_path, capture_output=True, text=True
     ).stdout.strip()
     assert commit() == head[:12]
-    (tmp_path / "package" / "paper" / "task.py").write_text("two")
+    (tmp_path / "package" / "paper" / "provenance.py").write_text("two")
     assert commit() == f"{head[:12]}-dirty"
     monkeypatch.setenv("PATH", str(tmp_path))
     assert commit() == "unknown"  # no git
@@ -1441,11 +1442,11 @@ def test_the_commit_of_a_repository_that_is_not_the_packages_is_not_recorded(
     """
     folder = tmp_path / place / "ncutils" / "paper"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(task, "__file__", str(folder / "task.py"))
+    monkeypatch.setattr(provenance, "__file__", str(folder / "provenance.py"))
     (tmp_path / "theirs").write_text("theirs")
     git(tmp_path, "init"), git(tmp_path, "add", "."), git(tmp_path, "commit", "-m", "theirs")
-    (folder / "task.py").write_text("ours")
-    commit = task.commit.__wrapped__
+    (folder / "provenance.py").write_text("ours")
+    commit = provenance.commit.__wrapped__
     assert commit() == "unknown"
     git(tmp_path, "add", "."), git(tmp_path, "commit", "-m", "with a copy")
     assert (commit() == "unknown") == bool(place)
@@ -1456,7 +1457,7 @@ def test_hardware_is_the_processor_with_its_threads_or_the_gpu(monkeypatch):
     model = (
         re.search(r"^model name\s*:\s*(.*)$", known.read_text(), re.M) if known.exists() else None
     )
-    text = task.hardware(torch.device("cpu"))
+    text = provenance.hardware(torch.device("cpu"))
     assert text.endswith(f", {torch.get_num_threads()} threads") and (
         model is None or text.startswith(model[1].strip())
     )
@@ -1468,21 +1469,21 @@ def test_hardware_is_the_processor_with_its_threads_or_the_gpu(monkeypatch):
         (False, True, "float32"),
     ):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: able)
-        assert task.hardware(torch.device("cuda:1"), float32) == f"a GPU, cuda:1, {number}"
-    assert task.hardware(torch.device("cpu"), True) == text
+        assert provenance.hardware(torch.device("cuda:1"), float32) == f"a GPU, cuda:1, {number}"
+    assert provenance.hardware(torch.device("cpu"), True) == text
 
     def missing(*_, **__):
         raise OSError
 
     monkeypatch.setattr(Path, "read_text", missing)
-    monkeypatch.setattr(task.platform, "processor", lambda: "")
-    monkeypatch.setattr(task.platform, "machine", lambda: "riscv")
-    assert task.hardware(torch.device("cpu")) == f"riscv, {torch.get_num_threads()} threads"
+    monkeypatch.setattr(provenance.platform, "processor", lambda: "")
+    monkeypatch.setattr(provenance.platform, "machine", lambda: "riscv")
+    assert provenance.hardware(torch.device("cpu")) == f"riscv, {torch.get_num_threads()} threads"
 
 
 def test_versions_are_those_that_run():
     assert (
-        task.versions()
+        provenance.versions()
         == f"python {sys.version.split()[0]}, torch {torch.__version__}, numpy {np.__version__}"
     )
 
