@@ -125,7 +125,7 @@ def array_of(values, kinds):
 
 
 def check_kind(name, values, kinds, allowed):
-    """`values` as in `array_of`, else ValueError: what it is, what is `allowed`, how to convert it."""
+    """`values` as in `array_of`, else ValueError: what it is, what is allowed, how to convert it."""
     array = array_of(values, kinds)
     if array is None:
         raise ValueError(f"{name} {_described(values)}: must be {allowed}{_conversion(values)}")
@@ -133,7 +133,7 @@ def check_kind(name, values, kinds, allowed):
 
 
 def _described(values):
-    """What an object is: its class, and type and shape of its numbers; of a built-in one its value."""
+    """What an object is: its class, type and shape; of a number, text or None its value."""
     kind, array = type(values), values
     home = kind.__module__.split(".")[0]
     if isinstance(values, list | tuple):

@@ -37,9 +37,8 @@ def class_means(features, labels):
     features, labels = check_features("features", features, labels)
     order = np.argsort(labels, kind="stable")
     _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    return (
-        np.stack([np.add.reduceat(row[order], first) for row in features]) / sizes
-    )  # no copy (d, N), no array (N, K)
+    # no copy (d, N), no array (N, K)
+    return np.stack([np.add.reduceat(row[order], first) for row in features]) / sizes
 
 
 def scatter(features, labels):
@@ -92,9 +91,8 @@ def nc1(features, labels):
     within, between = _deviations(features, labels)
     if _one_point(features, between):
         return float("nan")
-    U, s, _ = np.linalg.svd(
-        between, full_matrices=False
-    )  # no matrix (d, d): d is 4096 in some networks
+    # no matrix (d, d): d is 4096 in some networks
+    U, s, _ = np.linalg.svd(between, full_matrices=False)
     kept = s**2 > PINV_CUT * s[0] ** 2
     return float((((U.T @ within)[kept] / s[kept, None]) ** 2).sum() / between.shape[1])
 
@@ -111,11 +109,9 @@ def trace_ratio(features, labels):
     features, labels = check_features("features", features, labels)
     features = scaled(features)
     within, between = _deviations(features, labels)
-    return (
-        float("nan")
-        if _one_point(features, between)
-        else float((within**2).sum() / (between**2).sum())
-    )
+    if _one_point(features, between):
+        return float("nan")
+    return float((within**2).sum() / (between**2).sum())
 
 
 def _one_point(features, between):
@@ -185,9 +181,8 @@ def block_range(logits, class_sizes):
         )
     _, group = np.unique(sizes, return_inverse=True)
     same = np.eye(len(sizes), dtype=int)
-    kind = (
-        2 * (len(sizes) * group[:, None] + group) + same
-    )  # which sizes, and whether it is one class
+    # which sizes, and whether it is one class
+    kind = 2 * (len(sizes) * group[:, None] + group) + same
     order = np.argsort(kind, axis=None)
     _, first = np.unique(kind.flat[order], return_index=True)
     entries = logits.flat[order]
@@ -235,9 +230,8 @@ def minority_spread(logits, minority):
 
 def _largest_distance(columns):
     """max ‖x_k − x_l‖ over the columns of an array (d, K)."""
-    moved = scaled(
-        columns - columns[:, :1]
-    )  # none is longer than the largest distance, so that nothing cancels in it
+    # none is longer than the largest distance, so that nothing cancels in it
+    moved = scaled(columns - columns[:, :1])
     gram = moved.T @ moved
     squares = np.diag(gram)
     k, l = divmod((squares[:, None] + squares - 2 * gram).argmax(), len(squares))
@@ -258,22 +252,18 @@ def balance_residual(classifier, class_means, ufm):
     """
     check_ufm(ufm)
     W, H = check_array("classifier", classifier, 2), check_array("class_means", class_means, 2)
-    if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (
-        ufm.num_classes,
-        ufm.num_samples,
-    ):
+    K, N = ufm.num_classes, ufm.num_samples
+    if W.shape != (K, H.shape[0]) or H.shape[1] not in (K, N):
         raise ValueError(
             f"classifier {W.shape} and class_means {H.shape}: must be (K, d) and (d, K) or (d, N)"
         )
     check_memory("class_means", f"an array of shape {H.shape}", len(H) ** 2)
-    weights = ufm.sizes if H.shape[1] == ufm.num_classes else np.ones(ufm.num_samples)
+    weights = ufm.sizes if H.shape[1] == K else np.ones(N)
     W, H = np.sqrt(ufm.lam_w) * W, np.sqrt(ufm.lam_h) * H
     unit = np.frexp(np.abs(W).max())[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        W, H = (
-            np.ldexp(W, -unit),
-            np.ldexp(H, -unit),
-        )  # which neither changes a digit nor lets W underflow
+        # which neither changes a digit nor lets W underflow
+        W, H = np.ldexp(W, -unit), np.ldexp(H, -unit)
         left, right = W.T @ W, (H * weights) @ H.T
         size = np.linalg.norm(left)
         residual = float(np.linalg.norm(left - right) / size) if size > 0 else 0.0
