@@ -125,7 +125,7 @@ def array_of(values, kinds):
 
 
 def check_kind(name, values, kinds, allowed):
-    """`values` as in `array_of`, else ValueError: what it is, what is allowed, how to convert it."""
+    """`values` as in `array_of`, else ValueError: what it is, what is allowed, what to do."""
     array = array_of(values, kinds)
     if array is None:
         raise ValueError(f"{name} {_described(values)}: must be {allowed}{_conversion(values)}")

@@ -65,9 +65,8 @@ class Ledger:
             )
         if not isinstance(folder, (str, os.PathLike, type(None))):
             raise ValueError(f"folder = {shown(folder)}: must be the path of a folder, or None")
-        self.name = name
+        self.name, self.rows = name, []
         self.folder = folder if folder is not None else os.environ.get("NCUTILS_LEDGERS")
-        self.rows = []
         self._theorem = self._certificate = None
 
     def about(self, theorem, *optima, at_most=CERTIFIED):
@@ -230,10 +229,9 @@ class Ledger:
         ...     os.listdir(folder)
         ['demo.json']
         """
-        if self.folder is None:
-            return
-        text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
-        write(Path(self.folder) / f"{self.name}.json", text.encode())
+        if self.folder is not None:
+            text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+            write(Path(self.folder) / f"{self.name}.json", text.encode())
 
     def show(self):
         """Display the whole table, write the JSON file, then raise `LedgerError` if a row failed or

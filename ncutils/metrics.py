@@ -192,8 +192,8 @@ def block_range(logits, class_sizes):
 def minority_gap(logits, minority):
     r"""a_B: mean diagonal minus mean off-diagonal entry of the minority block Z_BB, in nats.
 
-    .. math:: a_B = \frac{1}{K_B} \sum_{k \in B} Z_{kk} - \frac{1}{K_B (K_B - 1)} \sum_{k \ne l \in
-              B} Z_{kl}
+    .. math:: a_B = \frac{1}{K_B} \sum_{k \in B} Z_{kk}
+              - \frac{1}{K_B (K_B - 1)} \sum_{k \ne l \in B} Z_{kl}
 
     0 where the minority classes have collapsed into one vector (claim c); by theory Z_BB = a_B I +
     β_B 11ᵀ. Raises ValueError unless `logits`, Z, is (K, K) and `minority` holds the indices of two
