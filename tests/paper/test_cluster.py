@@ -41,11 +41,7 @@ def at_most(seconds):
 def local_cluster(**options):
     """Of workers on this machine, with one thread each."""
     return distributed.LocalCluster(
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-        **options,
+        threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL, **options
     )
 
 
@@ -53,7 +49,7 @@ def local_cluster(**options):
 def processes():
     """The address of a scheduler with two worker processes."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}), at_most(180):
-        cluster = local_cluster(n_workers=2, processes=True)
+        cluster = local_cluster(n_workers=2, processes=True, host="127.0.0.1")
     with cluster:
         yield cluster.scheduler_address
 
@@ -209,11 +205,11 @@ def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_pat
     """The first starts the second between its seed and its start. Without the lock, the second
     seeds too, and both differ.
     """
-    tasks, names = [[(100, 0)], [(100, 1)]], [n for n in stored.COLUMNS if n not in VARIES]
-    by_one, plan = (small(tmp_path / name, values=(100,), seeds=2) for name in ("one", "two"))
+    tasks, names = [[(100, 31)], [(100, 32)]], [n for n in stored.COLUMNS if n not in VARIES]
+    by_one, plan = (small(tmp_path / name, values=(100,)) for name in ("one", "two"))
     expected = [task.train(by_one, settings, False) for settings in tasks]
     found, second_seeded, first_done, order = {}, threading.Event(), threading.Event(), []
-    train_network, reset = task.train_network, torch.nn.Linear.reset_parameters
+    reset = torch.nn.Linear.reset_parameters
 
     def work(i):
         found[i] = on_cluster.train_alone(plan, tasks[i], False)
@@ -221,21 +217,18 @@ def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_pat
     second = threading.Thread(target=work, args=(1,))
 
     def seeded(layer):
-        order.append(threading.current_thread() is second)
-        monkeypatch.setattr(torch.nn.Linear, "reset_parameters", reset)
-        if order == [False]:
-            second.start()
-            second_seeded.wait(1 if locked else 60)  # with the lock, in vain
-        else:
-            second_seeded.set()
-            first_done.wait(60)
+        seed, here = torch.initial_seed(), threading.current_thread() is second
+        if seed == 31 + here and here not in order:  # the first layer after the task's seed
+            order.append(here)
+            if here:
+                second_seeded.set()
+                first_done.wait(60)
+            else:
+                second.start()
+                second_seeded.wait(1 if locked else 60)  # with the lock, in vain
         reset(layer)
 
-    def starting(*arguments, **options):  # the model is built
-        monkeypatch.setattr(torch.nn.Linear, "reset_parameters", seeded)
-        return train_network(*arguments, **options)
-
-    monkeypatch.setattr(task, "train_network", starting)
+    monkeypatch.setattr(torch.nn.Linear, "reset_parameters", seeded)
     if not locked:
         monkeypatch.setattr(on_cluster, "_ALONE", contextlib.nullcontext())
     work(0)

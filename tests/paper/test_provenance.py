@@ -24,7 +24,7 @@ def git(folder, *words):
 
 @pytest.fixture
 def package(monkeypatch, tmp_path):
-    """package(place): a folder of the package below tmp_path, from where the commit is looked for."""
+    """package(place): the package in a folder below tmp_path, whose commit is looked for."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
     def at(place):
