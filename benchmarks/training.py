@@ -64,7 +64,7 @@ from benchmarks.exact import environment, show_environment, show_targets
 from ncutils import UFM
 from ncutils._device import pick_device
 from ncutils.data import load_images
-from ncutils.paper.task import hardware
+from ncutils.paper.provenance import hardware
 from ncutils.training.network import _starts, train_network
 from ncutils.training.networks import MLP, ConvNet, ResNet18
 from ncutils.training.recipes import RECIPES

@@ -43,9 +43,8 @@ ORIGINALS = {
     ),
 }
 FOLDERS = {"fashion-mnist": "fashion-mnist", "cifar10": "cifar-10-batches-py"}
-ARCHIVES = {
-    "cifar10": "cifar-10-python.tar.gz"
-}  # all files of a set in one; else each is packed as FILE.gz
+# all files of a set in one; else each is packed as FILE.gz
+ARCHIVES = {"cifar10": "cifar-10-python.tar.gz"}
 URLS = {  # tried in turn
     "fashion-mnist": (
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -63,7 +62,7 @@ DEBIAN = Path("/usr/share/datasets")  # where that package puts them
 
 
 def cache_folder():
-    """Where downloads and parsed data sets are kept: $NCUTILS_CACHE, else the user's cache folder."""
+    """Where downloads and parsed data sets are: $NCUTILS_CACHE, else the user's cache folder."""
     return Path(os.environ.get("NCUTILS_CACHE") or platformdirs.user_cache_dir("ncutils"))
 
 
@@ -179,12 +178,11 @@ def _fetch(name, wanted):
                     os.replace(folder / file, target / file)
             return raw
         except (OSError, ValueError) as error:
-            if getattr(error, "errno", None) is not None and not isinstance(
-                error, ConnectionError
-            ):  # the disk's
+            number = getattr(error, "errno", None)
+            if number is not None and not isinstance(error, ConnectionError):  # the disk's
                 raise RuntimeError(
-                    f"{target} cannot be written ({error.strerror}), so {name} is not downloaded: make room there, "
-                    "or let NCUTILS_CACHE name another folder"
+                    f"{target} cannot be written ({error.strerror}), so {name} is not downloaded: "
+                    "make room there, or let NCUTILS_CACHE name another folder"
                 ) from None
             reasons.append(f"{url}{packed}: {_short(error)}")
     raise RuntimeError(_advice(name, wanted, reasons))

@@ -22,9 +22,7 @@ from .training.objective import ufm_objective
 from .ufm import ON_THE_LINE, UFM, Phase
 
 CLASSES = 2000  # more make matrices (K, K) slow
-RATIO = (
-    10**6
-)  # of w n; the certificate of the whole says little about the angles of still smaller classes
+RATIO = 10**6  # of w n; the certificate says little about the angles of still smaller classes
 KINDS = {"logits": "columns of Z", "features": "class means", "classifier": "classifiers"}
 
 
@@ -61,8 +59,8 @@ def check(claim, ufm, seed=0):
         )
     if (share := ufm.weights * ufm.sizes).max() > RATIO * share.min():
         raise ValueError(
-            f"class_sizes from {max(ufm.class_sizes)} to {min(ufm.class_sizes)}: the ratio of w n must be at "
-            f"most {RATIO}; solve_two_groups takes larger ones"
+            f"class_sizes from {max(ufm.class_sizes)} to {min(ufm.class_sizes)}: the ratio of w n "
+            f"must be at most {RATIO}; solve_two_groups takes larger ones"
         )
     seed, report = check_integer("seed", seed, at_least=0), Report(claim, ufm)
     if claim != "relu":
@@ -89,36 +87,24 @@ def collapse(report, ufm, seed):
     exact, K = report.solve(ufm), ufm.num_classes
     Z, b, W, means = exact.logits, exact.bias, exact.classifier(K), exact.class_means(K)
     lower = report.lower_bound(exact)
-    sums = *abs(Z.sum(axis=0)), abs(b.sum())
-    report.check_at_most(
-        "largest sum of a column of Z, or of b, relatively", max(sums) / (1 + abs(Z).max()), 1e-9
-    )
-    report.check_at_most(
-        "balance: ‖λ_W WᵀW − λ_H H̄DH̄ᵀ‖ / ‖λ_W WᵀW‖", metrics.balance_residual(W, means, ufm), 1e-12
-    )
+    sums = max(*abs(Z.sum(axis=0)), abs(b.sum())) / (1 + abs(Z).max())
+    report.check_at_most("largest sum of a column of Z, or of b, relatively", sums, 1e-9)
+    residual = metrics.balance_residual(W, means, ufm)
+    report.check_at_most("balance: ‖λ_W WᵀW − λ_H H̄DH̄ᵀ‖ / ‖λ_W WᵀW‖", residual, 1e-12)
     if ufm.num_samples * K <= WORK:
+        what = "UFM with class means as features, value (CVX)"
         value = ufm_objective(ufm, W, means[:, ufm.labels], b, ufm.labels)
-        report.check(
-            "UFM with class means as features, value (CVX)",
-            value,
-            exact.objective,
-            atol=1e-14,
-            rtol=1e-12,
-        )
+        report.check(what, value, exact.objective, atol=1e-14, rtol=1e-12)
     trained = report.trained(seed)
     if trained is None:
         return
     H, excess = trained.features[0], trained.objectives[0] / lower - 1
     spread = ufm.lam_h / 2 * ((H - trained.class_means(0)[:, ufm.labels]) ** 2).sum() / lower
-    report.check_at_least(
-        "trained UFM: objective / lower bound − 1", excess, -1e-12, evidence="trained"
-    )
-    report.check_at_most(
-        "trained UFM: objective / lower bound − 1", excess, CERTIFIED, evidence="trained"
-    )
-    report.check_at_most(
-        "trained UFM: (λ_H/2) Σ‖h − h̄‖² is no more", spread - excess, 1e-12, evidence="trained"
-    )
+    what = "trained UFM: objective / lower bound − 1"
+    report.check_at_least(what, excess, -1e-12, evidence="trained")
+    report.check_at_most(what, excess, CERTIFIED, evidence="trained")
+    what = "trained UFM: (λ_H/2) Σ‖h − h̄‖² is no more"
+    report.check_at_most(what, spread - excess, 1e-12, evidence="trained")
     if exact.rank:
         ratio = metrics.trace_ratio(H, ufm.labels)
         report.check_at_most("trained UFM: tr Σ_W / tr Σ_B", ratio, 1e-6, evidence="trained")
@@ -134,9 +120,8 @@ def angles(report, ufm, seed):
         group[members] = g
     if trained := report.trained(seed):
         spread = metrics.block_range(trained.logits(0), group)
-        report.check_at_most(
-            "trained UFM: range of Z within a block (nats)", spread, 5e-3, evidence="trained"
-        )
+        what = "trained UFM: range of Z within a block (nats)"
+        report.check_at_most(what, spread, 5e-3, evidence="trained")
     predicted = _cosines(report, exact, group)
     named = [(group_name(kind), members) for kind, members in report.some()]
     pairs = [(name, members[:2]) for name, members in named if len(members) > 1]
@@ -147,11 +132,10 @@ def angles(report, ufm, seed):
         measured = exact.cosines(kind)
         if np.isnan(measured).any():
             report.notes.append(f"cosines of {label} that are zero")
-        for what, (k, l) in pairs:
-            if not math.isnan(measured[k, l]):
-                report.check(
-                    f"cosine of {label}, {what}", measured[k, l], predicted[kind][k, l], atol=1e-7
-                )
+        for what, pair in pairs:
+            if not math.isnan(measured[pair]):
+                what = f"cosine of {label}, {what}"
+                report.check(what, measured[pair], predicted[kind][pair], atol=1e-7)
         off = ~np.isnan(measured)
         error = abs(measured - predicted[kind])[off].max(initial=0.0)
         report.check_at_most(f"{label}: largest error of a cosine", error, 1e-7)
@@ -162,7 +146,8 @@ def threshold(report, ufm, seed):
     predicted, level, known = theory.phase(ufm), ufm.lam_z * ufm.num_samples, lines(ufm)
     if not known and not isinstance(predicted, Phase):
         raise DoesNotApply(
-            "class_sizes without two classes of one size: threshold must have a group of them that may merge"
+            "class_sizes without two classes of one size: "
+            "threshold must have a group of them that may merge"
         )
     exact, aside = report.solve(ufm), report.off_lines()
     P = cross_entropy(exact.logits + exact.bias[:, None])[1]  # off its diagonal
@@ -170,11 +155,8 @@ def threshold(report, ufm, seed):
     for kind, line in known.items():
         k, l = ufm.groups[kind][:2]
         merged, a = level * (1 + ON_THE_LINE) >= line, exact.group_gaps[kind]
-        what = (
-            f"one vector, {level:.6g} ≥ {line:.6g}"
-            if merged
-            else f"told apart, {level:.6g} < {line:.6g}"
-        )
+        what = f"told apart, {level:.6g} < {line:.6g}"
+        what = f"one vector, {level:.6g} ≥ {line:.6g}" if merged else what
         report.check_true(f"{group_name(kind)}: {what}", (found.group_gaps[kind] == 0) == merged)
         # 1 − p_own + p_other = T, the smaller of λ_Z N/(w sqrt(n)) and 1, leaves p_own/p_other = 1
         # + (1 − T)/p_other
@@ -191,13 +173,12 @@ def threshold(report, ufm, seed):
     scalar = report.solve_two_groups().phase
     report.check_true(f"phase by the scalar equation: {predicted.value}", scalar == predicted)
     vanishing, trivial = two_lines(ufm)
+    not_zero = lambda one: one.phase in (Phase.DISTINCT, Phase.MINORITY_COLLAPSE)
     for i, v in enumerate(vanishing):
-        what, told = ("minority not zero again", True) if i % 2 else ("minority zero", False)
-        report.located(
-            what,
-            v,
-            lambda one, told=told: (one.phase in (Phase.DISTINCT, Phase.MINORITY_COLLAPSE)) == told,
-        )
+        if i % 2:
+            report.located("minority not zero again", v, not_zero)
+        else:
+            report.located("minority zero", v, lambda one: not not_zero(one))
     report.located("all zero", trivial, lambda one: one.rank == 0)
 
 
@@ -208,8 +189,9 @@ def diminishing(report, ufm, seed):
     if len(ufm.groups) != 2 or ufm.class_weights:
         weighted = ", with class weights" if ufm.class_weights else ""
         raise DoesNotApply(
-            f"class_sizes of {len(ufm.groups)} group(s){weighted}: diminishing must have two groups of classes, "
-            "of different sizes and equal weights, since it keeps n_A/n_B while n_B grows"
+            f"class_sizes of {len(ufm.groups)} group(s){weighted}: diminishing must have two "
+            "groups of classes, of different sizes and equal weights, since it keeps n_A/n_B "
+            "while n_B grows"
         )
     (n_a, A), (n_b, B) = ufm.groups.items()
     K, c = ufm.num_classes, ufm.lam_z * ufm.num_samples
@@ -218,11 +200,9 @@ def diminishing(report, ufm, seed):
     pairs = {group: pair for group, pair in pairs.items() if len(pair) == 2}
 
     def cosines(log_n):
-        return report.keep(
-            solve_two_groups_log(
-                len(A), len(B), log_ratio, math.log(c) - np.asarray(log_n) / 2, ufm.lam_b
-            )
-        ).cosines()
+        log_tau = math.log(c) - np.asarray(log_n) / 2
+        two = solve_two_groups_log(len(A), len(B), log_ratio, log_tau, ufm.lam_b)
+        return report.keep(two).cosines()
 
     for times in (1, 10, 100, 1000):
         sizes = [n * times for n in ufm.class_sizes]
@@ -230,74 +210,51 @@ def diminishing(report, ufm, seed):
         measured = report.solve(larger).cosines()
         predicted = cosines(log_n_b + math.log(times))
         for group, pair in pairs.items():
-            if not math.isnan(
-                measured[pair] + predicted[group]
-            ):  # a vector that is zero has no angle
-                report.check(
-                    f"n_B = {n_b * times}: cosine {group}",
-                    measured[pair],
-                    predicted[group],
-                    atol=1e-7,
-                )
+            one, other = measured[pair], predicted[group]
+            if not math.isnan(one + other):  # a vector that is zero has no angle
+                report.check(f"n_B = {n_b * times}: cosine {group}", one, other, atol=1e-7)
     log_n = np.array([1e3, 1e4, 1e5, 5e5, 1e6, 2e6])
     far, limits = cosines(log_n), theory.deviation_constants(len(A), len(B), n_a / n_b, c)
     deviation = {group: far[group] + 1 / (K - 1) for group in pairs}
     if K > 2:
         largest = np.abs(list(deviation.values())).max(axis=0)
-        report.check_true(
-            "ln n_B from 1e3 to 2e6: largest |cos + 1/(K−1)| falls",
-            bool((np.diff(largest) < 0).all()),
-        )
+        falls = bool((np.diff(largest) < 0).all())
+        report.check_true("ln n_B from 1e3 to 2e6: largest |cos + 1/(K−1)| falls", falls)
     report.about("prop-rate", report.optima, at_most=math.inf)
     for group in pairs:
         # C + D/ln n_B + E/ln² n_B + …: at three values, each twice the one before, D and E cancel
         extrapolated = deviation[group][3:] * log_n[3:] @ [1 / 3, -2, 8 / 3]
-        report.check(
-            f"(cos {group} + 1/(K−1)) ln n_B → C", extrapolated, limits[group], atol=1e-7, rtol=1e-7
-        )
+        what = f"(cos {group} + 1/(K−1)) ln n_B → C"
+        report.check(what, extrapolated, limits[group], atol=1e-7, rtol=1e-7)
 
 
 def relu(report, ufm, seed):
     """Beyond the paper: with H ≥ 0 each class has a feature direction of its own or none."""
     exact, level, K = report.solve(ufm, "relu"), ufm.lam_z * ufm.num_samples, ufm.num_classes
     scale = ufm.weights * np.sqrt(ufm.sizes)
-    slope = (
-        scale * np.linalg.norm(cross_entropy(exact.logits + exact.bias[:, None])[1], axis=0) / level
-    )
+    errors = cross_entropy(exact.logits + exact.bias[:, None])[1]
+    slope = scale * np.linalg.norm(errors, axis=0) / level
     alive = exact.logits.any(axis=0)
     report.said.append(
         f"λ_Z N = {level:.6g}, features H ≥ 0: {alive.sum()} of {K} classes have a feature"
     )
-    report.check_at_most(
-        "classes with a feature: largest error of w √n ‖e − p‖ / (λ_Z N) = 1",
-        abs(slope[alive] - 1).max(initial=0.0),
-        1e-7,
-    )
-    report.check_at_most(
-        "classes without: largest w √n ‖e − p‖ / (λ_Z N)", slope[~alive].max(initial=0.0), 1 + 1e-9
-    )
+    what = "classes with a feature: largest error of w √n ‖e − p‖ / (λ_Z N) = 1"
+    report.check_at_most(what, abs(slope[alive] - 1).max(initial=0.0), 1e-7)
+    what = "classes without: largest w √n ‖e − p‖ / (λ_Z N)"
+    report.check_at_most(what, slope[~alive].max(initial=0.0), 1 + 1e-9)
     ratio = exact.objective / report.solve(ufm).objective
     report.check_at_least("optimal value / that with features of either sign", ratio, 1 - 1e-12)
     if math.isfinite(ufm.lam_b):
         return report.notes.append("closed forms, which have no bias")
     for kind, members in report.some():
-        k, others = members[0], np.arange(K) != members[0]
+        k, others, name = members[0], np.arange(K) != members[0], group_name(kind)
         # classes do not interact: as in the balanced problem of one sample a class at the same λ_Z
         # N/(w sqrt(n))
         closed = theory.relu_logits([1] * K, level / scale[k] / K)[:, 0]
-        report.check(
-            f"{group_name(kind)}: a in z = a (e − 1/K)",
-            exact.logits[k, k] - exact.logits[others, k].mean(),
-            closed[0] - closed[1],
-            atol=1e-8,
-            rtol=1e-8,
-        )
-        report.located(
-            f"{group_name(kind)}: zero",
-            theory.relu_vanishing_threshold(1.0, K) * scale[k],
-            lambda one, k=k: not one.logits[:, k].any(),
-            "relu",
-        )
+        a, predicted = exact.logits[k, k] - exact.logits[others, k].mean(), closed[0] - closed[1]
+        report.check(f"{name}: a in z = a (e − 1/K)", a, predicted, atol=1e-8, rtol=1e-8)
+        line, zero = theory.relu_vanishing_threshold(1.0, K) * scale[k], f"{name}: zero"
+        report.located(zero, line, lambda one, k=k: not one.logits[:, k].any(), "relu")
 
 
 CLAIMS = {
@@ -310,7 +267,7 @@ CLAIMS = {
 
 
 def _cosines(report, exact, group):
-    """Cosines {kind: (K, K)} as predicted, for classes in these groups (K,)."""
+    """Cosines {kind: (K, K)} as predicted, for classes in these groups (K,). `report` says how."""
     ufm, Z = exact.ufm, exact.logits
     if len(ufm.groups) == 1:
         report.said.append("predicted cosines: simplex ETF")

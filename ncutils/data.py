@@ -28,16 +28,15 @@ def _digits():
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    return (data.images * (255 / 16)).round().astype(np.uint8)[:, None], data.target.astype(
-        np.int64
-    )
+    images = (data.images * (255 / 16)).round().astype(np.uint8)
+    return images[:, None], data.target.astype(np.int64)
 
 
 SOURCES = {"mnist5k": _mnist5k, "digits": _digits}
 
 
 def _load_cached(name):
-    """images uint8 (N, C, H, W) and labels (N,) of a whole data set, from the cache if it is there."""
+    """images uint8 (N, C, H, W) and labels (N,) of a whole set, from the cache if it is there."""
     try:
         path = cache_folder() / f"{name}-v1.npz"
     except RuntimeError as error:  # there is no home directory
@@ -76,9 +75,8 @@ def _fashion_mnist(images, labels):
 
 
 def _cifar10(batch):
-    stored = pickle.loads(
-        batch, encoding="latin1"
-    )  # which could run anything: only on bytes with the right md5
+    # which could run anything: only on bytes with the right md5
+    stored = pickle.loads(batch, encoding="latin1")
     return stored["data"].reshape(-1, 3, 32, 32), np.array(stored["labels"], dtype=np.int64)
 
 
@@ -206,11 +204,8 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     """
     _check_set(name, test_images)
     sizes = check_class_sizes(class_sizes)
-    seed, pool, side = (
-        check_integer("seed", seed, at_least=0),
-        check_integer("pool", pool, at_least=1),
-        SIDES[name],
-    )
+    seed, pool = check_integer("seed", seed, at_least=0), check_integer("pool", pool, at_least=1)
+    side = SIDES[name]
     check_memory("class_sizes", shown(class_sizes), sum(sizes) * side**2)
     if len(sizes) > CLASSES:
         raise ValueError(f"class_sizes has {len(sizes)} classes: {name} has {CLASSES}")
@@ -220,21 +215,7 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
         raise ValueError(
             f"pool = {pool}: must be 1 with dtype = 'uint8', which keeps the stored levels"
         )
-    one = np.random.default_rng(seed)
-    taken, held = [[] for _ in sizes], np.zeros(len(sizes), dtype=int)
-    for part, images, labels in _parts(name, test_images):
-        for k, n in enumerate(sizes):
-            # A generator for each class of each file, so that nothing else decides which images are
-            # taken.
-            rng = one if name in SOURCES else np.random.default_rng([seed, part, k])
-            members = np.flatnonzero(labels == k)
-            taken[k].append(images[rng.permutation(members)[: max(n - held[k], 0)]])
-            held[k] += len(members)
-        if (held >= sizes).all():
-            break
-    else:
-        raise ValueError(shortage(name, sizes, held, test_images))
-    images = np.concatenate(sum(taken, []))
+    images = _taken(name, sizes, seed, test_images)
     images = _resized(images, side) if images.shape[-1] != side else images
     if dtype == "float32" and pool > 1:
         blocks = images.reshape(len(images), -1, side // pool, pool, side // pool, pool)
@@ -242,3 +223,21 @@ def load_images(name, class_sizes, seed=0, pool=1, test_images=False, dtype="flo
     elif dtype == "float32":
         images = images / np.float32(255)
     return images, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def _taken(name, sizes, seed, test_images):
+    """The images that the seed chooses, as stored, class after class; ValueError where the set has
+    too few.
+    """
+    one = np.random.default_rng(seed)
+    taken, held = [[] for _ in sizes], np.zeros(len(sizes), dtype=int)
+    for part, images, labels in _parts(name, test_images):
+        for k, n in enumerate(sizes):
+            # One generator for each class of each file: nothing else decides what is taken.
+            rng = one if name in SOURCES else np.random.default_rng([seed, part, k])
+            members = np.flatnonzero(labels == k)
+            taken[k].append(images[rng.permutation(members)[: max(n - held[k], 0)]])
+            held[k] += len(members)
+        if (held >= sizes).all():
+            return np.concatenate(sum(taken, []))
+    raise ValueError(shortage(name, sizes, held, test_images))

@@ -7,13 +7,12 @@ import os
 import re
 from pathlib import Path
 
-from ._checks import check_choice, real_number, shown
+from ._checks import check_choice, check_number, check_text, real_number, shown
 from ._files import write
 
 EVIDENCE = ("exact", "trained", "network")
 NAME = re.compile(r"[\w .-]{1,60}")
-# the largest relative duality gap that the optima behind a row may have, unless it says otherwise
-CERTIFIED = 1e-9
+CERTIFIED = 1e-9  # the largest relative duality gap of the optima behind a row, unless it says so
 
 
 class LedgerError(AssertionError):
@@ -61,14 +60,14 @@ class Ledger:
     def __init__(self, name, folder=None):
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ValueError(
-                f"name = {shown(name)}: must be a name of a file, 60 letters, digits, spaces and ._- at most"
+                f"name = {shown(name)}: must be a name of a file, "
+                "60 letters, digits, spaces and ._- at most"
             )
         if not isinstance(folder, (str, os.PathLike, type(None))):
             raise ValueError(f"folder = {shown(folder)}: must be the path of a folder, or None")
-        self.name = name
+        self.name, self.rows = name, []
         self.folder = folder if folder is not None else os.environ.get("NCUTILS_LEDGERS")
-        self.rows = []
-        self._theorem, self._certificate = None, None
+        self._theorem = self._certificate = None
 
     def about(self, theorem, *optima, at_most=CERTIFIED):
         """The checks that follow are about `theorem` and rest on `optima`.
@@ -89,14 +88,14 @@ class Ledger:
         >>> ledger = Ledger("demo")
         >>> ledger.about("thm-threshold", solve(UFM.from_lam_z([20, 20, 10], lam_z=0.01)))
         """
-        if theorem is not None:
-            _text("theorem", theorem)
-        at_most = _number("at_most", at_most)
+        theorem = None if theorem is None else check_text("theorem", theorem)
+        at_most = check_number("at_most", at_most)
         try:
             gaps = [abs(gap) for gap in _certificates(optima)]
         except RecursionError:
             raise ValueError(
-                "optima hold a list that holds itself: must be solutions, trained models, or lists of these"
+                "optima hold a list that holds itself: "
+                "must be solutions, trained models, or lists of these"
             ) from None
         worst = max(gaps, key=lambda gap: math.inf if math.isnan(gap) else gap, default=None)
         if worst is not None and not worst <= at_most:
@@ -106,23 +105,18 @@ class Ledger:
         self._theorem, self._certificate = theorem, worst
 
     def _add(self, what, evidence, relation, measured, predicted, tolerance, passed, headline):
-        _text("what", what)
-        (
-            check_choice("evidence", evidence, EVIDENCE),
-            check_choice("headline", headline, (False, True)),
-        )
         self.rows.append(
             {
-                "what": what,
+                "what": check_text("what", what),
                 "theorem": self._theorem,
-                "evidence": evidence,
+                "evidence": check_choice("evidence", evidence, EVIDENCE),
                 "relation": relation,
                 "measured": measured,
                 "predicted": predicted,
                 "tolerance": tolerance,
                 "passed": bool(passed),
                 "certificate": self._certificate,
-                "headline": bool(headline),
+                "headline": bool(check_choice("headline", headline, (False, True))),
             }
         )
 
@@ -142,9 +136,10 @@ class Ledger:
         True
         """
         for name, value in (("atol", atol), ("rtol", rtol)):
-            if not 0 <= (number := _number(name, value)) < math.inf:
+            if not 0 <= (number := check_number(name, value)) < math.inf:
                 raise ValueError(f"{name} = {number}: must be a finite number >= 0")
-        measured, predicted = _number("measured", measured), _number("predicted", predicted)
+        measured = check_number("measured", measured)
+        predicted = check_number("predicted", predicted)
         tolerance = float(atol) + float(rtol) * abs(predicted)
         passed = abs(measured - predicted) <= tolerance < math.inf  # infinity is near nothing
         self._add(what, evidence, "=", measured, predicted, tolerance, passed, headline)
@@ -158,7 +153,7 @@ class Ledger:
         >>> from ncutils import Ledger
         >>> Ledger("demo").check_at_most("gap", measured=1e-12, bound=1e-9)
         """
-        measured, bound = _number("measured", measured), _number("bound", bound)
+        measured, bound = check_number("measured", measured), check_number("bound", bound)
         self._add(what, evidence, "<=", measured, bound, None, measured <= bound, headline)
 
     def check_at_least(self, what, measured, bound, evidence="exact", headline=False):
@@ -168,7 +163,7 @@ class Ledger:
         >>> from ncutils import Ledger
         >>> Ledger("demo").check_at_least("accuracy", measured=0.97, bound=0.9, evidence="network")
         """
-        measured, bound = _number("measured", measured), _number("bound", bound)
+        measured, bound = check_number("measured", measured), check_number("bound", bound)
         self._add(what, evidence, ">=", measured, bound, None, measured >= bound, headline)
 
     def check_true(self, what, fact, evidence="exact", headline=False):
@@ -192,51 +187,26 @@ class Ledger:
         >>> ledger.table()[1]
         [['loss', 'trained', '', '≤ 0.2', '', 'PASS']]
         """
-        rows = []
-        for row in self.rows:
-            relation, tolerance = row["relation"], row["tolerance"]
-            measured, predicted = "", ""
-            if relation == "=":
-                digits = _decimals(tolerance, row["predicted"])
-                predicted = f"{row['predicted']:.{digits}f}"
-                if row["evidence"] == "exact":
-                    measured = f"{row['measured']:.{digits}f}"
-            elif relation != "true":
-                predicted = f"{'≤' if relation == '<=' else '≥'} {row['predicted']:.4g}"
-            rows.append(
-                [
-                    row["what"],
-                    row["evidence"],
-                    measured,
-                    predicted,
-                    f"{tolerance:.1e}" if tolerance is not None else "",
-                    "PASS" if row["passed"] else "FAIL",
-                ]
-            )
-        return ["check", "evidence", "measured", "predicted", "tolerance", "result"], rows
+        header = ["check", "evidence", "measured", "predicted", "tolerance", "result"]
+        return header, [_cells(row) for row in self.rows]
 
     def _repr_html_(self):
         header, rows = self.table()
-        cells = lambda tag, row, more="": "".join(
-            f"<{tag}{more}>{html.escape(cell)}</{tag}>" for cell in row
-        )
+        cell = lambda tag, text, more="": f"<{tag}{more}>{html.escape(text)}</{tag}>"
+        line = lambda *cells: f"<tr>{''.join(cells)}</tr>"
+        head = line(*(cell("th", text, " scope=col") for text in header))
         body = "".join(
-            f'<tr><th scope="row">{html.escape(row[0])}</th>{cells("td", row[1:])}</tr>'
-            for row in rows
+            line(cell("th", what, ' scope="row"'), *(cell("td", text) for text in others))
+            for what, *others in rows
         )
-        return (
-            f'<table class="ledger"><caption>Ledger: {html.escape(self.name)}</caption>'
-            f"<thead><tr>{cells('th', header, ' scope=col')}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        caption = cell("caption", f"Ledger: {self.name}")
+        return f'<table class="ledger">{caption}<thead>{head}</thead><tbody>{body}</tbody></table>'
 
     def __repr__(self):
         header, rows = self.table()
         widths = [max(map(len, column)) for column in zip(header, *rows)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-            for row in [header, *rows]
-        ]
-        return "\n".join([f"Ledger: {self.name}", *lines])
+        line = lambda row: "  ".join(map(str.ljust, row, widths)).rstrip()
+        return "\n".join([f"Ledger: {self.name}", *map(line, [header, *rows])])
 
     def record(self):
         """What `save` writes: name and rows, NaN and infinite numbers as text.
@@ -245,13 +215,9 @@ class Ledger:
         >>> Ledger("demo").record()
         {'ledger': 'demo', 'rows': []}
         """
-        finite = lambda value: (
-            value if not isinstance(value, float) or math.isfinite(value) else str(value)
-        )
-        return {
-            "ledger": self.name,
-            "rows": [{key: finite(value) for key, value in row.items()} for row in self.rows],
-        }
+        plain = lambda x: str(x) if isinstance(x, float) and not math.isfinite(x) else x
+        rows = [{name: plain(value) for name, value in row.items()} for row in self.rows]
+        return {"ledger": self.name, "rows": rows}
 
     def save(self):
         """Write the JSON file, whole or not at all; nothing where there is no folder.
@@ -263,10 +229,9 @@ class Ledger:
         ...     os.listdir(folder)
         ['demo.json']
         """
-        if self.folder is None:
-            return
-        text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
-        write(Path(self.folder) / f"{self.name}.json", text.encode())
+        if self.folder is not None:
+            text = json.dumps(self.record(), indent=1, ensure_ascii=False) + "\n"
+            write(Path(self.folder) / f"{self.name}.json", text.encode())
 
     def show(self):
         """Display the whole table, write the JSON file, then raise `LedgerError` if a row failed or
@@ -286,15 +251,9 @@ class Ledger:
             display = print
         display(self)
         self.save()
-        failed = [row for row in self.rows if not row["passed"]]
-        if failed:
-            raise LedgerError(
-                "; ".join(
-                    f"{row['what']}: measured {row['measured']!r}, {row['relation']} {row['predicted']!r}"
-                    f" (tolerance {row['tolerance']!r})"
-                    for row in failed
-                )
-            )
+        told = "{what}: measured {measured!r}, {relation} {predicted!r} (tolerance {tolerance!r})"
+        if failed := [told.format(**row) for row in self.rows if not row["passed"]]:
+            raise LedgerError("; ".join(failed))
         if not self.rows:
             raise LedgerError(f"ledger {self.name} has no row")
 
@@ -316,28 +275,26 @@ def _certificates(optima):
             )
 
 
-def _number(name, value):
-    number = real_number(value)
-    if number is None:
-        raise ValueError(f"{name} = {shown(value)}: must be a number")
-    return number
-
-
-def _text(name, value):
-    if not isinstance(value, str):
-        raise ValueError(f"{name} = {shown(value)}: must be text")
+def _cells(row):
+    """A row as strings, as shown."""
+    relation, tolerance = row["relation"], row["tolerance"]
+    measured, predicted = "", ""
+    if relation == "=":
+        digits = _decimals(tolerance, row["predicted"])
+        predicted = f"{row['predicted']:.{digits}f}"
+        if row["evidence"] == "exact":
+            measured = f"{row['measured']:.{digits}f}"
+    elif relation != "true":
+        predicted = f"{'≤' if relation == '<=' else '≥'} {row['predicted']:.4g}"
+    tolerance = "" if tolerance is None else f"{tolerance:.1e}"
+    result = "PASS" if row["passed"] else "FAIL"
+    return [row["what"], row["evidence"], measured, predicted, tolerance, result]
 
 
 def _decimals(tolerance, predicted):
     """Decimals to print a value with: those that its tolerance speaks for, two digits at least."""
     if not (0 < tolerance < math.inf and 0 < abs(predicted) < math.inf):
         return 8
-    return max(
-        0,
-        min(
-            8,
-            max(
-                math.floor(1e-9 - math.log10(tolerance)), 1 - math.floor(math.log10(abs(predicted)))
-            ),
-        ),
-    )
+    told = math.floor(1e-9 - math.log10(tolerance))
+    two = 1 - math.floor(math.log10(abs(predicted)))
+    return max(0, min(8, max(told, two)))

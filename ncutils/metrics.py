@@ -7,11 +7,14 @@ metric has no unit unless one is named; a definition without a source is element
 import numpy as np
 
 from ._checks import (
+    REAL,
     array_of,
     check_array,
+    check_classes,
+    check_features,
     check_integer,
-    check_labels,
     check_memory,
+    check_positive_array,
     check_square,
     shown,
 )
@@ -19,11 +22,6 @@ from ._linalg import cosines_from_gram, scaled
 from .ufm import check_ufm
 
 PINV_CUT = 1e-6  # singular values of Σ_B below this fraction of the largest count as zero
-
-
-def _features_and_labels(features, labels):
-    features = check_array("features", features, 2)
-    return features, check_labels(labels, features.shape[1])
 
 
 def class_means(features, labels):
@@ -36,12 +34,11 @@ def class_means(features, labels):
     >>> metrics.class_means([[1, 3, 5]], [0, 0, 1])
     array([[2., 5.]])
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     order = np.argsort(labels, kind="stable")
     _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    return (
-        np.stack([np.add.reduceat(row[order], first) for row in features]) / sizes
-    )  # no copy (d, N), no array (N, K)
+    # no copy (d, N), no array (N, K)
+    return np.stack([np.add.reduceat(row[order], first) for row in features]) / sizes
 
 
 def scatter(features, labels):
@@ -57,7 +54,7 @@ def scatter(features, labels):
     >>> metrics.scatter([[1, 3, 5, 7]], [0, 0, 1, 1])
     (array([[1.]]), array([[4.]]))
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     check_memory("features", f"an array of shape {features.shape}", len(features) ** 2)
     within, between = _deviations(features, labels)
     return within @ within.T, between @ between.T
@@ -89,14 +86,13 @@ def nc1(features, labels):
     >>> round(metrics.nc1([[1, 3, 5, 7]], [0, 0, 1, 1]), 6)
     0.125
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     features = scaled(features)
     within, between = _deviations(features, labels)
     if _one_point(features, between):
         return float("nan")
-    U, s, _ = np.linalg.svd(
-        between, full_matrices=False
-    )  # no matrix (d, d): d is 4096 in some networks
+    # no matrix (d, d): d is 4096 in some networks
+    U, s, _ = np.linalg.svd(between, full_matrices=False)
     kept = s**2 > PINV_CUT * s[0] ** 2
     return float((((U.T @ within)[kept] / s[kept, None]) ** 2).sum() / between.shape[1])
 
@@ -110,14 +106,12 @@ def trace_ratio(features, labels):
     >>> round(metrics.trace_ratio([[1, 3, 5, 7]], [0, 0, 1, 1]), 6)
     0.25
     """
-    features, labels = _features_and_labels(features, labels)
+    features, labels = check_features("features", features, labels)
     features = scaled(features)
     within, between = _deviations(features, labels)
-    return (
-        float("nan")
-        if _one_point(features, between)
-        else float((within**2).sum() / (between**2).sum())
-    )
+    if _one_point(features, between):
+        return float("nan")
+    return float((within**2).sum() / (between**2).sum())
 
 
 def _one_point(features, between):
@@ -178,44 +172,28 @@ def block_range(logits, class_sizes):
     >>> metrics.block_range([[3, 0, 0], [0, 2, 1], [0, 1, 2.5]], class_sizes=[9, 4, 4])
     0.5
     """
-    logits, sizes = _square("logits", logits), array_of(class_sizes, "iuf")
+    logits = check_square("logits", logits, gaps=False)
+    sizes = array_of(class_sizes, REAL)
     if sizes is None or sizes.shape != logits.shape[:1] or np.isnan(sizes).any():
         raise ValueError(
-            f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, as logits is {logits.shape}"
+            f"class_sizes = {shown(class_sizes)}: must be {len(logits)} numbers, "
+            f"as logits is {logits.shape}"
         )
     _, group = np.unique(sizes, return_inverse=True)
     same = np.eye(len(sizes), dtype=int)
-    kind = (
-        2 * (len(sizes) * group[:, None] + group) + same
-    )  # which sizes, and whether it is one class
+    # which sizes, and whether it is one class
+    kind = 2 * (len(sizes) * group[:, None] + group) + same
     order = np.argsort(kind, axis=None)
     _, first = np.unique(kind.flat[order], return_index=True)
     entries = logits.flat[order]
     return float((np.maximum.reduceat(entries, first) - np.minimum.reduceat(entries, first)).max())
 
 
-def _square(name, matrix):
-    """`matrix` as a (K, K) float array, else ValueError."""
-    return check_square(name, check_array(name, matrix, 2))
-
-
-def _block(name, logits, classes):
-    logits = _square("logits", logits)
-    index = array_of(classes, "iu")
-    if index is None or index.ndim != 1 or len(set(index.tolist())) != len(index):
-        raise ValueError(f"{name} = {shown(classes)}: must be a list of different class indices")
-    if len(index) < 2 or index.min() < 0 or index.max() >= len(logits):
-        raise ValueError(
-            f"{name} = {classes!r}: must be at least 2 class indices in 0 … {len(logits) - 1}"
-        )
-    return logits, index
-
-
 def minority_gap(logits, minority):
     r"""a_B: mean diagonal minus mean off-diagonal entry of the minority block Z_BB, in nats.
 
-    .. math:: a_B = \frac{1}{K_B} \sum_{k \in B} Z_{kk} - \frac{1}{K_B (K_B - 1)} \sum_{k \ne l \in
-              B} Z_{kl}
+    .. math:: a_B = \frac{1}{K_B} \sum_{k \in B} Z_{kk}
+              - \frac{1}{K_B (K_B - 1)} \sum_{k \ne l \in B} Z_{kl}
 
     0 where the minority classes have collapsed into one vector (claim c); by theory Z_BB = a_B I +
     β_B 11ᵀ. Raises ValueError unless `logits`, Z, is (K, K) and `minority` holds the indices of two
@@ -225,7 +203,8 @@ def minority_gap(logits, minority):
     >>> metrics.minority_gap([[2, 0, 0], [0, 3, 1], [0, 1, 3]], minority=[1, 2])
     2.0
     """
-    logits, index = _block("minority", logits, minority)
+    logits = check_square("logits", logits, gaps=False)
+    index = check_classes("minority", minority, len(logits))
     block = logits[np.ix_(index, index)]
     k = len(index)
     return float(np.trace(block) / k - (block.sum() - np.trace(block)) / (k * (k - 1)))
@@ -241,7 +220,8 @@ def minority_spread(logits, minority):
     >>> round(metrics.minority_spread([[2, 0, 0], [0, 3, 1], [0, 1, 3]], minority=[1, 2]), 4)
     1.0193
     """
-    logits, index = _block("minority", logits, minority)
+    logits = check_square("logits", logits, gaps=False)
+    index = check_classes("minority", minority, len(logits))
     logits = scaled(logits)
     columns = logits[:, index]
     mean = np.linalg.norm(logits, axis=0).mean()
@@ -250,9 +230,8 @@ def minority_spread(logits, minority):
 
 def _largest_distance(columns):
     """max ‖x_k − x_l‖ over the columns of an array (d, K)."""
-    moved = scaled(
-        columns - columns[:, :1]
-    )  # none is longer than the largest distance, so that nothing cancels in it
+    # none is longer than the largest distance, so that nothing cancels in it
+    moved = scaled(columns - columns[:, :1])
     gram = moved.T @ moved
     squares = np.diag(gram)
     k, l = divmod((squares[:, None] + squares - 2 * gram).argmax(), len(squares))
@@ -273,22 +252,18 @@ def balance_residual(classifier, class_means, ufm):
     """
     check_ufm(ufm)
     W, H = check_array("classifier", classifier, 2), check_array("class_means", class_means, 2)
-    if W.shape != (ufm.num_classes, H.shape[0]) or H.shape[1] not in (
-        ufm.num_classes,
-        ufm.num_samples,
-    ):
+    K, N = ufm.num_classes, ufm.num_samples
+    if W.shape != (K, H.shape[0]) or H.shape[1] not in (K, N):
         raise ValueError(
             f"classifier {W.shape} and class_means {H.shape}: must be (K, d) and (d, K) or (d, N)"
         )
     check_memory("class_means", f"an array of shape {H.shape}", len(H) ** 2)
-    weights = ufm.sizes if H.shape[1] == ufm.num_classes else np.ones(ufm.num_samples)
+    weights = ufm.sizes if H.shape[1] == K else np.ones(N)
     W, H = np.sqrt(ufm.lam_w) * W, np.sqrt(ufm.lam_h) * H
     unit = np.frexp(np.abs(W).max())[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        W, H = (
-            np.ldexp(W, -unit),
-            np.ldexp(H, -unit),
-        )  # which neither changes a digit nor lets W underflow
+        # which neither changes a digit nor lets W underflow
+        W, H = np.ldexp(W, -unit), np.ldexp(H, -unit)
         left, right = W.T @ W, (H * weights) @ H.T
         size = np.linalg.norm(left)
         residual = float(np.linalg.norm(left - right) / size) if size > 0 else 0.0
@@ -309,7 +284,8 @@ def relative_gap(objective, optimum):
     >>> metrics.relative_gap([3.0, 2.0], 2.0)
     array([0.5, 0. ])
     """
-    objective, optimum = _positive("objective", objective), _positive("optimum", optimum)
+    objective = check_positive_array("objective", objective)
+    optimum = check_positive_array("optimum", optimum)
     try:
         with np.errstate(over="ignore"):  # a gap that no float can hold is infinite
             return objective / optimum - 1
@@ -317,12 +293,3 @@ def relative_gap(objective, optimum):
         raise ValueError(
             f"objective {objective.shape} and optimum {optimum.shape}: must broadcast to one shape"
         ) from None
-
-
-def _positive(name, values):
-    array = array_of(values, "iuf")
-    with np.errstate(over="ignore"):
-        array = np.array(np.nan) if array is None else array.astype(np.float64)
-    if not ((array > 0) & (array < np.inf)).all():
-        raise ValueError(f"{name} = {shown(values)}: must be positive, finite")
-    return array

@@ -17,10 +17,8 @@ from .ufm import ON_THE_LINE, Phase
 
 STEP = 1e-5  # exact optima are looked at this far, relatively, below and above a predicted line
 WORK = 5 * 10**6  # N K² up to which a UFM is trained: seconds on one processor
-QUICK = (
-    1e-3,
-    1e2,
-)  # λ_Z N over the largest w sqrt(n), within which training takes at most hundreds of iterations
+# λ_Z N over the largest w sqrt(n), within which training takes at most hundreds of iterations
+QUICK = (1e-3, 1e2)
 # groups that get rows of their own; of more, the two of largest and the two of smallest classes
 LISTED = 4
 
@@ -41,13 +39,8 @@ class Report(Ledger):
     def __init__(self, claim, ufm):
         super().__init__(claim)
         self.folder = None  # whatever $NCUTILS_LEDGERS says
-        self.ufm, self.said, self.notes, self.optima, self.theorem = (
-            ufm,
-            [problem(ufm)],
-            [],
-            [],
-            None,
-        )
+        self.ufm, self.theorem = ufm, None
+        self.said, self.notes, self.optima = [problem(ufm)], [], []
 
     def keep(self, optimum):
         """`optimum`; the rows that follow rest on it, too."""
@@ -64,9 +57,8 @@ class Report(Ledger):
     def solve_two_groups(self):
         """The exact optimum by the scalar equation of two groups, kept."""
         (n_a, A), (n_b, B) = self.ufm.groups.items()
-        return self.keep(
-            solve_two_groups(len(A), len(B), float(n_a), float(n_b), self.ufm.lam_z, self.ufm.lam_b)
-        )
+        sizes = len(A), len(B), float(n_a), float(n_b)
+        return self.keep(solve_two_groups(*sizes, self.ufm.lam_z, self.ufm.lam_b))
 
     def lower_bound(self, exact):
         """A lower bound of the optimal value from all K × K entries of Z, where `solve` has one
@@ -74,29 +66,24 @@ class Report(Ledger):
         """
         lower = dual_bound(exact.ufm, exact.logits, exact.bias, exact.rank)
         value = objective(exact.ufm, exact.logits, exact.bias)
-        self.check_at_most(
-            "(CVX) / lower bound − 1, both from all entries of Z", value / lower - 1, CERTIFIED
-        )
+        what = "(CVX) / lower bound − 1, both from all entries of Z"
+        self.check_at_most(what, value / lower - 1, CERTIFIED)
         return lower
 
     def trained(self, seed):
         """The UFM, trained from a random start; None, with a note, where that is much work."""
         ufm = self.ufm
-        work, level = (
-            ufm.num_samples * ufm.num_classes**2,
-            ufm.lam_z * ufm.num_samples / max(ufm.weights * ufm.sizes**0.5),
-        )
-        reasons = {
-            f"N K² = {work} is above {WORK}": work > WORK,
-            f"it is slow where λ_Z N is {level:.1e} of the largest w √n": not QUICK[0]
-            <= level
-            <= QUICK[1],
-            f"it is slow where λ_b is above 1, which is {ufm.lam_b:g}": 1 < ufm.lam_b < math.inf,
-        }
-        if any(reasons.values()):
-            return self.notes.append(
-                "training, as " + " and ".join(why for why, holds in reasons.items() if holds)
-            )
+        work = ufm.num_samples * ufm.num_classes**2
+        level = ufm.lam_z * ufm.num_samples / max(ufm.weights * ufm.sizes**0.5)
+        reasons = []
+        if work > WORK:
+            reasons.append(f"N K² = {work} is above {WORK}")
+        if not QUICK[0] <= level <= QUICK[1]:
+            reasons.append(f"it is slow where λ_Z N is {level:.1e} of the largest w √n")
+        if 1 < ufm.lam_b < math.inf:
+            reasons.append(f"it is slow where λ_b is above 1, which is {ufm.lam_b:g}")
+        if reasons:
+            return self.notes.append("training, as " + " and ".join(reasons))
         return train_ufm(
             ufm, dim=ufm.num_classes, seed=seed, iterations=2000, tol=1e-10, device="cpu"
         )
@@ -122,13 +109,12 @@ class Report(Ledger):
         if isinstance(theory.phase(self.ufm), Phase):
             vanishing, trivial = two_lines(self.ufm)
             known += [*vanishing, trivial]
-        if not any(
-            line <= level * (1 + ON_THE_LINE) and level <= line * (1 + ON_THE_LINE)
-            for line in known
-        ):
+        on_it = 1 + ON_THE_LINE
+        if not any(line <= level * on_it and level <= line * on_it for line in known):
             return self.ufm
         self.said.append(
-            "on a line up to rounding, which counts as above it: exact optimum of a level a billionth higher"
+            "on a line up to rounding, which counts as above it: exact optimum of a level a "
+            "billionth higher"
         )
         return at_level(self.ufm, level * (1 + 1e-9))
 
@@ -152,12 +138,11 @@ class Report(Ledger):
         """PASS or FAIL, in a sentence."""
         failed = sum(not row["passed"] for row in self.rows)
         if not self.relative_gap <= CERTIFIED:
-            return f"FAIL, not certified: the optimum is known to a relative gap of {self.relative_gap:.1e} only"
-        return (
-            f"FAIL, {failed} of {len(self.rows)} checks"
-            if failed
-            else f"PASS, all {len(self.rows)} checks"
-        )
+            known = f"a relative gap of {self.relative_gap:.1e} only"
+            return f"FAIL, not certified: the optimum is known to {known}"
+        if failed:
+            return f"FAIL, {failed} of {len(self.rows)} checks"
+        return f"PASS, all {len(self.rows)} checks"
 
     def __repr__(self):
         table = super().__repr__().splitlines()[1:]
@@ -236,8 +221,10 @@ def prediction(ufm):
         levels = [*passages, ("all zero", trivial)]
         if (minority := min(ufm.groups)) in lines(ufm):
             levels.insert(0, ("minority one vector", lines(ufm)[minority]))
-        return f"{at}, predicted: {phase.value} ({', '.join(f'{what} from {line:.6g} on' for what, line in levels)})"
+        passed = ", ".join(f"{what} from {line:.6g} on" for what, line in levels)
+        return f"{at}, predicted: {phase.value} ({passed})"
     if not phase.collapsed:
         return f"{at}, no two classes are alike: none merges, rank of Z at most {phase.rank[1]}"
-    merged = f"{sum(phase.collapsed.values())} of {len(phase.collapsed)} groups of two classes or more are one vector"
+    merged = f"{sum(phase.collapsed.values())} of {len(phase.collapsed)} groups of two classes"
+    merged += " or more are one vector"
     return f"{at}, predicted: {merged}, rank of Z from {phase.rank[0]} to {phase.rank[1]}"

@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 
-from ._checks import check_integer, check_memory, check_positive, real_number, shown
+from ._checks import check_finite, check_integer, check_memory, check_positive
 from ._linalg import cosines_from_gram, scaled
 from .ufm import ON_THE_LINE, UFM, GroupPhases, Phase, check_ufm
 
@@ -19,15 +19,6 @@ LARGEST_K, LARGEST_RATIO, LARGEST_LOG = (
     1e300,
 )  # beyond these, rounding shows or sums overflow
 WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
-
-
-def _finite(name, value):
-    number = real_number(value)
-    if number is None or not abs(number) <= LARGEST_LOG:
-        raise ValueError(
-            f"{name} = {shown(value)}: must be a finite number, at most {LARGEST_LOG:g} in size"
-        )
-    return number
 
 
 def _two_groups(k_a, k_b, n_a, n_b):
@@ -115,10 +106,8 @@ class _ZeroMinority:
     def at(self, log_x):
         """ln y and ln p_y."""
 
-        def too_small(
-            log_y,
-            # ln of p_x + max(−β, 0)/κ over p_y/r + max(β, 0)/κ: falls as y grows, 0 at the optimal bias
-        ):
+        # ln of p_x + max(−β, 0)/κ over p_y/r + max(β, 0)/κ: falls as y grows, 0 at the optimal bias
+        def too_small(log_y):
             log_p_x, beta, log_p_y = self._logits(log_x, log_y)
             if self.log_kappa == -math.inf:
                 return -beta
@@ -322,7 +311,8 @@ def seli(class_sizes):
     n = scaled(UFM.from_lam_z(class_sizes, 1.0).sizes)
     if n.max() > LARGEST_RATIO * n.min():
         raise ValueError(
-            f"class_sizes: the largest must be at most {LARGEST_RATIO:g} times the smallest, beyond which rounding shows"
+            f"class_sizes: the largest must be at most {LARGEST_RATIO:g} times the smallest, "
+            "beyond which rounding shows"
         )
     K = len(n)
     U, s, Vt = np.linalg.svd((np.eye(K) - 1 / K) * np.sqrt(n))
@@ -404,7 +394,8 @@ def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
     array([ 378.  , -126.21, -125.89, -125.89])
     """
     k_a, k_b, c = check_integer("k_a", k_a, 1), check_integer("k_b", k_b, 1), check_positive("c", c)
-    log_ratio, log_n_b = _finite("log_ratio", log_ratio), _finite("log_n_b", log_n_b)
+    log_ratio = check_finite("log_ratio", log_ratio, LARGEST_LOG)
+    log_n_b = check_finite("log_n_b", log_n_b, LARGEST_LOG)
     if log_ratio < 0:
         raise ValueError(f"log_ratio = {log_ratio}: must be ln(n_A/n_B) >= 0, A being the majority")
     K, log_n_a, log_c = k_a + k_b, log_n_b + log_ratio, math.log(c)

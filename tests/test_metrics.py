@@ -356,7 +356,7 @@ F, LABELS = np.eye(3, 4), np.array([0, 0, 1, 1])
         (F[:, :0], LABELS[:0], "features has shape"),
         (np.where(F == 1, NAN, F), LABELS, "features holds NaN"),
         (np.where(F == 1, math.inf, F), LABELS, "features holds NaN or infinite"),
-        (F, LABELS[:3], r"labels has shape \(3,\).*must be 4 class indices"),
+        (F, LABELS[:2], r"labels has shape \(2,\).*must be 4 class indices"),
         (F, LABELS[None], "labels has shape"),
         (F, LABELS.astype(float), "labels.*float64"),
         (F, LABELS == 1, "labels.*bool"),

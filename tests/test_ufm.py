@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from ncutils import UFM
-from ncutils._checks import check_array, check_choice, check_integer, check_positive
 
 NAN, INF = math.nan, math.inf
 
@@ -103,14 +102,14 @@ def test_fewer_than_two_class_sizes_are_refused(sizes):
         UFM(sizes, 1, 1)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5, NAN, INF, "3", None, True, [3], 1j])
+@pytest.mark.parametrize("size", [0, 2.5, NAN, "3", np.True_])
 def test_class_sizes_that_are_not_positive_whole_numbers_are_refused_by_index(size):
     with pytest.raises(ValueError) as refusal:
         UFM([5, size], 1, 1)
     assert str(refusal.value) == f"class_sizes[1] = {size!r}: must be a whole number >= 1"
 
 
-@pytest.mark.parametrize("value", [0, -1e-3, NAN, -INF, "1", None, True, [1.0, 2.0], 1j])
+@pytest.mark.parametrize("value", [0, NAN, -INF, "1", np.True_])
 @pytest.mark.parametrize("name", ["lam_w", "lam_h", "lam_b"])
 def test_penalties_that_are_not_positive_numbers_are_refused_by_name(name, value):
     penalties = {"lam_w": 1.0, "lam_h": 1.0, "lam_b": 1.0, name: value}
@@ -130,59 +129,3 @@ def test_only_the_bias_may_be_penalised_infinitely(name):
 def test_from_lam_z_names_its_own_arguments(name, value):
     with pytest.raises(ValueError, match=f"{name} = {value!r}"):
         UFM.from_lam_z([5, 5], **{"lam_z": 1.0, name: value})
-
-
-def test_numpy_booleans_are_no_numbers():
-    with pytest.raises(ValueError, match=r"class_sizes\[0\]"):
-        UFM([np.True_, 5], 1, 1)
-    with pytest.raises(ValueError, match="lam_w"):
-        UFM([5, 5], np.True_, 1)
-
-
-def test_whole_keeps_its_bound_and_large_numbers_exactly():
-    assert check_integer("n", 1, 1) == 1 and check_integer("n", 0, 0) == 0
-    assert check_integer("n", 10**18 + 1, 1) == 10**18 + 1
-    with pytest.raises(ValueError, match="n = "):
-        check_integer("n", 10**400, 1)  # no float, hence no formula, can hold it
-
-
-def test_positive_names_what_is_allowed():
-    assert (
-        check_positive("x", np.float32(0.5)) == 0.5
-        and check_positive("x", INF, infinite=True) == INF
-    )
-    with pytest.raises(ValueError, match="x = -1: must be a positive number or math.inf"):
-        check_positive("x", -1, infinite=True)
-
-
-@pytest.mark.parametrize("values", [[1.0, 2.0], [[]], 3.0, [[[1.0]]]])
-def test_arrays_of_the_wrong_shape_are_refused(values):
-    with pytest.raises(ValueError, match=r"m has shape .*must have 2 dimensions"):
-        check_array("m", values, 2)
-
-
-@pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_arrays_with_a_value_that_is_not_finite_are_refused(bad):
-    with pytest.raises(ValueError, match="m holds NaN or infinite values: all must be finite"):
-        check_array("m", [[1.0, bad]], 2)
-
-
-@pytest.mark.parametrize("values", [[[1, 2], [3]], [["a"]], [[1j]], None])
-def test_arrays_that_are_not_numbers_are_refused(values):
-    with pytest.raises(ValueError, match="^m"):
-        check_array("m", values, 2)
-
-
-@pytest.mark.filterwarnings("ignore:Casting complex values")
-@pytest.mark.parametrize(
-    "values", [np.array([[1 + 2j]]), np.array([["1"]])], ids=["complex", "text"]
-)
-def test_nothing_is_silently_cast_to_real_numbers(values):
-    with pytest.raises(ValueError, match="^m"):
-        check_array("m", values, 2)
-
-
-def test_a_choice_lists_what_is_allowed():
-    assert check_choice("kind", "a", ("a", "b")) == "a"
-    with pytest.raises(ValueError, match="kind = 'c': must be one of 'a', 'b'"):
-        check_choice("kind", "c", ("a", "b"))

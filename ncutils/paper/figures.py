@@ -15,7 +15,8 @@ from .._files import write
 from ..exact.convex import FEATURES
 from ..exact.solver import solve
 from ..theory import minority_threshold
-from .results import KEY, read
+from .results import results_of
+from .settings import CLASSES, N_B, SIZES_LAM_Z
 from .task import Plan
 
 PROGRAM = {"linear": "exact, (CVX)", "relu": "exact, (CVX+)"}
@@ -29,33 +30,6 @@ UNITS = {
     "nc1": "NC1",
     "trace_ratio": "tr Σ_W / tr Σ_B",
 }
-
-
-def results_of(plan, history=False):
-    """Rows of a plan's results, all its seeds, that did not diverge; or of their history."""
-    folder = Path(plan.out)
-    rows = [
-        row
-        for row in read(folder / f"{plan.name}.csv")
-        if row["status"] == "done" and belongs(plan, row)
-    ]
-    if not history:
-        return rows
-    keys = {tuple(row[name] for name in KEY) for row in rows}
-    return [
-        row
-        for row in read(folder / f"{plan.name}-history.csv")
-        if tuple(row[name] for name in KEY) in keys
-    ]
-
-
-def belongs(plan, row):
-    """Whether a row of a results file is one of the plan's settings, trained as the plan has it,
-    with whatever seed.
-    """
-    return any(
-        plan.key(value, row["seed"]) == {name: row[name] for name in KEY} for value in plan.values
-    )
 
 
 def over_seeds(rows, measure):
@@ -99,14 +73,8 @@ def networks(ax, rows, measure, style, label):
     if not rows:
         raise ValueError(f"rows of {label!r} is empty: no such network was recorded")
     x, mean, low, high = over_seeds(rows, measure)
-    ax.vlines(
-        x,
-        low,
-        high,
-        color=figures.STYLES[style]["color"],
-        lw=1.2,
-        label=f"_{label}, least and largest",
-    )
+    color, band = figures.STYLES[style]["color"], f"_{label}, least and largest"
+    ax.vlines(x, low, high, color=color, lw=1.2, label=band)
     figures.network(ax, x, mean, style, label, size=7)
 
 
@@ -118,15 +86,12 @@ def compare(ax, plan, measure, rows):
         figures.exact(ax, *exact_curve(plan, measure, kind), kind, PROGRAM[kind])
     for kind, found in rows.items():
         networks(ax, found, measure, kind, f"{figures.STYLES[kind]['label']}, network")
-    threshold = minority_threshold(100)
+    level = minority_threshold(N_B)
     if plan.experiment.name == "lambda":
-        figures.reference(
-            ax, "√n_B / N", x=threshold / plan.ufm(plan.values[0]).num_samples, at=0.55
-        )
+        figures.reference(ax, "√n_B / N", x=level / plan.ufm(plan.values[0]).num_samples, at=0.55)
     elif plan.experiment.name == "sizes":  # λ_Z N = sqrt(n_B), N linear in n_A
-        figures.reference(
-            ax, "λ_Z N = √n_B", x=(threshold / 0.005 - (10 - plan.k_a) * 100) / plan.k_a, at=0.55
-        )
+        n_a = (level / SIZES_LAM_Z - (CLASSES - plan.k_a) * N_B) / plan.k_a
+        figures.reference(ax, "λ_Z N = √n_B", x=n_a, at=0.55)
     ax.set(xlabel=AXES[plan.experiment.x], ylabel=UNITS[measure])
 
 
@@ -161,39 +126,17 @@ def draw(plan):
     """
     figures.use_theme()
     plan = replace(plan, values=None)
-    usual = Plan(plan.figure, recipe=plan.recipe)
-    options = [
-        f"-{name.replace('_', '-')}{getattr(plan, name)}"
-        for name in ("epochs", "batch_size", "lr", "pool")
-        if getattr(plan, name) != getattr(usual, name)
-    ] + ["-test-images"] * plan.test_images
-    rows, path = results_of(plan), Path(plan.out) / f"{plan.name}{''.join(options)}.png"
+    rows = results_of(plan)
     if not rows:
         raise ValueError(
-            f"{plan.name}.csv in {plan.out} holds no result to draw: every setting was skipped or diverged"
+            f"{plan.name}.csv in {plan.out} holds no result to draw: "
+            "every setting was skipped or diverged"
         )
-    name = plan.experiment.name
-    if name == "block":
-        fig = draw_blocks(plan, rows)
-    elif name == "angles":
-        fig, (left, right) = figures.panels(1, 2, height=3.6, width=9.6)
-        angles(left, plan, rows, plan.features)
-        networks(right, rows, f"gap_{plan.features}", plan.features, "network")
-        right.set(xlabel=AXES["n_a"], ylabel="relative gap of the objective", yscale="log")
-        (
-            left.set_title("Cosines against the majority's size"),
-            right.set_title("Distance from the exact optimum"),
-        )
-        left.legend(fontsize="small")
-    else:
-        fig, axes = figures.panels(1, 2, height=3.6, width=9.6)
-        for ax, measure in zip(axes, ("a_b", "length_b")):
-            compare(ax, plan, measure, {plan.features: rows})
-        axes[0].set_title("Minority gap"), axes[1].set_title("Length of the minority's mean logits")
-        axes[1].legend(fontsize="small")
+    panels = {"block": draw_blocks, "angles": draw_angles}.get(plan.experiment.name, draw_minority)
+    fig = panels(plan, rows)
     fig.suptitle(
-        f"{plan.network} on {plan.data}{' with test images' * plan.test_images}, {plan.features} features, "
-        f"recipe {plan.recipe}, {plan.epochs} epochs",
+        f"{plan.network} on {plan.data}{' with test images' * plan.test_images}, "
+        f"{plan.features} features, recipe {plan.recipe}, {plan.epochs} epochs",
         fontsize="medium",
         color=figures.GREY,
     )
@@ -202,8 +145,45 @@ def draw(plan):
         picture = io.BytesIO()
         fig.savefig(picture, format="png", dpi=160)
     figures.plt.close(fig)
+    path = picture_path(plan)
     write(path, picture.getbuffer())
     return path
+
+
+def picture_path(plan):
+    """The file of a plan's picture, named by the options that are not the default."""
+    usual = Plan(plan.figure, recipe=plan.recipe)
+    options = [
+        f"-{name.replace('_', '-')}{getattr(plan, name)}"
+        for name in ("epochs", "batch_size", "lr", "pool")
+        if getattr(plan, name) != getattr(usual, name)
+    ] + ["-test-images"] * plan.test_images
+    return Path(plan.out) / f"{plan.name}{''.join(options)}.png"
+
+
+def draw_minority(plan, rows):
+    """Minority gap and length of the minority's mean logits, over the settings. Returns the
+    figure.
+    """
+    fig, axes = figures.panels(1, 2, height=3.6, width=9.6)
+    titles = ("Minority gap", "Length of the minority's mean logits")
+    for ax, measure, title in zip(axes, ("a_b", "length_b"), titles):
+        compare(ax, plan, measure, {plan.features: rows})
+        ax.set_title(title)
+    axes[1].legend(fontsize="small")
+    return fig
+
+
+def draw_angles(plan, rows):
+    """Cosines, and the gap of the objective, over the settings. Returns the figure."""
+    fig, (left, right) = figures.panels(1, 2, height=3.6, width=9.6)
+    angles(left, plan, rows, plan.features)
+    networks(right, rows, f"gap_{plan.features}", plan.features, "network")
+    right.set(xlabel=AXES["n_a"], ylabel="relative gap of the objective", yscale="log")
+    left.set_title("Cosines against the majority's size")
+    right.set_title("Distance from the exact optimum")
+    left.legend(fontsize="small")
+    return fig
 
 
 def draw_blocks(plan, rows):
@@ -214,39 +194,31 @@ def draw_blocks(plan, rows):
     history = results_of(plan, history=True)
     fig, axes = figures.panels(len(settings), 3, height=3.3, width=11, squeeze=False)
     for structure, (left, middle, right) in zip(settings, axes):
-        mine = [
-            row | {"setting": row["epoch"]} for row in history if float(row["setting"]) == structure
-        ]
-        for measure, (color, _), line in zip(("nc1", "trace_ratio"), figures.OTHERS, ("-", "--")):
-            x, mean, low, high = over_seeds(mine, measure)
-            if np.isnan(mean).all():  # Z = 0 throughout
-                continue
-            left.fill_between(
-                x,
-                low,
-                high,
-                color=color,
-                alpha=0.2,
-                lw=0,
-                label=f"_{UNITS[measure]}, least and largest",
-            )
-            left.plot(x, mean, color=color, ls=line, marker=".", label=UNITS[measure])
-        left.set(
-            xlabel="epoch",
-            ylabel="variability within over between",
-            title=f"Structure {structure:g}: features collapse",
-        )
-        if left.lines:
-            left.set(xscale="log", yscale="log")
-            left.legend(fontsize="small")
+        mine = [row for row in history if float(row["setting"]) == structure]
+        _collapse(left, mine, f"Structure {structure:g}: features collapse")
         ufm = plan.ufm(int(structure))
         Z, exact = logits_of(rows, structure), solve(ufm, plan.features).logits
         bound, size = max(np.abs(Z).max(), np.abs(exact).max()), np.linalg.norm(exact)
         far = f", {np.linalg.norm(Z - exact) / size:.0%} off" if size else ""
-        figures.heatmap(
-            middle, Z, f"Z of the network{far}", ufm.class_sizes, limits=bound, unit="nats"
-        )
-        figures.heatmap(
-            right, exact, f"Z, {PROGRAM[plan.features]}", ufm.class_sizes, limits=bound, unit="nats"
-        )
+        for ax, matrix, title in (
+            (middle, Z, f"Z of the network{far}"),
+            (right, exact, f"Z, {PROGRAM[plan.features]}"),
+        ):
+            figures.heatmap(ax, matrix, title, ufm.class_sizes, limits=bound, unit="nats")
     return fig
+
+
+def _collapse(ax, moments, title):
+    """NC1 and trace ratio over the epochs, with a band from the least to the largest seed."""
+    rows = [row | {"setting": row["epoch"]} for row in moments]
+    for measure, (color, _), line in zip(("nc1", "trace_ratio"), figures.OTHERS, ("-", "--")):
+        x, mean, low, high = over_seeds(rows, measure)
+        if np.isnan(mean).all():  # Z = 0 throughout
+            continue
+        band = f"_{UNITS[measure]}, least and largest"
+        ax.fill_between(x, low, high, color=color, alpha=0.2, lw=0, label=band)
+        ax.plot(x, mean, color=color, ls=line, marker=".", label=UNITS[measure])
+    ax.set(xlabel="epoch", ylabel="variability within over between", title=title)
+    if ax.lines:
+        ax.set(xscale="log", yscale="log")
+        ax.legend(fontsize="small")

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import math
 import os
 from pathlib import Path
+
+import numpy as np
 
 from .._files import named, write
 
@@ -26,15 +29,8 @@ MEASURES = (
     "seconds",
     "peak_mib",
 )
-KEY = (
-    "setting",
-    "seed",
-    "epochs",
-    "batch_size",
-    "lr",
-    "pool",
-    "test_images",
-)  # what tells results in one file apart
+# what tells results in one file apart
+KEY = ("setting", "seed", "epochs", "batch_size", "lr", "pool", "test_images")
 COLUMNS = (
     *KEY,
     "data",
@@ -77,62 +73,76 @@ class Results:
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.folder / f".{self.plan.name}.lock", "w")
+        self._lock_file = open(self.folder / f".{self.plan.name}.lock", "w")
         try:
-            import fcntl
-        except ImportError:  # Windows: nothing keeps a second process out
-            pass
-        else:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                self._lock.close()
-                if isinstance(error, BlockingIOError):
-                    raise RuntimeError(
-                        f"{self.path} is being written by another process: wait for it, or choose another folder"
-                    ) from None
-                raise
-        try:
+            _lock(self._lock_file, self.path)
             self._tidy()
         except BaseException:
-            self._lock.close()
+            self._lock_file.close()
             raise
         return self
 
     def _tidy(self):
         rows = read(self.path, COLUMNS)
-        keys = {_key(row) for row in rows}
-        history = [row for row in read(self.history_path, HISTORY) if _key(row) in keys]
+        keys = {key_of(row) for row in rows}
+        history = [row for row in read(self.history_path, HISTORY) if key_of(row) in keys]
         _replace(self.path, COLUMNS, rows), _replace(self.history_path, HISTORY, history)
 
     def __exit__(self, *_):
         # and let go of; the file stays, as another process may be about to lock it
-        self._lock.close()
+        self._lock_file.close()
 
     def finished(self):
         """Keys of all results in the file: they need no training any more."""
-        return {_key(row) for row in read(self.path, COLUMNS)}
+        return {key_of(row) for row in read(self.path, COLUMNS)}
 
     def add(self, results, history):
         """Append a task's rows, the history first: a result is there only once its history is."""
-        new = {_key(row) for row in results} - self.finished()
+        new = {key_of(row) for row in results} - self.finished()
         for path, columns, rows in (
             (self.history_path, HISTORY, history),
             (self.path, COLUMNS, results),
         ):
+            text = "".join(_line(columns, row) for row in rows if key_of(row) in new)
             try:
                 with open(path, "a", newline="", encoding="utf-8") as file:
-                    file.write(
-                        "".join(_line(columns, row) for row in rows if _key(row) in new)
-                    )  # all of a task at once
+                    file.write(text)  # all of a task at once
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
                 raise named(error, path) from None
 
 
-def _key(row):
+def _lock(file, path):
+    """Keep other processes out until `file` is closed; RuntimeError, naming `path`, where one is
+    in.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing keeps a second process out
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise RuntimeError(
+            f"{path} is being written by another process: wait for it, or choose another folder"
+        ) from None
+
+
+def key_of(row):
+    """What tells a row of results or history apart."""
     return tuple(row[name] for name in KEY)
+
+
+def as_text(row, columns):
+    """A row as it is written: NaN and what is missing are empty, numbers have six digits."""
+
+    def text(value):
+        if isinstance(value, (float, np.floating)):
+            return "" if math.isnan(value) else f"{value:.6g}"
+        return "" if value is None else str(value)
+
+    return {name: text(row.get(name)) for name in columns}
 
 
 def _line(columns, row):
@@ -147,15 +157,37 @@ def read(path, columns=None):
     """
     if not Path(path).exists():
         return []
-    text = Path(path).read_text(
-        encoding="utf-8", errors="replace"
-    )  # a cut may be in the middle of a character
+    # A cut may be in the middle of a character.
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
     rows = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
     if columns is not None and rows.fieldnames is not None and tuple(rows.fieldnames) != columns:
         raise ValueError(
-            f"{path} has other columns than this version writes: move it away, or choose another folder"
+            f"{path} has other columns than this version writes: move it away, "
+            "or choose another folder"
         )
     return list(rows)
+
+
+def belongs(plan, row):
+    """Whether a row of a results file is one of the plan's settings, trained as the plan has it,
+    with whatever seed.
+    """
+    key = {name: row[name] for name in KEY}
+    return any(plan.key(value, row["seed"]) == key for value in plan.values)
+
+
+def results_of(plan, history=False):
+    """Rows of a plan's results, all its seeds, that did not diverge; or of their history."""
+    folder = Path(plan.out)
+    rows = [
+        row
+        for row in read(folder / f"{plan.name}.csv")
+        if row["status"] == "done" and belongs(plan, row)
+    ]
+    if not history:
+        return rows
+    keys = {key_of(row) for row in rows}
+    return [row for row in read(folder / f"{plan.name}-history.csv") if key_of(row) in keys]
 
 
 def _replace(path, columns, rows):

@@ -1,10 +1,9 @@
-"""Running a plan: tasks one after the other, or on a Dask cluster; an estimate of the time."""
+"""Running a plan: what is not finished, one task after the other or on a cluster; an estimate of
+the time.
+"""
 
 import math
-import threading
 import warnings
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +12,11 @@ from ..data import load_images
 from ..training.network import train_network
 from ..training.networks import build
 from ..ufm import UFM
+from .cluster import train_on_cluster
+from .provenance import commit
 from .results import Results
-from .task import checkpoint, commit, train
+from .settings import LAM_B
+from .task import checkpoint, train
 
 
 def run(plan, dask=None, progress=None, say=print):
@@ -35,75 +37,39 @@ def run(plan, dask=None, progress=None, say=print):
         build(plan.network, images.shape[1:], plan.features)
     with Results(plan) as results:
         tasks, wanted = plan.tasks(results.finished()), sum(map(len, plan.tasks()))
-        if kept := wanted - sum(map(len, tasks)):
-            say(f"{kept} of {wanted} results are in {results.path} already")
-        done = kept
-        for task, rows in _by_dask(dask, plan, tasks) if dask else _here(plan, tasks, progress):
+        done = wanted - sum(map(len, tasks))
+        if done:
+            say(f"{done} of {wanted} results are in {results.path} already")
+        trained = (
+            train_on_cluster(dask, plan, tasks) if dask else _train_here(plan, tasks, progress)
+        )
+        for task, rows in trained:
             results.add(*rows)
-            for left in checkpoint(plan, task).parent.glob(
-                checkpoint(plan, task).name + "*"
-            ):  # and what a kill cut
-                left.unlink(missing_ok=True)
+            _remove_checkpoint(plan, task)
             for row in rows[0]:
                 done += 1
-                told = (
-                    row["status"]
-                    if row["status"] != "done"
-                    else (
-                        f"relative gap {float(row[f'gap_{plan.features}']):.1e}, {float(row['seconds']):.0f} s"
-                    )
-                )
-                say(
-                    f"[{done}/{wanted}] {plan.experiment.x} = {row['setting']}, seed {row['seed']}: {told}"
-                )
+                setting = f"{plan.experiment.x} = {row['setting']}, seed {row['seed']}"
+                say(f"[{done}/{wanted}] {setting}: {_told(plan, row)}")
         return results.path
 
 
-def _here(plan, tasks, progress):
+def _train_here(plan, tasks, progress):
     for task in tasks:
         yield task, train(plan, task, progress)
 
 
-_ALONE = threading.Lock()
+def _remove_checkpoint(plan, task):
+    """A task's checkpoint, and what a kill cut of it."""
+    file = checkpoint(plan, task)
+    for left in file.parent.glob(f"{file.name}*"):
+        left.unlink(missing_ok=True)
 
 
-def _train_alone(*arguments):
-    """`train`, one at a time in a worker with several threads: the starts come from torch's
-    generator, one a process.
-    """
-    with _ALONE:
-        return train(*arguments)
-
-
-def _by_dask(address, plan, tasks):
-    try:
-        from dask.distributed import CancelledError, Client, KilledWorker, as_completed
-    except ImportError:
-        raise ValueError(
-            "dask needs the package distributed: pip install -e '.[cluster]' in the checkout, or leave it out"
-        ) from None
-    plan = replace(plan, out=str(Path(plan.out).resolve()))  # workers have another working folder
-    try:
-        client = Client(address, timeout=20)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"dask = {address!r}: no scheduler answers there ({error})") from None
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=20)
-        except TimeoutError:
-            raise ValueError(f"dask = {address!r}: the scheduler has no worker") from None
-        futures = {
-            client.submit(
-                _train_alone, plan, task, False, key=checkpoint(plan, task).stem, pure=False
-            ): task
-            for task in tasks
-        }
-        for future in as_completed(futures):
-            try:
-                rows = future.result()
-            except (KilledWorker, CancelledError) as error:
-                raise RuntimeError(f"dask: {error}; what is finished is kept") from None
-            yield futures[future], rows
+def _told(plan, row):
+    if row["status"] != "done":
+        return row["status"]
+    gap, seconds = float(row[f"gap_{plan.features}"]), float(row["seconds"])
+    return f"relative gap {gap:.1e}, {seconds:.0f} s"
 
 
 def estimate(plan):
@@ -129,7 +95,7 @@ def _seconds_per_step(plan, members):
             build(plan.network, images.shape[1:], plan.features),
             noise,
             np.repeat(np.arange(10), sizes),
-            [UFM.from_lam_z(sizes, 1e-3, 0.02)] * members,
+            [UFM.from_lam_z(sizes, 1e-3, LAM_B)] * members,
             epochs=4,
             batch_size=plan.batch_size,
             lr=1e-6,

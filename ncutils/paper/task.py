@@ -1,28 +1,24 @@
 """A plan of one experiment, its tasks, and the training of one task from its checkpoint."""
 
 import datetime
-import functools
 import hashlib
-import math
-import platform
-import subprocess
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .._checks import check_choice, check_integer, check_positive
-from .._device import named_device, pick_device, processor
+from .._device import named_device, pick_device
 from ..data import available, load_images, shortage
 from ..theory import phase
 from ..training.checkpoint import OtherRun
-from ..training.network import Diverged, train_network, uses_bfloat16
+from ..training.network import Diverged, train_network
 from ..training.networks import NETWORKS, build
 from ..training.recipes import RECIPES
 from ..ufm import UFM, Phase
-from .results import COLUMNS, HISTORY, KEY, _key
+from .provenance import commit, hardware, versions
+from .results import COLUMNS, HISTORY, KEY, as_text, key_of
 from .settings import DATA, FIGURES, WEIGHT_DECAY
 
 ENSEMBLES = ("mlp",)  # convolutions gain nothing from it on a CPU, and fill a GPU alone
@@ -56,39 +52,33 @@ class Plan:
 
     def __post_init__(self):
         put = lambda name, value: object.__setattr__(self, name, value)
-        experiment, k_a = FIGURES[check_choice("figure", self.figure, tuple(FIGURES))]
-        (
-            check_choice("data", self.data, DATA),
-            check_choice("network", self.network, tuple(NETWORKS)),
-        )
-        (
-            check_choice("features", self.features, ("linear", "relu")),
-            check_choice("recipe", self.recipe, tuple(RECIPES)),
-        )
-        k_a = k_a if self.k_a is None else self.k_a
-        if k_a not in experiment.values:
-            allowed = (
-                "left out"
-                if None in experiment.values
-                else f"one of {', '.join(map(str, experiment.values))}"
-            )
-            raise ValueError(f"k_a = {self.k_a!r}: must be {allowed} in {self.figure}")
-        put("k_a", k_a)
-        known = experiment.values[k_a]
-        put(
-            "values",
-            known
-            if self.values is None
-            else tuple(check_choice("values", value, known) for value in self.values),
-        )
+        for name, allowed in (
+            ("figure", FIGURES),
+            ("data", DATA),
+            ("network", NETWORKS),
+            ("features", ("linear", "relu")),
+            ("recipe", RECIPES),
+        ):
+            check_choice(name, getattr(self, name), tuple(allowed))
+        put("k_a", self._majority_classes())
+        known = self.experiment.values[self.k_a]
+        values = known if self.values is None else self.values
+        put("values", tuple(check_choice("values", value, known) for value in values))
         for name in ("seeds", "batch_size", "pool"):
             put(name, check_integer(name, getattr(self, name), 1))
-        put(
-            "epochs",
-            self.default_epochs if self.epochs is None else check_integer("epochs", self.epochs, 1),
-        )
-        put("lr", RECIPES[self.recipe].lr if self.lr is None else check_positive("lr", self.lr))
+        epochs = self.default_epochs if self.epochs is None else self.epochs
+        put("epochs", check_integer("epochs", epochs, 1))
+        put("lr", check_positive("lr", RECIPES[self.recipe].lr if self.lr is None else self.lr))
         named_device(self.device)
+
+    def _majority_classes(self):
+        """The K_A that is asked for, or the figure's, else ValueError."""
+        known = self.experiment.values
+        k_a = FIGURES[self.figure][1] if self.k_a is None else self.k_a
+        if k_a not in known:
+            allowed = "left out" if None in known else f"one of {', '.join(map(str, known))}"
+            raise ValueError(f"k_a = {self.k_a!r}: must be {allowed} in {self.figure}")
+        return k_a
 
     @property
     def experiment(self):
@@ -110,14 +100,13 @@ class Plan:
         """Of the result files: two plans with one name have results that can be drawn together."""
         variant = "" if self.k_a is None else f"-ka{self.k_a}"
         number = "-float32" if self.float32 else ""  # on a GPU another result than in bfloat16
-        return f"{self.experiment.name}{variant}-{self.data}-{self.network}-{self.features}-{self.recipe}{number}"
+        parts = self.data, self.network, self.features, self.recipe
+        return f"{self.experiment.name}{variant}-{'-'.join(parts)}{number}"
 
     def ufm(self, value):
         """The problem of a setting. The authors' weight decay on W and b is part of it."""
-        ufm = self.experiment.ufm(self.k_a, value)
-        return UFM(
-            ufm.class_sizes, ufm.lam_w + self.weight_decay, ufm.lam_h, ufm.lam_b + self.weight_decay
-        )
+        ufm, decay = self.experiment.ufm(self.k_a, value), self.weight_decay
+        return UFM(ufm.class_sizes, ufm.lam_w + decay, ufm.lam_h, ufm.lam_b + decay)
 
     def settings(self):
         """{value: UFM} of the settings that the data have images for, and {value: reason} of those
@@ -134,16 +123,9 @@ class Plan:
 
     def key(self, value, seed):
         """What a result of this plan is found by in its file: KEY as strings."""
-        known = {
-            "setting": value,
-            "seed": seed,
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "lr": self.lr,
-            "pool": self.pool,
-            "test_images": self.test_images,
-        }
-        return _strings(known, KEY)
+        options = ("epochs", "batch_size", "lr", "pool", "test_images")
+        known = {name: getattr(self, name) for name in options}
+        return as_text(known | {"setting": value, "seed": seed}, KEY)
 
     def tasks(self, finished=()):
         """Lists of (value, seed), each to be trained as one program; those with their key in
@@ -153,10 +135,20 @@ class Plan:
         tasks = {}
         for seed in range(self.seeds):
             for value, ufm in found.items():
-                if _key(self.key(value, seed)) not in finished:
+                if key_of(self.key(value, seed)) not in finished:
                     together = ufm.class_sizes if self.network in ENSEMBLES else value
                     tasks.setdefault((seed, together), []).append((value, seed))
         return list(tasks.values())
+
+
+def checkpoint(plan, task):
+    """File of a task's checkpoint: its name holds everything that the result depends on but the
+    versions.
+    """
+    without = dict.fromkeys(("values", "seeds", "out", "device"))
+    settings = asdict(plan) | {"figure": plan.experiment.name} | without
+    digest = hashlib.sha256(repr((sorted(settings.items()), task)).encode()).hexdigest()[:16]
+    return Path(plan.out) / "checkpoints" / f"{plan.name}-{digest}.pt"
 
 
 def train(plan, task, progress=None):
@@ -167,8 +159,28 @@ def train(plan, task, progress=None):
     message as status. Raises ValueError and RuntimeError where images cannot be had.
     """
     commit()
-    values, seed = [value for value, _ in task], task[0][1]
-    ufms = [plan.ufm(value) for value in values]
+    seed, ufms = task[0][1], [plan.ufm(value) for value, _ in task]
+    try:
+        trained = _trained(plan, ufms, seed, checkpoint(plan, task), progress)
+        history, diverged = trained.history, trained.diverged
+    except Diverged as error:  # all of them: there is no model to measure
+        trained, history, diverged = None, [], error.members
+    results, moments = [], []
+    for e, (value, _) in enumerate(task):
+        row = plan.key(value, seed) | _facts(plan, ufms[e], len(ufms))
+        if e in diverged:
+            row["status"] = diverged[e].replace("\n", " ")
+        else:
+            row |= {"status": "done"} | _member(history[-1], e) | _weights(trained, e)
+        results.append(as_text(row, COLUMNS))
+        moments += [
+            as_text(plan.key(value, seed) | _member(moment, e), HISTORY) for moment in history
+        ]
+    return results, moments
+
+
+def _trained(plan, ufms, seed, file, progress):
+    """What `train_network` gives for problems of the same images, from the checkpoint `file` on."""
     images, labels = load_images(
         plan.data,
         ufms[0].class_sizes,
@@ -178,13 +190,7 @@ def train(plan, task, progress=None):
         dtype="uint8" if plan.pool == 1 else "float32",
     )
     model = build(plan.network, images.shape[1:], plan.features)
-    file = checkpoint(plan, task)
-    work = functools.partial(
-        train_network,
-        model,
-        images,
-        labels,
-        ufms,
+    options = dict(
         epochs=plan.epochs,
         batch_size=plan.batch_size,
         lr=plan.lr,
@@ -199,73 +205,25 @@ def train(plan, task, progress=None):
         checkpoint=file,
     )
     try:
-        try:
-            trained = work()
-        except (
-            OtherRun
-        ):  # of another version, or another device's number format: its name holds the settings
-            warnings.warn(
-                f"{file} is of another version or device: training starts anew", RuntimeWarning
-            )
-            file.unlink()
-            trained = work()
-        history, diverged = trained.history, trained.diverged
-    except Diverged as error:  # all of them: there is no model to measure
-        trained, history, diverged = None, [], error.members
-    results, moments = [], []
-    for e, (value, ufm) in enumerate(zip(values, ufms)):
-        key = plan.key(value, seed)
-        last = _member(history[-1], e) if history and e not in diverged else {}
-        more = (
-            {}
-            if e in diverged
-            else {
-                "logits": " ".join(f"{z:.4g}" for z in trained.logits(e).ravel()),
-                "bias": " ".join(f"{b:.4g}" for b in trained.biases[e]),
-            }
-        )
-        results.append(
-            _strings(
-                key
-                | _facts(plan, ufm, len(ufms))
-                | last
-                | more
-                | {"status": diverged[e].replace("\n", " ") if e in diverged else "done"},
-                COLUMNS,
-            )
-        )
-        moments += [_strings(key | _member(row, e), HISTORY) for row in history]
-    return results, moments
-
-
-def checkpoint(plan, task):
-    """File of a task's checkpoint: its name holds everything that the result depends on but the
-    versions.
-    """
-    settings = asdict(plan) | {
-        "figure": plan.experiment.name,
-        "values": None,
-        "seeds": None,
-        "out": None,
-        "device": None,
-    }
-    digest = hashlib.sha256(repr((sorted(settings.items()), task)).encode()).hexdigest()[:16]
-    return Path(plan.out) / "checkpoints" / f"{plan.name}-{digest}.pt"
+        return train_network(model, images, labels, ufms, **options)
+    except OtherRun:  # of another version or number format: its name holds the settings
+        message = f"{file} is of another version or device: training starts anew"
+        warnings.warn(message, RuntimeWarning)
+        file.unlink()
+        return train_network(model, images, labels, ufms, **options)
 
 
 def _member(row, e):
+    """What a row of the training's history says of one member."""
     return {
         name: value[e] if isinstance(value, np.ndarray) else value for name, value in row.items()
     }
 
 
-def _strings(row, columns):
-    def text(value):
-        if isinstance(value, (float, np.floating)):
-            return "" if math.isnan(value) else f"{value:.6g}"
-        return "" if value is None else str(value)
-
-    return {name: text(row.get(name)) for name in columns}
+def _weights(trained, e):
+    """Z and b of one member, as text of four digits."""
+    text = lambda array: " ".join(f"{number:.4g}" for number in array.ravel())
+    return {"logits": text(trained.logits(e)), "bias": text(trained.biases[e])}
 
 
 def _facts(plan, ufm, together):
@@ -289,41 +247,3 @@ def _facts(plan, ufm, together):
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
     }
-
-
-def hardware(device, float32=False):
-    """Name of a torch.device's GPU and the number format of the network, or the processor's and its
-    number of threads.
-    """
-    if device.type == "cuda":
-        number = "bfloat16" if uses_bfloat16(device) and not float32 else "float32"
-        return f"{torch.cuda.get_device_name(device)}, {number}"
-    return f"{processor()}, {torch.get_num_threads()} threads"
-
-
-def versions():
-    """Of Python, torch and NumPy."""
-    return f"python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
-
-
-@functools.cache  # of the start: files may change while a network trains
-def commit():
-    """Of the package's own checkout, "-dirty" where it was changed; "unknown" in a repository that
-    it was only put into.
-    """
-    here = Path(__file__)
-    path = "/".join(here.parts[-3:])  # from the folder that the package is in
-
-    def git(*words):
-        return subprocess.run(
-            ["git", *words], cwd=here.parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        # The path from the root of the repository, if it is tracked: a copy in somebody's
-        # repository lies deeper, or is not.
-        if git("ls-files", "--full-name", "--error-unmatch", here.name) != path:
-            return "unknown"
-        return git("describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
