@@ -23,8 +23,21 @@ MISSPELT = "rec" + "ieve"  # in two parts, as this file is read, too
 FAULTS = {
     "unused import": (
         "ruff",
-        {"ncutils/theory.py": ("import ", "import json\nimport ")},
+        {"ncutils/theory.py": ("import math\n", "import json\nimport math\n")},
         ["F401", "ncutils/theory.py:"],
+    ),
+    "badly laid out code": (
+        "format",
+        {"ncutils/theory.py": ("import math\n", "import math\n\n\nx = [ 1,2 ]\n")},
+        ["ncutils/theory.py", "x = [1, 2]"],
+    ),
+    "badly laid out notebook": (
+        "pairs",
+        {
+            "notebooks/00_summary.md": ("figures.use_theme()\n", "figures.use_theme( )\n"),
+            "notebooks/00_summary.ipynb": ('"figures.use_theme()\\n"', '"figures.use_theme( )\\n"'),
+        },
+        ["00_summary.md: not laid out by ruff: cell-002\n", "make format"],
     ),
     "undefined name": (
         "ruff",
