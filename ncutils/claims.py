@@ -17,7 +17,7 @@ from ._linalg import cosines_from_gram
 from .exact.convex import cross_entropy
 from .exact.two_groups import solve_two_groups_log
 from .ledger import CERTIFIED
-from .report import WORK, Report, group_name, lines, prediction, two_lines
+from .report import WORK, Report, group_name, prediction
 from .training.objective import ufm_objective
 from .ufm import ON_THE_LINE, UFM, Phase
 
@@ -159,7 +159,8 @@ def angles(report, ufm, seed):
 
 def threshold(report, ufm, seed):
     """(c): a group of two classes or more is one vector if and only if λ_Z N ≥ w sqrt(n)."""
-    predicted, level, known = theory.phase(ufm), ufm.lam_z * ufm.num_samples, lines(ufm)
+    predicted, level = theory.phase(ufm), ufm.lam_z * ufm.num_samples
+    known, vanishing, trivial = theory.thresholds(ufm)
     if not known and not isinstance(predicted, Phase):
         raise DoesNotApply(
             "class_sizes without two classes of one size: threshold must have a group of them that may merge"
@@ -190,7 +191,6 @@ def threshold(report, ufm, seed):
     report.check_true(f"phase: {predicted.value}", found.phase == predicted)
     scalar = list(Phase)[int(report.solve_two_groups().phase)]
     report.check_true(f"phase by the scalar equation: {predicted.value}", scalar == predicted)
-    vanishing, trivial = two_lines(ufm)
     for i, v in enumerate(vanishing):
         what, told = ("minority not zero again", True) if i % 2 else ("minority zero", False)
         report.located(

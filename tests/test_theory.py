@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import brentq, minimize
 
 from ncutils import UFM, metrics, solve, solve_two_groups, theory
+from ncutils._vanishing import ZeroMinority
 from ncutils.exact.convex import objective
 from ncutils.ufm import GroupPhases, Phase
 
@@ -270,11 +271,11 @@ def test_the_passage_is_unique_under_each_condition(condition, monkeypatch):
     """
     settings = list(one_passage(condition))
     at_once = [theory.vanishing_thresholds(*setting) for setting in settings]
-    monkeypatch.setattr(theory._ZeroMinority, "unique", lambda self: False)
+    monkeypatch.setattr(ZeroMinority, "unique", lambda self: False)
     for setting, found in zip(settings, at_once):
         searched = theory.vanishing_thresholds(*setting)
         assert len(searched) == 1 and searched == pytest.approx(found, rel=1e-11), setting
-        minority = theory._ZeroMinority(*setting)
+        minority = ZeroMinority(*setting)
         log_v = math.log(searched[0] / math.sqrt(setting[2]))
         before, after = np.linspace(minority.span[0], log_v, 4)[:-1], np.linspace(log_v, 0, 4)[1:]
         assert all(minority.excess_at(x) > 0 for x in before) and all(
