@@ -9,23 +9,16 @@ Matplotlib's axes. Where nothing is said of it, a function draws on `ax` and ret
 Source: ours.
 """
 
-import csv
-import io
-import math
-import re
-
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from IPython import get_ipython
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
-from matplotlib.colors import to_hex
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
+from . import _figure_data
 from ._checks import array_of, check_array, check_choice, check_labels, check_square, shown
+from ._figure_data import DECORATION
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
 STYLES = {
@@ -46,8 +39,6 @@ STYLES |= {
 GREY = "#555555"
 # (colour, marker) of things that are no groups, such as starts, measures or single classes.
 OTHERS = [("#1B1B1B", "x"), ("#56B4E9", "d"), ("#CC79A7", "*")]
-DECORATION, MAP = "_decoration", "map"
-MOST = 2500  # points and pixels of a figure that `data` gives in full
 
 
 def use_theme():
@@ -237,6 +228,22 @@ def threshold(ax, x, group, label):
     ['minority collapse']
     """
     ax.axvline(x, color=_style(group)["color"], ls=":", lw=1.6, label=label)
+
+
+def legend_below(ax, columns=3, **options):
+    """A legend of what is labelled on `ax`, in so many `columns` below all panels of its figure.
+
+    `options` go to Matplotlib's `legend`.
+
+    >>> from ncutils import figures
+    >>> fig, (left, right) = figures.panels(1, 2)
+    >>> figures.exact(left, [0, 1], [0, 2], "A")
+    >>> figures.legend_below(left)
+    >>> [text.get_text() for text in fig.legends[0].get_texts()]
+    ['majority A, exact']
+    """
+    entries = ax.get_legend_handles_labels()
+    ax.figure.legend(*entries, loc="outside lower center", ncols=columns, **options)
 
 
 def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
@@ -482,7 +489,7 @@ def data(*figs):
     nothing is drawn.
 
     Lines that begin with "#" say what the axes of a panel mean, and name what is not in the file. A
-    line across the panel has no x, or no y. A figure of more than `MOST` points and pixels is
+    line across the panel has no x, or no y. A figure of more than 2500 points and pixels is
     thinned evenly, and a line says how.
 
     >>> from ncutils import figures
@@ -498,183 +505,4 @@ def data(*figs):
     Gap,limit,,1,
     <BLANKLINE>
     """
-    axes = [ax for fig in figs for ax in fig.axes if ax.get_label() != "<colorbar>"]
-    pixels = sum(
-        map_.get_array().size
-        for ax in axes
-        for map_ in ax.collections
-        if isinstance(map_, QuadMesh)
-    )
-    full = pixels + sum(len(line.get_xdata()) for ax in axes for line in ax.lines) <= MOST
-    step = 1 if full else max(1, math.ceil(math.sqrt(pixels / (MOST / 5))))
-    words = lambda text: " ".join(text.replace("#", " ").split())  # "#" begins a comment
-    titles = [words(ax.get_title("left") or ax.get_title()) for ax in axes]
-    if len(set(titles)) < len(titles) or "" in titles:
-        titles = [f"{number} {title}".rstrip() for number, title in enumerate(titles, start=1)]
-    text, notes, names = io.StringIO(), [], {}
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["panel", "series", "x", "y", "value"])
-    for title, ax in zip(titles, axes):
-        series, unknown = _series(ax, step, names)
-        if series and (meaning := _meaning(ax)):
-            notes.append(words(f'panel "{title}": {meaning}'))
-        notes += [f'panel "{title}": without what is drawn as {name}' for name in unknown]
-        for name, *columns in series:
-            name = words(name)
-            every = (
-                1
-                if full or not np.isnan(columns[2]).all()
-                else math.ceil(len(columns[0]) / (MOST / 25))
-            )
-            if every > 1:
-                notes.append(f'panel "{title}", {name}: one point of every {every}')
-            for point in zip(*(column[::every] for column in columns)):
-                table.writerow(
-                    [
-                        title,
-                        name,
-                        *("" if np.isnan(number) else f"{number:.8g}" for number in point),
-                    ]
-                )
-    if step > 1:
-        notes.append(f"maps: one row and column of every {step}")
-    return "".join(f"# {note}\n" for note in notes) + text.getvalue()
-
-
-def _meaning(ax):
-    """What x, y and value of a panel are. A label that is not there stands below, or to the left,
-    in the same grid.
-    """
-    is_map = lambda one: any(isinstance(map_, QuadMesh) for map_ in one.collections)
-    place, others = (
-        ax.get_subplotspec(),
-        [one for one in ax.figure.axes if one.get_subplotspec() and is_map(one) == is_map(ax)],
-    )
-    below = [
-        other.get_xlabel()
-        for other in others
-        if place and other.get_subplotspec().colspan.start == place.colspan.start
-    ]
-    left = [
-        other.get_ylabel()
-        for other in others
-        if place and other.get_subplotspec().rowspan.start == place.rowspan.start
-    ]
-    bars = [
-        map_.colorbar.ax for other in (ax, *others) for map_ in other.collections if map_.colorbar
-    ]
-    meaning = {
-        "x": ax.get_xlabel() or next(filter(None, reversed(below)), ""),
-        "y": ax.get_ylabel() or next(filter(None, left), ""),
-    }
-    if is_map(ax):
-        values = next(filter(None, (bar.get_ylabel() for bar in bars)), "")
-        meaning = {"x": meaning["x"] or "column", "y": meaning["y"] or "row", "value": values}
-    else:
-        meaning = {"x": meaning["x"] + _ticks(ax.xaxis), "y": meaning["y"] + _ticks(ax.yaxis)}
-    return "; ".join(f"{name} is {label}" for name, label in meaning.items() if label)
-
-
-def _ticks(axis):
-    """The words that an axis has in place of numbers, if it has."""
-    where, word = axis.get_major_locator(), axis.get_major_formatter()
-    if not isinstance(where, FixedLocator) or not isinstance(word, (FixedFormatter, FuncFormatter)):
-        return ""
-    return f" ({', '.join(f'{at:g}: {word(at, number)}' for number, at in enumerate(where()))})"
-
-
-def _series(ax, step, names):
-    """[(name, x, y, value)] of what a panel shows, each (n,), and the kinds of artists that are not
-    among it. What has no label takes the name of what looks the same, as `names` remembers from one
-    panel to the next."""
-    groups = {
-        id(part): group.get_label() for group in ax.containers for part in group.get_children()
-    }
-    series, unknown = [], []
-    for artist in (*ax.lines, *ax.collections, *ax.patches, *ax.images):
-        label = str(groups.get(id(artist), artist.get_label()))
-        points = _points(ax, artist, step)
-        if label == DECORATION:
-            continue
-        if points is None:
-            unknown.append(type(artist).__name__)
-            continue
-        look = _look(artist) if isinstance(artist, Line2D) else artist
-        if not re.fullmatch(r"_(child\d+|nolegend_)?", label):
-            names[look] = label.removeprefix("_")
-        other = (
-            MAP
-            if isinstance(artist, QuadMesh)
-            else "vertical line"
-            if np.isnan(points[1]).all()
-            else "unnamed"
-        )
-        series.append(
-            (names.get(look, "horizontal line" if np.isnan(points[0]).all() else other), *points)
-        )
-    return series, unknown
-
-
-def _look(line):
-    """What tells one line, or one kind of markers, from another."""
-    color = line.get_color() if line.get_linestyle() != "None" else "none"
-    edge, face = (
-        (line.get_markeredgecolor(), line.get_markerfacecolor())
-        if line.get_marker() != "None"
-        else ("none", "none")
-    )
-    return (
-        line.get_linestyle(),
-        line.get_marker(),
-        *(to_hex(one, keep_alpha=True) for one in (color, edge, face)),
-    )
-
-
-def _points(ax, artist, step):
-    """x, y and value of what an artist shows, each (n,), of maps every `step`-th row and column;
-    None for kinds not known.
-    """
-    value = None
-    if isinstance(artist, Line2D):
-        x, y = (
-            np.ma.filled(np.ma.asarray(part, float), np.nan) for part in artist.get_data(orig=False)
-        )
-        if artist.get_transform() == ax.get_xaxis_transform("grid"):  # from the bottom to the top
-            x, y = x[:1], [np.nan]
-        elif artist.get_transform() == ax.get_yaxis_transform("grid"):
-            x, y = [np.nan], y[:1]
-    elif isinstance(artist, QuadMesh):
-        if hasattr(artist, "pixels"):
-            x, y, value = artist.pixels
-            x, y = np.meshgrid(x, y)
-        else:
-            corners, value = artist.get_coordinates(), artist.get_array()
-            x, y = (
-                np.moveaxis(
-                    corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:], 2, 0
-                )
-                / 4
-            )
-        value = np.ma.filled(np.ma.asarray(value, float), np.nan).reshape(x.shape)
-        x, y, value = (np.asarray(part, float)[::step, ::step].ravel() for part in (x, y, value))
-    elif isinstance(artist, PathCollection):
-        x, y = np.ma.filled(artist.get_offsets(), np.nan).T
-    elif isinstance(artist, LineCollection):
-        x, y = np.concatenate([np.empty((0, 2)), *artist.get_segments()]).T
-    elif (
-        isinstance(artist, PolyCollection) and artist.get_array() is None
-    ):  # between two curves: both ends at each x
-        x, y = (
-            np.array(
-                sorted({tuple(corner) for path in artist.get_paths() for corner in path.vertices})
-            )
-            .reshape(-1, 2)
-            .T
-        )
-    elif bars := [group for group in ax.containers if artist in group.get_children()]:
-        lying = bars[0].orientation == "horizontal"
-        x = [artist.get_x() + artist.get_width() * (1 if lying else 0.5)]
-        y = [artist.get_y() + artist.get_height() * (0.5 if lying else 1)]
-    else:
-        return None
-    return x, y, np.full(len(x), np.nan) if value is None else value
+    return _figure_data.text_of(figs)

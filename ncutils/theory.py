@@ -154,7 +154,7 @@ def thresholds(ufm):
     >>> {n: float(level) for n, level in found.merged.items()}
     {400: 20.0, 100: 10.0}
     >>> [round(level, 4) for level in found.vanished], found.trivial
-    ([13.3091], 20.0)
+    ([13.2636], 20.0)
     """
     check_ufm(ufm)
     merged = {

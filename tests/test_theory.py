@@ -241,7 +241,7 @@ def test_a_level_at_any_crossing_counts_as_vanished():
         ]
 
 
-def one_passage(condition, number=1000):
+def one_passage(condition, number):
     """Random settings (K_A, K_B, n_A, n_B, λ_b) that meet a condition for one passage, by a
     millionth or by far.
     """
@@ -264,12 +264,13 @@ def one_passage(condition, number=1000):
         yield k_a, k_b, math.exp(log_r), 1.0, lam_b
 
 
+@pytest.mark.parametrize("number", [40, pytest.param(1000, marks=pytest.mark.depth)])
 @pytest.mark.parametrize("condition", ["no bias", "K_B", "λ_b", "r"])
-def test_the_passage_is_unique_under_each_condition(condition, monkeypatch):
+def test_the_passage_is_unique_under_each_condition(condition, number, monkeypatch):
     """The search that makes no use of the conditions finds one crossing, and S is above 1 before
     and below 1 after it.
     """
-    settings = list(one_passage(condition))
+    settings = list(one_passage(condition, number))
     at_once = [theory.vanishing_thresholds(*setting) for setting in settings]
     monkeypatch.setattr(ZeroMinority, "unique", lambda self: False)
     for setting, found in zip(settings, at_once):
