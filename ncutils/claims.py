@@ -160,7 +160,8 @@ def angles(report, ufm, seed):
 def threshold(report, ufm, seed):
     """(c): a group of two classes or more is one vector if and only if λ_Z N ≥ w sqrt(n)."""
     predicted, level = theory.phase(ufm), ufm.lam_z * ufm.num_samples
-    known, vanishing, trivial = theory.thresholds(ufm)
+    lines = theory.thresholds(ufm)
+    known = lines.merged
     if not known and not isinstance(predicted, Phase):
         raise DoesNotApply(
             "class_sizes without two classes of one size: threshold must have a group of them that may merge"
@@ -191,14 +192,14 @@ def threshold(report, ufm, seed):
     report.check_true(f"phase: {predicted.value}", found.phase == predicted)
     scalar = list(Phase)[int(report.solve_two_groups().phase)]
     report.check_true(f"phase by the scalar equation: {predicted.value}", scalar == predicted)
-    for i, v in enumerate(vanishing):
+    for i, v in enumerate(lines.vanished):
         what, told = ("minority not zero again", True) if i % 2 else ("minority zero", False)
         report.located(
             what,
             v,
             lambda one, told=told: (one.phase in (Phase.DISTINCT, Phase.MINORITY_COLLAPSE)) == told,
         )
-    report.located("all zero", trivial, lambda one: one.rank == 0)
+    report.located("all zero", lines.trivial, lambda one: one.rank == 0)
 
 
 def diminishing(report, ufm, seed):

@@ -5,7 +5,7 @@ The paper is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
 """
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -117,7 +117,8 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     return math.sqrt(n_a)
 
 
-class Thresholds(NamedTuple):
+@dataclass(frozen=True)
+class Thresholds:
     """The levels λ_Z N at which the optimum of a UFM changes. Made by `thresholds`.
 
     Attributes

@@ -51,23 +51,13 @@ GROUPS = [
 ]
 
 
-def lines(groups, lam_b):
-    """The thresholds of two groups, in ascending order, those that apply."""
-    k_a, k_b, _, n_b = groups
-    found = [theory.vanishing_threshold(*groups, lam_b)]
-    if k_b > 1:
-        found.append(theory.minority_threshold(n_b))
-    if k_a > 1:
-        found.append(theory.trivial_threshold(*groups, lam_b))
-    return sorted(found)
-
-
 @pytest.mark.parametrize("lam_b", [INF, 1.0, 0.02, 1e-3])
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
     k_a, k_b, _, _ = groups
-    sizes, edges = two(*groups), lines(groups, lam_b)
-    phases = []
+    sizes, phases = two(*groups), []
+    lines = theory.thresholds(UFM.from_lam_z(sizes, 1.0, lam_b))
+    edges = sorted({*lines.merged.values(), *lines.vanished, lines.trivial})
     for edge in edges:
         for factor in (0.999, 1.001):
             exact = exact_at(sizes, edge * factor, lam_b)
@@ -77,6 +67,39 @@ def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
     # one phase from just above a line to just below the next; another one across each line
     assert all(above == below for above, below in zip(phases[1::2], phases[2::2]))
     assert all(below != above for below, above in zip(phases[::2], phases[1::2]))
+
+
+def test_thresholds_are_those_of_each_function():
+    for groups, lam_b in itertools.product(GROUPS, (INF, 0.02)):
+        k_a, k_b, n_a, n_b = groups
+        found = theory.thresholds(UFM.from_lam_z(two(*groups), 1e-3, lam_b))
+        counts = {n_a: k_a, n_b: k_b}
+        merged = {n: theory.minority_threshold(n) for n, count in counts.items() if count > 1}
+        assert found.merged == merged
+        assert found.vanished == theory.vanishing_thresholds(*groups, lam_b)
+        assert found.trivial == theory.trivial_threshold(*groups, lam_b)
+    many = UFM.from_lam_z(two(*FIRST[:4]), 1e-3, FIRST[4])
+    assert theory.thresholds(many).vanished == pytest.approx(THREE[FIRST], rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "sizes, weights, merged",
+    [
+        ((9, 9, 4, 4, 1), None, {9: 3, 4: 2}),
+        ((9, 9, 9), None, {9: 3}),
+        ((9, 9, 4, 4, 4), (1, 1, 2, 2, 5), {(9, 1): 3, (4, 2): 4}),
+    ],
+)
+def test_other_groups_and_weights_have_the_lines_where_they_merge(sizes, weights, merged):
+    ufm = UFM.from_lam_z(sizes, 1e-3, class_weights=weights)
+    assert theory.thresholds(ufm) == theory.Thresholds(merged, [], None)
+    for kind, level in merged.items():
+        ranks = []
+        for factor in (0.999, 1.001):
+            lam_z = level * factor / sum(sizes)
+            exact = solve(UFM.from_lam_z(sizes, lam_z, class_weights=weights), tol=1e-13)
+            ranks.append(exact.group_gaps[kind] == 0)
+        assert ranks == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -773,6 +796,7 @@ def test_group_counts_must_be_positive_whole_numbers(function, position, name, b
         (lambda: theory.seli([5]), "class_sizes"),
         (lambda: theory.seli([5, 0]), r"class_sizes\[1\] = 0"),
         (lambda: theory.phase([5, 5]), r"ufm = \[5, 5\]: must be a UFM"),
+        (lambda: theory.thresholds(None), "ufm = None: must be a UFM"),
     ],
 )
 def test_refusals_name_argument_and_value(call, message):

@@ -59,7 +59,9 @@ def public_names():
                 f"{name}.{part}": value
                 for part, value in vars(thing).items()
                 if not part.startswith("_")
-                and getattr(value, "__module__", None) == thing.__name__
+                and part in getattr(thing, "__all__", [part])
+                and getattr(value, "__module__", "").startswith("ncutils.")
+                and (hasattr(thing, "__all__") or value.__module__ == thing.__name__)
                 and callable(value)
                 and value not in found.values()
             }
