@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site claim links audit lint test mutants notebooks reproduce bench clean venv
+.PHONY: help book site claim links audit lint format test mutants notebooks reproduce bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -41,12 +41,17 @@ audit: venv  ## compare the pinned packages with known vulnerabilities (needs th
 	  echo "The last line of _build/audit/report: `tail -n 1 _build/audit/report`"; fi; exit $$status
 
 # The commands of .pre-commit-config.yaml. Each of them, also after one that found something.
-lint: venv  ## look for faults, misspelt words, and notebooks that are not what their .md says (seconds)
+lint: venv  ## look for faults, lay-out, misspelt words, and notebooks that are not what their .md says (seconds)
 	@status=0; \
 	$(VENV) -m ruff check || status=1; \
+	$(VENV) -m ruff format --check || status=1; \
 	$(VENV) -m codespell_lib || status=1; \
 	$(VENV) notebooks/run.py --check || status=1; \
 	exit $$status
+
+format: venv  ## lay out all code, that of the notebooks too (seconds)
+	@$(VENV) -m ruff format
+	@$(VENV) notebooks/run.py --format
 
 notebooks: export CUDA_VISIBLE_DEVICES :=
 notebooks: venv  ## rerun the notebooks and store their outputs and ledgers in notebooks/

@@ -17,7 +17,7 @@ from ._linalg import cosines_from_gram
 from .exact.convex import cross_entropy
 from .exact.two_groups import solve_two_groups_log
 from .ledger import CERTIFIED
-from .report import WORK, Report, group_name, lines, prediction, two_lines
+from .report import WORK, Report, group_name, prediction
 from .training.objective import ufm_objective
 from .ufm import ON_THE_LINE, UFM, Phase
 
@@ -143,7 +143,9 @@ def angles(report, ufm, seed):
 
 def threshold(report, ufm, seed):
     """(c): a group of two classes or more is one vector if and only if λ_Z N ≥ w sqrt(n)."""
-    predicted, level, known = theory.phase(ufm), ufm.lam_z * ufm.num_samples, lines(ufm)
+    predicted, level = theory.phase(ufm), ufm.lam_z * ufm.num_samples
+    lines = theory.thresholds(ufm)
+    known = lines.merged
     if not known and not isinstance(predicted, Phase):
         raise DoesNotApply(
             "class_sizes without two classes of one size: "
@@ -172,14 +174,13 @@ def threshold(report, ufm, seed):
     report.check_true(f"phase: {predicted.value}", found.phase == predicted)
     scalar = report.solve_two_groups().phase
     report.check_true(f"phase by the scalar equation: {predicted.value}", scalar == predicted)
-    vanishing, trivial = two_lines(ufm)
     not_zero = lambda one: one.phase in (Phase.DISTINCT, Phase.MINORITY_COLLAPSE)
-    for i, v in enumerate(vanishing):
+    for i, v in enumerate(lines.vanished):
         if i % 2:
             report.located("minority not zero again", v, not_zero)
         else:
             report.located("minority zero", v, lambda one: not not_zero(one))
-    report.located("all zero", trivial, lambda one: one.rank == 0)
+    report.located("all zero", lines.trivial, lambda one: one.rank == 0)
 
 
 def diminishing(report, ufm, seed):

@@ -9,45 +9,36 @@ Matplotlib's axes. Where nothing is said of it, a function draws on `ax` and ret
 Source: ours.
 """
 
-import csv
-import io
-import math
-import re
-
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from IPython import get_ipython
-from matplotlib.collections import LineCollection, PathCollection, PolyCollection, QuadMesh
-from matplotlib.colors import to_hex
-from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from ._checks import array_of, check_array, check_choice, check_labels, check_square, shown
+from . import _figure_data
+from ._look import GREY, OTHERS, STYLES, style_of
+from ._pictures import directions, field, heatmap, plane_of_means
 
-# Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
-STYLES = {
-    "A": {"color": "#0072B2", "marker": "o", "linestyle": "-", "label": "majority A"},
-    "B": {"color": "#D55E00", "marker": "s", "linestyle": "--", "label": "minority B"},
-    "AB": {"color": "#007A5A", "marker": "^", "linestyle": "-.", "label": "across A, B"},
-}
-# Two curves that are both about the minority, for two numbers of majority classes.
-STYLES |= {
-    "K_A = 5": {"color": "#7A3E9D", "marker": "D", "linestyle": "-", "label": "K_A = 5"},
-    "K_A = 3": {"color": "#8A6D00", "marker": "v", "linestyle": "--", "label": "K_A = 3"},
-}
-# The two kinds of last features.
-STYLES |= {
-    "linear": {"color": "#3F4A5A", "marker": "P", "linestyle": "-", "label": "linear features"},
-    "relu": {"color": "#B5176B", "marker": "X", "linestyle": "--", "label": "ReLU features"},
-}
-GREY = "#555555"
-# (colour, marker) of things that are no groups, such as starts, measures or single classes.
-OTHERS = [("#1B1B1B", "x"), ("#56B4E9", "d"), ("#CC79A7", "*")]
-DECORATION, MAP = "_decoration", "map"
-MOST = 2500  # points and pixels of a figure that `data` gives in full
+__all__ = [
+    "GREY",
+    "OTHERS",
+    "STYLES",
+    "boundary",
+    "data",
+    "directions",
+    "exact",
+    "field",
+    "heatmap",
+    "legend_below",
+    "limit",
+    "network",
+    "panels",
+    "plane_of_means",
+    "reference",
+    "threshold",
+    "trained",
+    "use_theme",
+]
 
 
 def use_theme():
@@ -99,10 +90,6 @@ def panels(rows=1, columns=1, height=3.2, width=7.6, **options):
     return fig, axes
 
 
-def _style(group):
-    return STYLES[check_choice("group", group, tuple(STYLES))]
-
-
 def exact(ax, x, y, group, label=None, width=1.8):
     """Exact values `y` over `x`, each (n,), as a line of `width` points.
 
@@ -115,7 +102,7 @@ def exact(ax, x, y, group, label=None, width=1.8):
     >>> ax.get_legend_handles_labels()[1]
     ['majority A, exact']
     """
-    style = _style(group)
+    style = style_of(group)
     ax.plot(
         x,
         y,
@@ -136,7 +123,7 @@ def trained(ax, x, y, group, label=None):
     >>> ax.get_legend_handles_labels()[1]
     ['minority B, trained UFM']
     """
-    style = _style(group)
+    style = style_of(group)
     ax.plot(
         x,
         y,
@@ -160,7 +147,7 @@ def network(ax, x, y, group, label=None, size=5):
     >>> ax.get_legend_handles_labels()[1]
     ['across A, B, network']
     """
-    style = _style(group)
+    style = style_of(group)
     ax.plot(
         x,
         y,
@@ -185,7 +172,7 @@ def limit(ax, x, y, group, label):
     >>> ax.get_legend_handles_labels()[1]
     ['majority A, limit']
     """
-    style = _style(group)
+    style = style_of(group)
     ax.plot(x, y, color=style["color"], linestyle=":", lw=1.2, label=f"{style['label']}, {label}")
 
 
@@ -236,130 +223,23 @@ def threshold(ax, x, group, label):
     >>> ax.get_legend_handles_labels()[1]
     ['minority collapse']
     """
-    ax.axvline(x, color=_style(group)["color"], ls=":", lw=1.6, label=label)
+    ax.axvline(x, color=style_of(group)["color"], ls=":", lw=1.6, label=label)
 
 
-def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):
-    """A (K, K) `matrix` below a `title`, with lines where `class_sizes` (K,) change; NaN is
-    hatched.
+def legend_below(ax, columns=3, **options):
+    """A legend of what is labelled on `ax`, in so many `columns` below all panels of its figure.
 
-    Colours reach to ± the largest size of `limits`, or without these of the matrix. `bar` draws a
-    colour bar, which says `unit`, and names the classes; without it `limits` ought to be those of a
-    neighbour. Raises ValueError unless `matrix` and `class_sizes` fit each other.
-
-    >>> from ncutils import figures, theory
-    >>> fig, ax = figures.panels()
-    >>> figures.heatmap(ax, theory.simplex_etf(4), "ETF", [9, 9, 5, 5], unit="cosine")
-    >>> len(ax.lines)  # between the second class and the third
-    2
-    """
-    matrix, sizes = check_square("matrix", matrix), array_of(class_sizes, "iuf")
-    if sizes is None or sizes.shape != matrix.shape[:1]:
-        raise ValueError(
-            f"class_sizes = {shown(class_sizes)}: must be {len(matrix)} numbers, as matrix is {matrix.shape}"
-        )
-    ax.set_facecolor("white")
-    bound = np.abs(limits or matrix[np.isfinite(matrix)]).max(initial=1e-12)
-    sns.heatmap(
-        matrix,
-        ax=ax,
-        cmap="RdBu_r",
-        vmin=-bound,
-        vmax=bound,
-        square=True,
-        xticklabels=int(bar),
-        yticklabels=int(bar),
-        cbar=bar,
-        cbar_kws={"label": unit, "shrink": 0.8} if bar else None,
-    )
-    ax.collections[0].pixels = range(matrix.shape[1]), range(matrix.shape[0]), matrix  # for `data`
-    if np.isnan(matrix).any():
-        K = len(matrix)
-        ax.fill_between(
-            [0, K],
-            0,
-            K,
-            hatch="///",
-            facecolor="none",
-            edgecolor="#bbbbbb",
-            lw=0,
-            zorder=0,
-            label=DECORATION,
-        )
-    for edge in np.flatnonzero(np.diff(sizes)) + 1:
-        ax.axhline(edge, color="black", lw=1.2, label=DECORATION)
-        ax.axvline(edge, color="black", lw=1.2, label=DECORATION)
-    ax.tick_params(length=0, labelrotation=0, labelsize="small")
-    ax.grid(False)
-    ax.set_title(title)
-
-
-def plane_of_means(ax, features, labels, classes, title):
-    """Features (d, N) of three classes, projected on the plane through their class means; means as
-    larger markers.
-
-    Of all `features` with their `labels`, an array (N,), those of the three class indices `classes`
-    are drawn, below a `title`. Raises ValueError unless there are three that `labels` holds.
-
-    >>> import numpy as np
-    >>> from ncutils import figures
-    >>> fig, ax = figures.panels()
-    >>> labels = np.repeat([0, 1, 2], 4)
-    >>> figures.plane_of_means(ax, np.eye(3)[:, labels], labels, [0, 1, 2], "collapsed")
-    >>> ax.get_legend_handles_labels()[1]
-    ['class 0', 'class 1', 'class 2']
-    """
-    features, named = check_array("features", features, 2), array_of(classes, "iu")
-    labels = check_labels(labels, features.shape[1])
-    if named is None or named.shape != (3,) or not np.isin(named, labels).all():
-        raise ValueError(
-            f"classes = {shown(classes)}: must be three class indices that labels hold"
-        )
-    groups = [features[:, labels == k] for k in classes]
-    means = np.stack([group.mean(axis=1) for group in groups], axis=1)
-    center = means.mean(axis=1, keepdims=True)
-    plane = np.linalg.svd(means - center, full_matrices=False)[0][:, :2]  # no matrix (d, d)
-    plane = plane * np.sign(plane.sum(axis=0))  # the sign of a singular vector is arbitrary
-    for k, group, mean, (color, marker) in zip(classes, groups, means.T, OTHERS):
-        x, y = plane.T @ (group - center)
-        ax.plot(
-            x,
-            y,
-            linestyle="none",
-            marker=marker,
-            color=color,
-            ms=3,
-            alpha=0.25,
-            label=f"_features of class {k}",
-        )
-        x, y = plane.T @ (mean - center[:, 0])
-        ax.plot(
-            x, y, linestyle="none", marker=marker, color=color, ms=12, mew=2.5, label=f"class {k}"
-        )
-    ax.set(title=title, xlabel="first coordinate in the plane", ylabel="second coordinate")
-    ax.set_aspect("equal", adjustable="datalim")
-
-
-def field(ax, x, y, values, title, unit):
-    """Array `values` (len(y), len(x)) ≥ 0 over log axes `x` and `y`, one pixel each; what is
-    exactly 0 is grey.
-
-    A colour bar says `unit`, and `title` is above.
+    `options` go to Matplotlib's `legend`.
 
     >>> from ncutils import figures
-    >>> fig, ax = figures.panels()
-    >>> figures.field(ax, [1, 10, 100], [1, 10], [[0, 1, 2], [1, 2, 3]], "gap", "nats")
-    >>> ax.get_xscale(), ax.get_xlim() == (1, 100)
-    ('log', True)
+    >>> fig, (left, right) = figures.panels(1, 2)
+    >>> figures.exact(left, [0, 1], [0, 2], "A")
+    >>> figures.legend_below(left)
+    >>> [text.get_text() for text in fig.legends[0].get_texts()]
+    ['majority A, exact']
     """
-    mesh = ax.pcolormesh(
-        x, y, np.ma.masked_equal(values, 0.0), cmap="YlGnBu", vmin=0.0, rasterized=True
-    )
-    mesh.pixels = x, y, values  # for `data`: the mesh keeps the pixels' edges, and hides the zeros
-    ax.set_facecolor("#c8c8c8")
-    ax.figure.colorbar(mesh, ax=ax, label=unit, shrink=0.9)
-    ax.set(xscale="log", yscale="log", title=title, xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    ax.grid(False)
+    entries = ax.get_legend_handles_labels()
+    ax.figure.legend(*entries, loc="outside lower center", ncols=columns, **options)
 
 
 def boundary(ax, x, y, linestyle, label):
@@ -384,105 +264,13 @@ def boundary(ax, x, y, linestyle, label):
     )
 
 
-def directions(ax, means, class_sizes, title):
-    """Class `means` (d, 3) of a majority class and two minority classes, in the plane that holds
-    them: nothing is projected, since Z has rank 2 at most. Class 1, the majority, points up and has
-    length 1; class 2, to the right, is a hollow line and class 3 a dashed one, so that both are
-    seen where they coincide. Angles are written between neighbours, `class_sizes` (3,) at the ends,
-    and `title` above.
-
-    Raises ValueError where the first mean is 0 or the three do not lie in a plane through 0.
-
-    >>> from ncutils import UFM, figures, solve
-    >>> exact = solve(UFM.from_lam_z([20, 10, 10], lam_z=0.01))
-    >>> fig, ax = figures.panels()
-    >>> figures.directions(ax, exact.class_means(3), [20, 10, 10], "three classes")
-    >>> [text.get_text() for text in ax.texts][:1]
-    ['class 1\\n20 images']
-    """
-    means = check_array("means", means, 2)
-    if means.shape[1] != 3 or array_of(class_sizes, "iuf") is None or np.shape(class_sizes) != (3,):
-        raise ValueError(
-            f"means {means.shape} and class_sizes = {shown(class_sizes)}: must be (d, 3) and three numbers"
-        )
-    unit = np.linalg.norm(means[:, 0])
-    if not unit:
-        raise ValueError("means: class 1 is 0 and has no direction")
-    up = means[:, 0] / unit
-    right = means[:, 1] - up * (up @ means[:, 1])
-    across = np.linalg.norm(right)
-    right = right / across if across > 1e-9 * unit else 0 * right
-    x, y = np.stack([right, up]) @ means / unit
-    length = np.hypot(x, y)
-    if not np.allclose(length, np.linalg.norm(means, axis=0) / unit, atol=1e-9):
-        raise ValueError("means: must lie in one plane through 0")
-    merged = bool(np.hypot(x[1] - x[2], y[1] - y[2]) < 1e-9)
-
-    for k, (width, size) in enumerate(((3, 11), (10, 19), (2.5, 8))):
-        style = STYLES["A" if k == 0 else "B"]
-        line = dict(
-            color=style["color"],
-            lw=width,
-            ls="-" if k < 2 else (0, (2, 1)),
-            solid_capstyle="butt",
-            zorder=2 + k,
-        )
-        ax.plot([0, x[k]], [0, y[k]], **line, label=f"_class {k + 1}")
-        if k == 1:
-            ax.plot(
-                [0, x[k]], [0, y[k]], **line | {"color": "white", "lw": width - 4}, label=DECORATION
-            )
-        ax.plot(
-            x[k],
-            y[k],
-            style["marker"],
-            color=style["color"],
-            mfc="white" if k == 1 else None,
-            mew=2,
-            ms=size,
-            zorder=6 + k,
-            label=DECORATION,
-        )
-        if k < 2 or not merged:
-            name = "classes 2 and 3" if merged and k else f"class {k + 1}"
-            ax.annotate(
-                f"{name}\n{class_sizes[k]} images{' each' if merged and k else ''}",
-                (x[k], y[k]),
-                xytext=(0, 14 if y[k] > 0 else -14),
-                textcoords="offset points",
-                color=style["color"],
-                ha="center",
-                va="bottom" if y[k] > 0 else "top",
-            )
-
-    turn = np.degrees(np.arctan2(x, y))  # clockwise from the majority
-    ends = [0, turn[1]] if merged else [0, turn[1], turn[2] % 360, 360]
-    for start, end in zip(ends, ends[1:]):
-        arc, middle = np.radians(np.linspace(start, end, 100)), np.radians((start + end) / 2)
-        ax.plot(0.26 * np.sin(arc), 0.26 * np.cos(arc), color=GREY, lw=1.2, label=DECORATION)
-        ax.text(
-            0.53 * np.sin(middle),
-            0.45 * np.cos(middle),
-            f"{end - start:.0f}°",
-            fontsize="large",
-            ha="center",
-            va="center",
-        )
-    if merged:
-        ax.text(-0.3, 0.6 * y[1], "0°", fontsize="large", ha="center", va="center")
-    ax.plot(0, 0, "o", color=GREY, ms=6, zorder=9, label=DECORATION)
-    ax.set_title(title, pad=12)
-    ax.set(xlim=(-1.4, 1.4), ylim=(-1.25, 1.5), aspect="equal")
-    ax.axis("off")
-
-
 def data(*figs):
     """What figures `figs` show, as the text of a CSV file: a row "panel, series, x, y, value" for
     each point of a curve (without a value) and for each pixel of a map, eight digits, empty where
     nothing is drawn.
 
     Lines that begin with "#" say what the axes of a panel mean, and name what is not in the file. A
-    line across the panel has no x, or no y. A figure of more than `MOST` points and pixels is
+    line across the panel has no x, or no y. A figure of more than 2500 points and pixels is
     thinned evenly, and a line says how.
 
     >>> from ncutils import figures
@@ -498,183 +286,4 @@ def data(*figs):
     Gap,limit,,1,
     <BLANKLINE>
     """
-    axes = [ax for fig in figs for ax in fig.axes if ax.get_label() != "<colorbar>"]
-    pixels = sum(
-        map_.get_array().size
-        for ax in axes
-        for map_ in ax.collections
-        if isinstance(map_, QuadMesh)
-    )
-    full = pixels + sum(len(line.get_xdata()) for ax in axes for line in ax.lines) <= MOST
-    step = 1 if full else max(1, math.ceil(math.sqrt(pixels / (MOST / 5))))
-    words = lambda text: " ".join(text.replace("#", " ").split())  # "#" begins a comment
-    titles = [words(ax.get_title("left") or ax.get_title()) for ax in axes]
-    if len(set(titles)) < len(titles) or "" in titles:
-        titles = [f"{number} {title}".rstrip() for number, title in enumerate(titles, start=1)]
-    text, notes, names = io.StringIO(), [], {}
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["panel", "series", "x", "y", "value"])
-    for title, ax in zip(titles, axes):
-        series, unknown = _series(ax, step, names)
-        if series and (meaning := _meaning(ax)):
-            notes.append(words(f'panel "{title}": {meaning}'))
-        notes += [f'panel "{title}": without what is drawn as {name}' for name in unknown]
-        for name, *columns in series:
-            name = words(name)
-            every = (
-                1
-                if full or not np.isnan(columns[2]).all()
-                else math.ceil(len(columns[0]) / (MOST / 25))
-            )
-            if every > 1:
-                notes.append(f'panel "{title}", {name}: one point of every {every}')
-            for point in zip(*(column[::every] for column in columns)):
-                table.writerow(
-                    [
-                        title,
-                        name,
-                        *("" if np.isnan(number) else f"{number:.8g}" for number in point),
-                    ]
-                )
-    if step > 1:
-        notes.append(f"maps: one row and column of every {step}")
-    return "".join(f"# {note}\n" for note in notes) + text.getvalue()
-
-
-def _meaning(ax):
-    """What x, y and value of a panel are. A label that is not there stands below, or to the left,
-    in the same grid.
-    """
-    is_map = lambda one: any(isinstance(map_, QuadMesh) for map_ in one.collections)
-    place, others = (
-        ax.get_subplotspec(),
-        [one for one in ax.figure.axes if one.get_subplotspec() and is_map(one) == is_map(ax)],
-    )
-    below = [
-        other.get_xlabel()
-        for other in others
-        if place and other.get_subplotspec().colspan.start == place.colspan.start
-    ]
-    left = [
-        other.get_ylabel()
-        for other in others
-        if place and other.get_subplotspec().rowspan.start == place.rowspan.start
-    ]
-    bars = [
-        map_.colorbar.ax for other in (ax, *others) for map_ in other.collections if map_.colorbar
-    ]
-    meaning = {
-        "x": ax.get_xlabel() or next(filter(None, reversed(below)), ""),
-        "y": ax.get_ylabel() or next(filter(None, left), ""),
-    }
-    if is_map(ax):
-        values = next(filter(None, (bar.get_ylabel() for bar in bars)), "")
-        meaning = {"x": meaning["x"] or "column", "y": meaning["y"] or "row", "value": values}
-    else:
-        meaning = {"x": meaning["x"] + _ticks(ax.xaxis), "y": meaning["y"] + _ticks(ax.yaxis)}
-    return "; ".join(f"{name} is {label}" for name, label in meaning.items() if label)
-
-
-def _ticks(axis):
-    """The words that an axis has in place of numbers, if it has."""
-    where, word = axis.get_major_locator(), axis.get_major_formatter()
-    if not isinstance(where, FixedLocator) or not isinstance(word, (FixedFormatter, FuncFormatter)):
-        return ""
-    return f" ({', '.join(f'{at:g}: {word(at, number)}' for number, at in enumerate(where()))})"
-
-
-def _series(ax, step, names):
-    """[(name, x, y, value)] of what a panel shows, each (n,), and the kinds of artists that are not
-    among it. What has no label takes the name of what looks the same, as `names` remembers from one
-    panel to the next."""
-    groups = {
-        id(part): group.get_label() for group in ax.containers for part in group.get_children()
-    }
-    series, unknown = [], []
-    for artist in (*ax.lines, *ax.collections, *ax.patches, *ax.images):
-        label = str(groups.get(id(artist), artist.get_label()))
-        points = _points(ax, artist, step)
-        if label == DECORATION:
-            continue
-        if points is None:
-            unknown.append(type(artist).__name__)
-            continue
-        look = _look(artist) if isinstance(artist, Line2D) else artist
-        if not re.fullmatch(r"_(child\d+|nolegend_)?", label):
-            names[look] = label.removeprefix("_")
-        other = (
-            MAP
-            if isinstance(artist, QuadMesh)
-            else "vertical line"
-            if np.isnan(points[1]).all()
-            else "unnamed"
-        )
-        series.append(
-            (names.get(look, "horizontal line" if np.isnan(points[0]).all() else other), *points)
-        )
-    return series, unknown
-
-
-def _look(line):
-    """What tells one line, or one kind of markers, from another."""
-    color = line.get_color() if line.get_linestyle() != "None" else "none"
-    edge, face = (
-        (line.get_markeredgecolor(), line.get_markerfacecolor())
-        if line.get_marker() != "None"
-        else ("none", "none")
-    )
-    return (
-        line.get_linestyle(),
-        line.get_marker(),
-        *(to_hex(one, keep_alpha=True) for one in (color, edge, face)),
-    )
-
-
-def _points(ax, artist, step):
-    """x, y and value of what an artist shows, each (n,), of maps every `step`-th row and column;
-    None for kinds not known.
-    """
-    value = None
-    if isinstance(artist, Line2D):
-        x, y = (
-            np.ma.filled(np.ma.asarray(part, float), np.nan) for part in artist.get_data(orig=False)
-        )
-        if artist.get_transform() == ax.get_xaxis_transform("grid"):  # from the bottom to the top
-            x, y = x[:1], [np.nan]
-        elif artist.get_transform() == ax.get_yaxis_transform("grid"):
-            x, y = [np.nan], y[:1]
-    elif isinstance(artist, QuadMesh):
-        if hasattr(artist, "pixels"):
-            x, y, value = artist.pixels
-            x, y = np.meshgrid(x, y)
-        else:
-            corners, value = artist.get_coordinates(), artist.get_array()
-            x, y = (
-                np.moveaxis(
-                    corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:], 2, 0
-                )
-                / 4
-            )
-        value = np.ma.filled(np.ma.asarray(value, float), np.nan).reshape(x.shape)
-        x, y, value = (np.asarray(part, float)[::step, ::step].ravel() for part in (x, y, value))
-    elif isinstance(artist, PathCollection):
-        x, y = np.ma.filled(artist.get_offsets(), np.nan).T
-    elif isinstance(artist, LineCollection):
-        x, y = np.concatenate([np.empty((0, 2)), *artist.get_segments()]).T
-    elif (
-        isinstance(artist, PolyCollection) and artist.get_array() is None
-    ):  # between two curves: both ends at each x
-        x, y = (
-            np.array(
-                sorted({tuple(corner) for path in artist.get_paths() for corner in path.vertices})
-            )
-            .reshape(-1, 2)
-            .T
-        )
-    elif bars := [group for group in ax.containers if artist in group.get_children()]:
-        lying = bars[0].orientation == "horizontal"
-        x = [artist.get_x() + artist.get_width() * (1 if lying else 0.5)]
-        y = [artist.get_y() + artist.get_height() * (0.5 if lying else 1)]
-    else:
-        return None
-    return x, y, np.full(len(x), np.nan) if value is None else value
+    return _figure_data.text_of(figs)

@@ -105,10 +105,9 @@ class Report(Ledger):
         """The UFM; or, where rounding decides on which side of a line it is, the one a billionth
         further up, with a sentence.
         """
-        level, known = self.ufm.lam_z * self.ufm.num_samples, list(lines(self.ufm).values())
-        if isinstance(theory.phase(self.ufm), Phase):
-            vanishing, trivial = two_lines(self.ufm)
-            known += [*vanishing, trivial]
+        level, found = self.ufm.lam_z * self.ufm.num_samples, theory.thresholds(self.ufm)
+        known = [*found.merged.values(), *found.vanished]
+        known += [] if found.trivial is None else [found.trivial]
         on_it = 1 + ON_THE_LINE
         if not any(line <= level * on_it and level <= line * on_it for line in known):
             return self.ufm
@@ -179,23 +178,6 @@ def group_name(kind):
     return "n = {}, w = {:g}".format(*kind) if isinstance(kind, tuple) else f"n = {kind}"
 
 
-def lines(ufm):
-    """{group: λ_Z N from which on its classes, two or more, are one vector}."""
-    return {
-        kind: ufm.weights[members[0]] * theory.minority_threshold(ufm.sizes[members[0]])
-        for kind, members in ufm.groups.items()
-        if len(members) > 1
-    }
-
-
-def two_lines(ufm):
-    """For two groups: the values of λ_Z N from which on the minority is zero, is not zero again, is
-    zero, …; and λ_Z N from which on everything is."""
-    (n_a, A), (n_b, B) = ufm.groups.items()
-    sizes = len(A), len(B), n_a, n_b, ufm.lam_b
-    return theory.vanishing_thresholds(*sizes), theory.trivial_threshold(*sizes)
-
-
 def problem(ufm):
     """Class sizes and penalties, in words."""
     groups = [
@@ -213,14 +195,14 @@ def prediction(ufm):
     """What the theory says happens at the UFM's λ_Z N, with features of either sign, in words."""
     phase, at = theory.phase(ufm), f"λ_Z N = {ufm.lam_z * ufm.num_samples:.6g}"
     if isinstance(phase, Phase):
-        vanishing, trivial = two_lines(ufm)
+        found = theory.thresholds(ufm)
         passages = [
             ("not zero again" if i % 2 else "zero" if i else "minority zero", v)
-            for i, v in enumerate(vanishing)
+            for i, v in enumerate(found.vanished)
         ]
-        levels = [*passages, ("all zero", trivial)]
-        if (minority := min(ufm.groups)) in lines(ufm):
-            levels.insert(0, ("minority one vector", lines(ufm)[minority]))
+        levels = [*passages, ("all zero", found.trivial)]
+        if (minority := min(ufm.groups)) in found.merged:
+            levels.insert(0, ("minority one vector", found.merged[minority]))
         passed = ", ".join(f"{what} from {line:.6g} on" for what, line in levels)
         return f"{at}, predicted: {phase.value} ({passed})"
     if not phase.collapsed:

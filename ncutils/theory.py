@@ -5,20 +5,17 @@ The paper is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from ._checks import check_finite, check_integer, check_memory, check_positive
 from ._linalg import cosines_from_gram, scaled
+from ._vanishing import ZeroMinority
 from .ufm import ON_THE_LINE, UFM, GroupPhases, Phase, check_ufm
 
-LARGEST_K, LARGEST_RATIO, LARGEST_LOG = (
-    1e12,
-    1e20,
-    1e300,
-)  # beyond these, rounding shows or sums overflow
-WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
+# beyond these, rounding shows or sums overflow
+LARGEST_K, LARGEST_RATIO, LARGEST_LOG = 1e12, 1e20, 1e300
 
 
 def _two_groups(k_a, k_b, n_a, n_b):
@@ -47,110 +44,6 @@ def minority_threshold(n_b):
     return math.sqrt(check_positive("n_b", n_b))
 
 
-def _log(x):
-    return math.log(x) if x > 0 else -math.inf
-
-
-def _log_sum(a, b):
-    """ln(e^a + e^b)."""
-    low, high = sorted((a, b))
-    return high + math.log1p(math.exp(low - high)) if low > -math.inf else high
-
-
-def _zero(f, low, high):
-    """The zero of f, whose signs at low and high differ but for rounding; where rounding decides,
-    the end nearer to it.
-    """
-    ends = f(low), f(high)
-    if (ends[0] > 0) == (ends[1] > 0):
-        return low if abs(ends[0]) < abs(ends[1]) else high
-    return brentq(f, low, high, xtol=1e-15, rtol=1e-15)
-
-
-class _ZeroMinority:
-    """Two groups with minority columns 0 in Z, at ln x, where x = λ_Z N/sqrt(n_A) ≤ 1 is 1 − p_d +
-    p_o in the majority.
-
-    A majority sample gives p_d to its own class, p_o to each other class of A and p_x to each of B;
-    a minority sample, at the logits b, p_y to each of A. With y = p_o/p_x and r = n_A/n_B, the S of
-    `vanishing_thresholds` is T_1 + T_2, T_1 = K K_B/(K_A y + K_B)², T_2 = K K_A p_y²/(r x²). As x
-    grows, so do y and, with bias, p_y.
-    """
-
-    def __init__(self, k_a, k_b, n_a, n_b, lam_b):
-        self.k_a, self.share, r = k_a, k_a / k_b, n_a / n_b
-        self.log_k_a, self.log_k_b, self.log_k = math.log(k_a), math.log(k_b), math.log(k_a + k_b)
-        self.log_r = math.log(r) if r < math.inf else math.log(n_a) - math.log(n_b)
-        # κ = K n_A/(N λ_b), so that β = b_A − b_B = κ (p_x − p_y/r)
-        log_odds = self.log_k - math.log(k_a + k_b * (n_b / n_a))  # ln(K n_A/N)
-        self.log_kappa = log_odds - math.log(lam_b) if lam_b < math.inf else -math.inf
-        self.span = -self.log_r / 2, 0.0  # ln x from sqrt(n_B) to sqrt(n_A): S > 1 there, and S < 1
-
-    def unique(self):
-        """Whether one of the conditions holds under which S falls where it is 1."""
-        few, strong = (
-            self.log_k_b <= 2 + self.log_k_a,
-            self.log_kappa <= _log_sum(1 + self.log_k_a, self.log_k_b),
-        )
-        return few or strong or self.log_r <= 1
-
-    def _logits(self, log_x, log_y):
-        """ln p_x, β and ln p_y at this ln y."""
-        log_p_x = log_x - _log_sum(self.log_k_a + log_y, self.log_k_b)
-        a = _log_sum(
-            0.0, _log(-math.expm1(log_x)) - log_p_x - log_y
-        )  # ln(p_d/p_o), p_d − p_o being 1 − x
-        beta = log_y + a / self.k_a
-        return log_p_x, beta, beta - _log_sum(self.log_k_a + beta, self.log_k_b)
-
-    def at(self, log_x):
-        """ln y and ln p_y."""
-
-        # ln of p_x + max(−β, 0)/κ over p_y/r + max(β, 0)/κ: falls as y grows, 0 at the optimal bias
-        def too_small(log_y):
-            log_p_x, beta, log_p_y = self._logits(log_x, log_y)
-            if self.log_kappa == -math.inf:
-                return -beta
-            back, forth = (
-                _log(max(-beta, 0.0)) - self.log_kappa,
-                _log(max(beta, 0.0)) - self.log_kappa,
-            )
-            return _log_sum(log_p_x, back) - _log_sum(log_p_y - self.log_r, forth)
-
-        # from so small a y on, β ≤ ln(K_B/K) and so p_x ≥ p_y/r; and β ≥ ln y, so that y > r is too
-        # large
-        log_y = _zero(too_small, -2 * (2 * self.log_k + 1 - log_x), self.log_r)
-        return log_y, self._logits(log_x, log_y)[2]
-
-    def excess(self, log_x, log_y, log_p_y):
-        """(S − 1) K_B/K_A, in which nothing cancels where K_B is much the larger; of an x, y and
-        p_y each.
-        """
-        y = math.exp(min(log_y, 300.0))  # beyond, T_1 is 0
-        within = (1 - 2 * y - self.share * y**2) / (1 + self.share * y) ** 2  # (T_1 − 1) K_B/K_A
-        return within + math.exp(self.log_k + self.log_k_b - self.log_r + 2 * (log_p_y - log_x))
-
-    def excess_at(self, log_x):
-        """`excess` at its y and p_y."""
-        return self.excess(log_x, *self.at(log_x))
-
-    def steps(self, low, high):
-        """[(ln x, S ≤ 1)] from low to high, so close that S = 1 nowhere between, or WIDTH apart."""
-
-        def split(low, high, at_low, at_high):
-            (y_low, p_low), (y_high, p_high) = at_low, at_high
-            never = (
-                self.excess(high, y_high, p_low) > 0 or self.excess(low, y_low, p_high) < 0
-            )  # bounds of S between them
-            if never or high - low <= WIDTH:
-                return [(high, self.excess(high, *at_high) <= 0)]
-            middle = (low + high) / 2
-            at_middle = self.at(middle)
-            return split(low, middle, at_low, at_middle) + split(middle, high, at_middle, at_high)
-
-        return [(low, False), *split(low, high, self.at(low), self.at(high))[:-1], (high, True)]
-
-
 def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
     r"""The levels λ_Z N at which minority means become zero, cease to be, become zero …, ascending;
     mostly one.
@@ -174,25 +67,9 @@ def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
     lam_b = check_positive("lam_b", lam_b, infinite=True)
     if n_a == n_b:
         return [math.sqrt(n_a)]
-    minority = _ZeroMinority(k_a, k_b, n_a, n_b, lam_b)
-    if k_a == 1:  # no a: p_x and p_y are at every level what they are at sqrt(n_A)
-        log_y, log_p_y = minority.at(0.0)
-        log_p_x = -_log_sum(log_y, minority.log_k_b)
-        log_sum = _log_sum(minority.log_k_b + 2 * log_p_x, 2 * log_p_y - minority.log_r)
-        return [math.sqrt(n_a) * math.exp((minority.log_k + log_sum) / 2)]
-    steps = (
-        list(zip(minority.span, (False, True)))
-        if minority.unique()
-        else minority.steps(*minority.span)
-    )
-    pairs = [
-        (low, high) for (low, before), (high, after) in zip(steps, steps[1:]) if before != after
-    ]
-    places = [_zero(minority.excess_at, *pair) for pair in pairs]
-    return [
-        min(max(math.sqrt(n_a) * math.exp(log_x), math.sqrt(n_b)), math.sqrt(n_a))
-        for log_x in places
-    ]
+    root_a, root_b = math.sqrt(n_a), math.sqrt(n_b)
+    found = [root_a * math.exp(x) for x in ZeroMinority(k_a, k_b, n_a, n_b, lam_b).crossings()]
+    return found if k_a == 1 else [min(max(v, root_b), root_a) for v in found]
 
 
 def vanishing_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
@@ -231,25 +108,75 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     return math.sqrt(n_a)
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """The levels λ_Z N at which the optimum of a UFM changes. Made by `thresholds`.
+
+    Attributes
+    ----------
+    merged : {group: from where on its classes, two or more, are one vector}; the keys are those of
+        `UFM.groups`.
+    vanished : where minority means become zero, cease to be, become zero …, ascending; [] unless
+        there are two class sizes and no class weights.
+    trivial : from where on Z = 0; None in the same cases.
+
+    Source: the paper (`merged`, for two groups) and ours.
+
+    >>> from ncutils import UFM, theory
+    >>> theory.thresholds(UFM.from_lam_z([9, 4, 1], lam_z=0.1))
+    Thresholds(merged={}, vanished=[], trivial=None)
+    """
+
+    merged: dict
+    vanished: list
+    trivial: float | None
+
+
+def thresholds(ufm):
+    """All levels λ_Z N that are known at which the optimum of `ufm` changes, as `Thresholds`.
+
+    Classes of size n and weight w merge at w sqrt(n); `vanished` is `vanishing_thresholds`, and
+    `trivial` is `trivial_threshold`.
+
+    Raises ValueError where `ufm` is no UFM. Source: the paper (`merged`, for two groups) and ours:
+    with weights the optimality condition within a group is w (1 − p_kk + p_lk) sqrt(n)/N ≤ λ_Z.
+
+    >>> from ncutils import UFM, theory
+    >>> found = theory.thresholds(UFM.from_lam_z([400] * 5 + [100] * 5, lam_z=0.003))
+    >>> {n: float(level) for n, level in found.merged.items()}
+    {400: 20.0, 100: 10.0}
+    >>> [round(level, 4) for level in found.vanished], found.trivial
+    ([13.2636], 20.0)
+    """
+    check_ufm(ufm)
+    merged = {
+        kind: ufm.weights[members[0]] * minority_threshold(ufm.sizes[members[0]])
+        for kind, members in ufm.groups.items()
+        if len(members) > 1
+    }
+    if len(ufm.groups) != 2 or ufm.class_weights:
+        return Thresholds(merged, [], None)
+    (n_a, in_a), (n_b, in_b) = ufm.groups.items()
+    sizes = len(in_a), len(in_b), n_a, n_b, ufm.lam_b
+    return Thresholds(merged, vanishing_thresholds(*sizes), trivial_threshold(*sizes))
+
+
 def _vanishes(k_a, k_b, n_a, n_b, lam_b, level):
     """Whether the minority means are zero at λ_Z N = level from sqrt(n_B) to sqrt(n_A), or up to
     rounding at that level.
     """
     if k_a == 1:
         return False  # zero together with the majority's
-    minority = _ZeroMinority(k_a, k_b, float(n_a), float(n_b), lam_b)
-    log_x = math.log(level) - math.log(n_a) / 2
-    return any(
-        minority.excess_at(min(log_x + shift, 0.0)) <= 0 for shift in (0.0, -2 * ON_THE_LINE)
-    )
+    minority, log_x = ZeroMinority(k_a, k_b, n_a, n_b, lam_b), math.log(level / math.sqrt(n_a))
+    shifts = 0.0, -2 * ON_THE_LINE
+    return any(minority.excess_at(min(log_x + shift, 0.0)) <= 0 for shift in shifts)
 
 
 def phase(ufm):
     """The `Phase` of a UFM with two class sizes; `GroupPhases` of one with any other number, or
     with class weights.
 
-    Classes of size n and weight w, two at least, are one vector from λ_Z N = w sqrt(n) on: with
-    weights the optimality condition within a group is w (1 − p_kk + p_lk) sqrt(n)/N ≤ λ_Z.
+    The lines between phases are those of `thresholds`, and a level on a line counts as above it.
 
     Raises ValueError where `ufm` is no UFM. Source: the paper (minority collapse) and ours (the
     other two lines, and more than two groups).
@@ -270,11 +197,7 @@ def phase(ufm):
         if _vanishes(*sizes, ufm.lam_b, level):
             return Phase.MINORITY_VANISHES
         return Phase.MINORITY_COLLAPSE if len(in_b) > 1 else Phase.DISTINCT
-    collapsed = {
-        kind: bool(level >= ufm.weights[members[0]] * minority_threshold(ufm.sizes[members[0]]))
-        for kind, members in ufm.groups.items()
-        if len(members) > 1
-    }
+    collapsed = {kind: bool(level >= line) for kind, line in thresholds(ufm).merged.items()}
     within = sum(len(ufm.groups[kind]) - 1 for kind, flag in collapsed.items() if not flag)
     return GroupPhases(collapsed, (within, within + len(ufm.groups) - 1))
 
@@ -355,11 +278,8 @@ def relu_logits(class_sizes, lam_z):
     """
     ufm = UFM.from_lam_z(class_sizes, lam_z)
     K = ufm.num_classes
-    log_wrong = (
-        math.log(ufm.lam_z)
-        + math.log(ufm.num_samples)
-        - (np.log(ufm.sizes) + math.log(K * (K - 1))) / 2
-    )
+    log_level = math.log(ufm.lam_z) + math.log(ufm.num_samples)
+    log_wrong = log_level - (np.log(ufm.sizes) + math.log(K * (K - 1))) / 2
     wrong = np.exp(np.minimum(log_wrong, -math.log(K)))
     a = np.where(log_wrong < -math.log(K), np.log1p(-(K - 1) * wrong) - log_wrong, 0.0)
     return a * (np.eye(K) - 1 / K)
@@ -402,21 +322,13 @@ def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
     check_memory("k_a + k_b", K, K * K)
     root = math.sqrt(K * (k_b + k_a * math.exp(-log_ratio)))  # c/(q sqrt(r))
     cross = log_n_a / 2 - log_c + math.log(root)
-    within = {
-        "A": log_n_a / 2 - log_c - math.log1p(-k_b / root) + math.log(k_a),
-        "B": log_n_b / 2
-        - log_c
-        - math.log1p(-k_a * math.exp(-log_ratio / 2) / root)
-        + math.log(k_b),
-    }
-    Z = np.empty((K, K))
-    for k in range(K):
-        group = slice(0, k_a) if k < k_a else slice(k_a, K)
-        column = np.full(K, -cross)
-        column[group] = -within["A" if k < k_a else "B"]
-        column[k] = 0.0
-        Z[:, k] = column - column.mean()
-    return Z
+    within_a = log_n_a / 2 - log_c - math.log1p(-k_b / root) + math.log(k_a)
+    share = k_a * math.exp(-log_ratio / 2) / root  # K_A q/c
+    within_b = log_n_b / 2 - log_c - math.log1p(-share) + math.log(k_b)
+    Z = np.full((K, K), -cross)
+    Z[:k_a, :k_a], Z[k_a:, k_a:] = -within_a, -within_b
+    np.fill_diagonal(Z, 0.0)
+    return Z - Z.mean(axis=0)
 
 
 def deviation_constants(k_a, k_b, r, c):

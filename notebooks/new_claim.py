@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # which Python's safe path leaves out
 import run
+from pairs import HERE, ROOT, sources
 
-HERE, ROOT = run.HERE, run.ROOT
 NAME = re.compile(r"[0-9]{2}_[a-z][a-z0-9_]*")
 
 
@@ -24,7 +24,10 @@ def refusal(name, start, existing):
     they can.
     """
     if not NAME.fullmatch(name):
-        return f"NAME = {name!r}: must be two digits, an underscore, then lower-case letters, digits and underscores, as in 08_my_claim"
+        return (
+            f"NAME = {name!r}: must be two digits, an underscore, then lower-case letters, digits "
+            "and underscores, as in 08_my_claim"
+        )
     word = name.partition("_")[2]
     if taken := [other for other in existing if other.partition("_")[2] == word]:
         return f"NAME = {name!r}: there is {taken[0]} already, and its ledger is called {word!r}"
@@ -64,14 +67,15 @@ def list_page(contents, name):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
-        description="Begin a page of your own: a notebook, listed in the table of contents and run once, yours to edit."
+        description="Begin a page of your own: a notebook, listed in the table of contents and run "
+        "once, yours to edit."
     )
     parser.add_argument("name", metavar="NAME", help="for example 08_my_claim")
     parser.add_argument(
         "--from", dest="start", metavar="NAME", help="the notebook to copy (default: a template)"
     )
     options = parser.parse_args(arguments)
-    if why := refusal(options.name, options.start, [path.stem for path in run.sources()]):
+    if why := refusal(options.name, options.start, [path.stem for path in sources()]):
         parser.error(why)
 
     source = HERE / (f"{options.start}.md" if options.start else "template.md")

@@ -24,6 +24,7 @@ import nbformat
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # which Python's safe path leaves out
 import run
+from pairs import HERE, ROOT, chosen
 
 
 def shift_seeds(by, *names):
@@ -133,7 +134,7 @@ def plain(text):
 
 
 def reproduce(paths, stored, output, jobs):
-    """Run notebooks under all conditions and print the table. Returns whether nothing is at fault."""
+    """Run notebooks under all conditions and print the table. Returns whether all is well."""
     shutil.rmtree(output, ignore_errors=True)
     lines = []
     for condition, how in CONDITIONS.items():
@@ -177,10 +178,7 @@ def main(arguments=None):
     return (
         0
         if reproduce(
-            run.chosen(parser, options.names),
-            run.HERE,
-            run.ROOT / "_build" / "reproduce",
-            options.jobs,
+            chosen(parser, options.names), HERE, ROOT / "_build" / "reproduce", options.jobs
         )
         else 1
     )

@@ -1,18 +1,18 @@
 """Run the notebooks: each NN_name.md beside this file becomes an executed NN_name.ipynb.
 
-    python notebooks/run.py [--store | --check] [--jobs N] [NAME ...]
+    python notebooks/run.py [--store | --check | --format] [--jobs N] [NAME ...]
 
 The outputs go to _build/notebooks, with --store beside the sources, together with the ledgers
 (ledgers/*.json), the data of the figures that have a name (data/NN_name/*.csv) and the image of the
 cell tagged `readme` (result.png, with --store in book/_static). A stored output holds nothing that
 differs from run to run, so that a change in it means that a result changed. With --check nothing is
-run: every stored .ipynb must be what its .md says, run from top to bottom.
+run: every stored .ipynb must be what its .md says, run from top to bottom, and laid out; --format
+lays both out.
 """
 
 import argparse
 import asyncio
 import base64
-import difflib
 import functools
 import io
 import json
@@ -21,11 +21,9 @@ import platform
 import shutil
 import sys
 import tempfile
-import textwrap
 import time
 from pathlib import Path
 
-import jupytext
 import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
@@ -33,95 +31,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-
-# The same on every machine; the versions that Jupyter would record are those of constraints.txt.
-METADATA = {
-    "jupytext": {"formats": "md:myst,ipynb"},
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"},
-}
-
-
-def sources(folder=HERE):
-    """The notebooks' source files, in order."""
-    return sorted(folder.glob("[0-9][0-9]_*.md"))
-
-
-def read_source(path):
-    """The notebook that a .md file describes, not yet run."""
-    notebook = jupytext.read(path, fmt="md:myst")
-    notebook.metadata.update(METADATA)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5  # the version that has cell ids
-    for number, cell in enumerate(notebook.cells, start=1):
-        cell.id = f"cell-{number:03d}"
-    return notebook
-
-
-def read_stored(path):
-    """The notebook in an .ipynb file."""
-    notebook = nbformat.read(path, as_version=4)
-    nbformat.validate(notebook)  # what is wrong with it, `read` only logs
-    return notebook
-
-
-def difference(source, stored):
-    """Say where an .ipynb differs from its .md source in anything but outputs; None if nowhere."""
-    wanted = read_source(source)
-    found = read_stored(stored)
-    if found.metadata != wanted.metadata:
-        return f"{stored.name}: metadata {found.metadata} instead of {wanted.metadata}"
-    if len(found.cells) != len(wanted.cells):
-        return f"{stored.name}: {len(found.cells)} cells instead of {len(wanted.cells)}"
-    for ours, theirs in zip(wanted.cells, found.cells):
-        for part in ("id", "cell_type", "metadata"):
-            if ours[part] != theirs.get(
-                part
-            ):  # a notebook that was saved elsewhere may have no ids
-                return f"{stored.name}, {ours.id}: {part} is {theirs.get(part)!r} instead of {ours[part]!r}"
-        if ours.source != theirs.source:
-            texts = theirs.source.splitlines(), ours.source.splitlines()
-            lines = difflib.unified_diff(*texts, stored.name, source.name, n=0, lineterm="")
-            return "\n".join([f"{stored.name}, {ours.id}: another text", *lines])
-    return None
-
-
-def fault(source):
-    """Say what is wrong with a .md source and the .ipynb beside it: missing, no notebook,
-    different, not run in order.
-
-    None if nothing is.
-    """
-    stored = source.with_suffix(".ipynb")
-    if not stored.exists():
-        return f"{stored.name}: missing"
-    for path, read in ((source, read_source), (stored, read_stored)):
-        try:
-            read(path)
-        # of any kind: the marks of a merge, another encoding, JSON that is something else
-        except Exception as error:
-            return f"{path.name}: not a notebook ({textwrap.shorten(str(error), 90)})"
-    if found := difference(source, stored):
-        return found
-    counts = [
-        cell.execution_count for cell in read_stored(stored).cells if cell.cell_type == "code"
-    ]
-    if counts != list(range(1, len(counts) + 1)):
-        return f"{stored.name}: its cells were run as {counts}, not once from top to bottom"
-    return None
-
-
-def check(paths):
-    """Print what is wrong with the stored notebooks of these sources, and how to mend it. Returns
-    the exit status.
-    """
-    faults = {path: found for path in paths if (found := fault(path))}
-    for path, found in faults.items():
-        print(
-            f"{found}\n    {path.name} is what counts. If it is right: .venv/bin/python notebooks/run.py --store {path.stem}"
-        )
-    return int(bool(faults))
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # which Python's safe path leaves out
+from pairs import HERE, ROOT, check, chosen, code_cells, lay_out, read_source, written
 
 
 def kernel_environment(ledgers, figures, threads=1):
@@ -133,9 +44,8 @@ def kernel_environment(ledgers, figures, threads=1):
     # close them.
     inherited = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     return inherited | {
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, path)
-        ),  # the package beside the notebooks, installed or not
+        # the package beside the notebooks, installed or not
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "PYTHONDONTWRITEBYTECODE": "1",
         "NCUTILS_LEDGERS": str(ledgers),
         "NCUTILS_FIGURES": str(figures),
@@ -159,10 +69,9 @@ def kernel_manager():
 def drop_stderr(notebook):
     """Take what cells wrote to stderr out of the notebook and return it."""
     dropped = []
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            dropped += [o.text for o in cell.outputs if o.get("name") == "stderr"]
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+    for cell in code_cells(notebook):
+        dropped += [o.text for o in cell.outputs if o.get("name") == "stderr"]
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     return "".join(dropped)
 
 
@@ -198,13 +107,12 @@ def figure_data(notebook, folder, page):
     """
     found = {}
     for cell in notebook.cells:
-        figure, file = (
-            cell.metadata.get("mystnb", {}).get("figure", {}),
-            folder / f"{cell.get('execution_count')}.csv",
-        )
+        figure = cell.metadata.get("mystnb", {}).get("figure", {})
+        file = folder / f"{cell.get('execution_count')}.csv"
         if "name" in figure and file.exists():
             caption = " ".join(figure.get("caption", "").split())
-            about = f"# {figure['name']} of {page}: {caption}\n# by the companion's authors, CC BY 4.0\n"
+            about = f"# {figure['name']} of {page}: {caption}\n"
+            about += "# by the companion's authors, CC BY 4.0\n"
             found[figure["name"]] = about + file.read_text(encoding="utf-8")
     return found
 
@@ -254,6 +162,40 @@ def check_writable(folder):
     probe.unlink()
 
 
+async def execute(notebook, folder, ledgers, figures, threads):
+    """Run the cells of a notebook in `folder`, in a kernel of its own, which writes to two other
+    folders.
+    """
+    client = NotebookClient(
+        notebook,
+        km=kernel_manager(),
+        timeout=None,
+        record_timing=False,
+        # of the log only what a reader can act on
+        extra_arguments=["--log-level=ERROR", "--ext=notebooks.figure_data"],
+        coalesce_streams=True,  # how a stream is cut into messages depends on the clock
+        resources={"metadata": {"path": str(folder)}},
+    )
+    # the kernel, which we gave it, ends with it
+    await client.async_execute(env=kernel_environment(ledgers, figures, threads), cleanup_kc=True)
+
+
+def keep(notebook, source, output, ledgers, figures, seconds):
+    """Put what a run of a notebook wrote to two folders into the folder `output`."""
+    how = {"cell": ledger_cell(notebook), "seconds": round(seconds, 1)} | machine()
+    for ledger in sorted(Path(ledgers).glob("*.json")):
+        content = json.loads(ledger.read_text(encoding="utf-8")) | {"run": how}
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        replace(output / "ledgers" / ledger.name, text.encode())
+    folder = output / "data" / source.stem
+    data = figure_data(notebook, Path(figures), source.stem)
+    for name, text in data.items():
+        replace(folder / f"{name}.csv", text.encode())
+    for former in folder.glob("*.csv"):  # of a figure that is no more
+        if former.stem not in data:
+            former.unlink()
+
+
 async def run(source, output, threads=1, before=None):
     """Run one notebook and put it, its ledgers and its figures' data into the folder `output`.
     Returns the notebook.
@@ -267,51 +209,16 @@ async def run(source, output, threads=1, before=None):
         notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as ledgers, tempfile.TemporaryDirectory() as figures:
-        client = NotebookClient(
-            notebook,
-            km=kernel_manager(),
-            timeout=None,
-            record_timing=False,
-            extra_arguments=[
-                "--log-level=ERROR",
-                "--ext=notebooks.figure_data",
-            ],  # of the log only what a reader can act on
-            coalesce_streams=True,  # how a stream is cut into messages depends on the clock
-            resources={"metadata": {"path": str(source.parent)}},
-        )
-        environment = kernel_environment(ledgers, figures, threads)
-        await client.async_execute(
-            env=environment, cleanup_kc=True
-        )  # the kernel, which we gave it, ends with it
+        await execute(notebook, source.parent, ledgers, figures, threads)
         if before is not None:
             del notebook.cells[0]
-        notebook.metadata = nbformat.from_dict(
-            read_source(source).metadata
-        )  # the kernel added its version
+        # the kernel added its version
+        notebook.metadata = nbformat.from_dict(read_source(source).metadata)
         shrink_images(notebook)
         if warnings := drop_stderr(notebook):
             print(f"{source.stem} wrote to stderr:\n{warnings}", file=sys.stderr)
-        how = {
-            "cell": ledger_cell(notebook),
-            "seconds": round(time.monotonic() - start, 1),
-        } | machine()
-        for ledger in sorted(Path(ledgers).glob("*.json")):
-            content = json.loads(ledger.read_text(encoding="utf-8")) | {"run": how}
-            replace(
-                output / "ledgers" / ledger.name,
-                (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode(),
-            )
-        data = {
-            output / "data" / source.stem / f"{name}.csv": text
-            for name, text in figure_data(notebook, Path(figures), source.stem).items()
-        }
-        for file, text in data.items():
-            replace(file, text.encode())
-        for former in {*(output / "data" / source.stem).glob("*.csv")} - {
-            *data
-        }:  # of a figure that is no more
-            former.unlink()
-    replace(output / f"{source.stem}.ipynb", (nbformat.writes(notebook) + "\n").encode())
+        keep(notebook, source, output, ledgers, figures, time.monotonic() - start)
+    replace(output / f"{source.stem}.ipynb", written(notebook))
     return notebook
 
 
@@ -340,17 +247,10 @@ async def run_all(paths, output, jobs, failed=None, **conditions):
     return passed
 
 
-def chosen(parser, names):
-    """The sources of the notebooks that are named on the command line; all if none is."""
-    paths = {path.stem: path for path in sources()}
-    if unknown := sorted(set(names) - set(paths)):
-        parser.error(f"no notebook {', '.join(unknown)}; there are {', '.join(paths)}")
-    return [paths[name] for name in names or paths]
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(  # in words: -OO drops the docstring
-        description="Run the notebooks: each NN_name.md beside this file becomes an executed NN_name.ipynb."
+        description="Run the notebooks: each NN_name.md beside this file becomes "
+        "an executed NN_name.ipynb."
     )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help="for example 03_threshold; all if none is given"
@@ -364,8 +264,9 @@ def main(arguments=None):
     what.add_argument(
         "--check",
         action="store_true",
-        help="run nothing; say which stored .ipynb is not its .md, executed",
+        help="run nothing; say which stored .ipynb is not its .md, executed, or not laid out",
     )
+    what.add_argument("--format", action="store_true", help="run nothing; lay out the code by ruff")
     parser.add_argument(
         "--jobs",
         type=int,
@@ -377,6 +278,11 @@ def main(arguments=None):
     paths = chosen(parser, options.names)
     if options.check:
         return check(paths)
+    if options.format:
+        for path in paths if options.names else [*paths, HERE / "template.md"]:
+            if lay_out(path):
+                print(f"{path.name}: laid out")
+        return 0
     output = HERE if options.store else ROOT / "_build" / "notebooks"
     if not options.store and not options.names:
         shutil.rmtree(output, ignore_errors=True)  # nothing of a notebook that is no more
@@ -388,11 +294,10 @@ def main(arguments=None):
 
 
 def leave(main, script):
-    """End a script with the status of its `main`, or with a line that says what cannot be written."""
+    """End a script with the status of its `main`, or a line that says what cannot be written."""
     if sys.stdout:  # None where it was closed
-        sys.stdout.reconfigure(
-            errors="replace"
-        )  # ? for what the terminal's encoding lacks, as it may the … of a run
+        # ? for what the terminal's encoding lacks, as it may the … of a run
+        sys.stdout.reconfigure(errors="replace")
     try:
         sys.exit(main())
     except OSError as error:  # the disk is full, or the folder may not be written

@@ -755,11 +755,11 @@ def statements(page, part):
 
     A statement goes if it uses a name that is left out, and then the names that it would bind are
     left out, too."""
-    import run
+    import pairs
 
-    [source] = [path for path in run.sources() if path.stem == page]
+    [source] = [path for path in pairs.sources() if path.stem == page]
     left_out, missing = DRAWING | PARTS[part], set()
-    for cell in run.read_source(source).cells:
+    for cell in pairs.read_source(source).cells:
         for node in ast.parse(cell.source).body if cell.cell_type == "code" else []:
             code = compile(ast.Module([node], []), f"{page}, {cell.id}", "exec")
             if isinstance(node, (ast.Import, ast.ImportFrom)):

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pairs
 import pandas as pd
 import pytest
 import run
@@ -24,7 +25,7 @@ from ncutils import UFM, figures, metrics, solve, theory
 NOTEBOOKS = ROOT / "notebooks"
 NAMED = [
     (source.stem, name)
-    for source in run.sources()
+    for source in pairs.sources()
     for name in re.findall(r"^    name: (fig-\S+)", source.read_text(), re.M)
 ]
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import brentq, minimize
 
 from ncutils import UFM, metrics, solve, solve_two_groups, theory
+from ncutils._vanishing import ZeroMinority
 from ncutils.exact.convex import objective
 from ncutils.ufm import GroupPhases, Phase
 
@@ -50,23 +51,13 @@ GROUPS = [
 ]
 
 
-def lines(groups, lam_b):
-    """The thresholds of two groups, in ascending order, those that apply."""
-    k_a, k_b, _, n_b = groups
-    found = [theory.vanishing_threshold(*groups, lam_b)]
-    if k_b > 1:
-        found.append(theory.minority_threshold(n_b))
-    if k_a > 1:
-        found.append(theory.trivial_threshold(*groups, lam_b))
-    return sorted(found)
-
-
 @pytest.mark.parametrize("lam_b", [INF, 1.0, 0.02, 1e-3])
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
 def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
     k_a, k_b, _, _ = groups
-    sizes, edges = two(*groups), lines(groups, lam_b)
-    phases = []
+    sizes, phases = two(*groups), []
+    lines = theory.thresholds(UFM.from_lam_z(sizes, 1.0, lam_b))
+    edges = sorted({*lines.merged.values(), *lines.vanished, lines.trivial})
     for edge in edges:
         for factor in (0.999, 1.001):
             exact = exact_at(sizes, edge * factor, lam_b)
@@ -76,6 +67,39 @@ def test_rank_falls_at_every_threshold_and_nowhere_between(groups, lam_b):
     # one phase from just above a line to just below the next; another one across each line
     assert all(above == below for above, below in zip(phases[1::2], phases[2::2]))
     assert all(below != above for below, above in zip(phases[::2], phases[1::2]))
+
+
+def test_thresholds_are_those_of_each_function():
+    for groups, lam_b in itertools.product(GROUPS, (INF, 0.02)):
+        k_a, k_b, n_a, n_b = groups
+        found = theory.thresholds(UFM.from_lam_z(two(*groups), 1e-3, lam_b))
+        counts = {n_a: k_a, n_b: k_b}
+        merged = {n: theory.minority_threshold(n) for n, count in counts.items() if count > 1}
+        assert found.merged == merged
+        assert found.vanished == theory.vanishing_thresholds(*groups, lam_b)
+        assert found.trivial == theory.trivial_threshold(*groups, lam_b)
+    many = UFM.from_lam_z(two(*FIRST[:4]), 1e-3, FIRST[4])
+    assert theory.thresholds(many).vanished == pytest.approx(THREE[FIRST], rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "sizes, weights, merged",
+    [
+        ((9, 9, 4, 4, 1), None, {9: 3, 4: 2}),
+        ((9, 9, 9), None, {9: 3}),
+        ((9, 9, 4, 4, 4), (1, 1, 2, 2, 5), {(9, 1): 3, (4, 2): 4}),
+    ],
+)
+def test_other_groups_and_weights_have_the_lines_where_they_merge(sizes, weights, merged):
+    ufm = UFM.from_lam_z(sizes, 1e-3, class_weights=weights)
+    assert theory.thresholds(ufm) == theory.Thresholds(merged, [], None)
+    for kind, level in merged.items():
+        ranks = []
+        for factor in (0.999, 1.001):
+            lam_z = level * factor / sum(sizes)
+            exact = solve(UFM.from_lam_z(sizes, lam_z, class_weights=weights), tol=1e-13)
+            ranks.append(exact.group_gaps[kind] == 0)
+        assert ranks == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +265,7 @@ def test_a_level_at_any_crossing_counts_as_vanished():
         ]
 
 
-def one_passage(condition, number=1000):
+def one_passage(condition, number):
     """Random settings (K_A, K_B, n_A, n_B, λ_b) that meet a condition for one passage, by a
     millionth or by far.
     """
@@ -264,18 +288,19 @@ def one_passage(condition, number=1000):
         yield k_a, k_b, math.exp(log_r), 1.0, lam_b
 
 
+@pytest.mark.parametrize("number", [40, pytest.param(1000, marks=pytest.mark.depth)])
 @pytest.mark.parametrize("condition", ["no bias", "K_B", "λ_b", "r"])
-def test_the_passage_is_unique_under_each_condition(condition, monkeypatch):
+def test_the_passage_is_unique_under_each_condition(condition, number, monkeypatch):
     """The search that makes no use of the conditions finds one crossing, and S is above 1 before
     and below 1 after it.
     """
-    settings = list(one_passage(condition))
+    settings = list(one_passage(condition, number))
     at_once = [theory.vanishing_thresholds(*setting) for setting in settings]
-    monkeypatch.setattr(theory._ZeroMinority, "unique", lambda self: False)
+    monkeypatch.setattr(ZeroMinority, "unique", lambda self: False)
     for setting, found in zip(settings, at_once):
         searched = theory.vanishing_thresholds(*setting)
         assert len(searched) == 1 and searched == pytest.approx(found, rel=1e-11), setting
-        minority = theory._ZeroMinority(*setting)
+        minority = ZeroMinority(*setting)
         log_v = math.log(searched[0] / math.sqrt(setting[2]))
         before, after = np.linspace(minority.span[0], log_v, 4)[:-1], np.linspace(log_v, 0, 4)[1:]
         assert all(minority.excess_at(x) > 0 for x in before) and all(
@@ -773,6 +798,7 @@ def test_group_counts_must_be_positive_whole_numbers(function, position, name, b
         (lambda: theory.seli([5]), "class_sizes"),
         (lambda: theory.seli([5, 0]), r"class_sizes\[1\] = 0"),
         (lambda: theory.phase([5, 5]), r"ufm = \[5, 5\]: must be a UFM"),
+        (lambda: theory.thresholds(None), "ufm = None: must be a UFM"),
     ],
 )
 def test_refusals_name_argument_and_value(call, message):

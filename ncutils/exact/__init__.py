@@ -2,6 +2,7 @@
 
 from .certificate import dual_bound
 from .convex import objective
+from .passage import bisect
 from .solution import Solution
 from .solver import solve
 from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
@@ -9,6 +10,7 @@ from .two_groups import TwoGroups, solve_two_groups, solve_two_groups_log
 __all__ = [
     "Solution",
     "TwoGroups",
+    "bisect",
     "dual_bound",
     "objective",
     "solve",

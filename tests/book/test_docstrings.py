@@ -21,7 +21,18 @@ from bs4 import BeautifulSoup
 from conftest import ROOT
 
 import ncutils
-from ncutils import MLP, UFM, Ledger, data, ledger, solve, solve_two_groups, train_ufm, training
+from ncutils import (
+    MLP,
+    UFM,
+    Ledger,
+    data,
+    exact,
+    ledger,
+    solve,
+    solve_two_groups,
+    train_ufm,
+    training,
+)
 
 MODULES = [
     importlib.import_module(module.name)
@@ -36,6 +47,7 @@ def public_names():
     """{name: function or class} that users see, without "ncutils." in front."""
     found = {
         "data.available": data.available,
+        "exact.bisect": exact.bisect,
         "ledger.LedgerError": ledger.LedgerError,
         "training.Diverged": training.Diverged,
         "training.OtherRun": training.OtherRun,
@@ -47,7 +59,9 @@ def public_names():
                 f"{name}.{part}": value
                 for part, value in vars(thing).items()
                 if not part.startswith("_")
-                and getattr(value, "__module__", None) == thing.__name__
+                and part in getattr(thing, "__all__", [part])
+                and getattr(value, "__module__", "").startswith("ncutils.")
+                and (hasattr(thing, "__all__") or value.__module__ == thing.__name__)
                 and callable(value)
                 and value not in found.values()
             }

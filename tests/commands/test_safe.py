@@ -6,8 +6,8 @@ import ast
 import re
 import tomllib
 
+import pairs
 import pytest
-import run
 import selfcontained
 from conftest import ROOT
 
@@ -151,9 +151,9 @@ def test_these_pickles_have_been_checked():
     )
 
 
-@pytest.mark.parametrize("path", run.sources(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", pairs.sources(), ids=lambda path: path.stem)
 def test_notebooks_run_nothing_from_outside(path):
-    cells = [cell.source for cell in run.read_source(path).cells if cell.cell_type == "code"]
+    cells = [cell.source for cell in pairs.read_source(path).cells if cell.cell_type == "code"]
     assert cells and [what for cell in cells for what in dangers(cell)] == []
     assert not re.search(r"^\s*[%!]", "\n".join(cells), re.M)  # nor a shell of IPython's
 

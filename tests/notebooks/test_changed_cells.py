@@ -6,8 +6,8 @@ import re
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pairs
 import pytest
-import run
 
 from ncutils import theory
 from ncutils.paper.figures import over_seeds
@@ -26,7 +26,7 @@ def cells():
         if name not in known:
             code = [
                 cell.source
-                for cell in run.read_source(run.HERE / f"{name}.md").cells
+                for cell in pairs.read_source(pairs.HERE / f"{name}.md").cells
                 if cell.cell_type == "code"
             ]
             defined = {}
@@ -39,7 +39,7 @@ def cells():
         return known[name]
 
     with pytest.MonkeyPatch.context() as patch, plt.rc_context():
-        patch.chdir(run.HERE)
+        patch.chdir(pairs.HERE)
         patch.setattr(plt, "show", lambda: None)
         yield of
     plt.close("all")

@@ -88,7 +88,7 @@ def test_every_claim_is_broken_often_and_in_many_files():
 
 
 def test_what_rests_on_a_network_is_left_out_and_nothing_else(tmp_path, monkeypatch):
-    import run
+    import pairs
 
     source = tmp_path / "01_small.md"
     cells = [
@@ -104,7 +104,7 @@ def test_what_rests_on_a_network_is_left_out_and_nothing_else(tmp_path, monkeypa
         + "".join(f"\n```{{code-cell}} ipython3\n{cell}\n```\n" for cell in cells),
         encoding="utf-8",
     )
-    monkeypatch.setattr(run, "sources", lambda: [source])
+    monkeypatch.setattr(pairs, "sources", lambda: [source])
     called = []
     model = type("", (), {"gaps": 0})()
     ledger = type(

@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import new_claim
+import pairs
 import pytest
-import run
 import yaml
 from bs4 import BeautifulSoup
 from conftest import ROOT
 
-EXISTING = [path.stem for path in run.sources()]
+EXISTING = [path.stem for path in pairs.sources()]
 FIGURE = re.compile(r"^ *name: (fig-.*)$", re.MULTILINE)
 
 
@@ -57,7 +57,7 @@ def test_begun_run_edited_and_built(checkout):
         "notebooks/data/98_sample_claim/fig-sample-claim.csv",
     }
     assert (
-        run.difference(
+        pairs.difference(
             checkout / "notebooks/98_sample_claim.md", checkout / "notebooks/98_sample_claim.ipynb"
         )
         is None
@@ -135,7 +135,7 @@ def test_other_names_are_refused_before_anything_is_written(checkout, name, star
 def test_a_copy_takes_no_name_that_exists(start):
     source = ROOT / "notebooks" / (f"{start}.md" if start else "template.md")
     text = new_claim.adapt(source.read_text(), "98_sample_claim")
-    taken = [figure for path in run.sources() for figure in FIGURE.findall(path.read_text())]
+    taken = [figure for path in pairs.sources() for figure in FIGURE.findall(path.read_text())]
     mine = FIGURE.findall(text)
     assert mine and len(set(mine)) == len(mine) and not set(mine) & set(taken)
     assert all(figure.startswith("fig-sample-claim") for figure in mine)

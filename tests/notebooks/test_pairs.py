@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pairs
 import pytest
 import run
 import yaml
@@ -28,12 +29,16 @@ SMALL = (
 :tags: [readme]
 
 import sys
+
 print("a warning", file=sys.stderr)
 print("value", 0.1250)
 ```
 
 ```{code-cell} ipython3
-import json, os, pathlib
+import json
+import os
+import pathlib
+
 if folder := os.environ.get("NCUTILS_LEDGERS"):
     pathlib.Path(folder, "small.json").write_text(json.dumps({"rows": []}))
 ```
@@ -88,7 +93,7 @@ def test_every_source_is_stored_and_listed():
         for chapter in part["chapters"]
         if chapter["file"].startswith("notebooks/")
     ]
-    assert [path.stem for path in run.sources()] == [path.stem for path in STORED] == listed
+    assert [path.stem for path in pairs.sources()] == [path.stem for path in STORED] == listed
     assert {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")} == {
         path.stem.split("_", 1)[1] for path in STORED
     }
@@ -96,7 +101,7 @@ def test_every_source_is_stored_and_listed():
 
 @each_notebook
 def test_a_stored_notebook_is_its_source_run_in_order(path):
-    assert run.fault(path.with_suffix(".md")) is None
+    assert pairs.fault(path.with_suffix(".md")) is None
 
 
 @each_notebook
@@ -148,7 +153,7 @@ def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
 
 def test_a_changed_source_is_noticed(small):
     source, stored = small
-    assert run.difference(source, stored) is None
+    assert pairs.difference(source, stored) is None
     for old, new in [
         ("# A small", "# Another"),
         ("0.1250", "0.1251"),
@@ -156,16 +161,16 @@ def test_a_changed_source_is_noticed(small):
         ("```{code", "x\n\n```{code"),
     ]:
         source.write_text(SMALL.replace(old, new, 1))
-        assert run.difference(source, stored)
+        assert pairs.difference(source, stored)
 
 
 def test_what_is_wrong_with_a_pair_is_said(small):
     source, made = small
     stored = source.with_suffix(".ipynb")
-    assert run.fault(source) == "01_small.ipynb: missing"
+    assert pairs.fault(source) == "01_small.ipynb: missing"
     text = made.read_text()
     stored.write_text(text)
-    assert run.fault(source) is None
+    assert pairs.fault(source) is None
     for old, new, said in [
         ('"execution_count": 2', '"execution_count": null', "its cells were run as [1, None]"),
         ('"execution_count": 1', '"execution_count": 3', "its cells were run as [3, 2]"),
@@ -180,7 +185,7 @@ def test_what_is_wrong_with_a_pair_is_said(small):
         changed = re.sub(old, new, text).replace('"nbformat_minor": \n', '"nbformat_minor": 0\n')
         assert changed != text
         stored.write_text(changed)
-        assert said in run.fault(source)
+        assert said in pairs.fault(source)
 
 
 def test_a_fault_of_one_pair_hides_no_other(small, capsys):
@@ -210,7 +215,7 @@ def test_a_fault_of_one_pair_hides_no_other(small, capsys):
     for name, content in broken.items():
         source.with_name(name).write_bytes(content)
     (source.parent / "13_missing.ipynb").unlink()
-    assert run.check(paths) == 1
+    assert pairs.check(paths) == 1
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2 * len(paths[:-1])  # what is wrong and how to mend it; nothing of 01_small
     for name, line in zip(broken, said[::2]):
@@ -262,7 +267,7 @@ def test_the_kernel_is_this_python_and_shows_pictures_whatever_the_environment_s
 def test_a_terminal_without_the_ellipsis_stops_no_run(tmp_path):
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
-    for name in ("run.py", "figure_data.py"):
+    for name in ("run.py", "pairs.py", "figure_data.py"):
         (notebooks / name).write_bytes((NOTEBOOKS / name).read_bytes())
     (notebooks / "01_small.md").write_text(SMALL)
     ascii_only = {
@@ -286,7 +291,7 @@ def test_a_terminal_without_the_ellipsis_stops_no_run(tmp_path):
 def test_a_failed_run_changes_nothing_and_shows_the_cell(small, capsys):
     source, stored = small
     before = stored.read_bytes()
-    source.write_text(SMALL.replace("import json, os, pathlib", "1 / 0"))
+    source.write_text(SMALL.replace("import json\n", "1 / 0\n"))
     assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) == {}
     shown = capsys.readouterr().out
     assert "01_small FAILED" in shown and "1 / 0" in shown and "ZeroDivisionError" in shown
