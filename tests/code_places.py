@@ -83,9 +83,9 @@ def nearest(where, old, package=PACKAGE):
         alike = difflib.get_close_matches(ast.unparse(parsed(old)[-1]), texts, cutoff=0.5)
         told = f"{', '.join(name for name, _, _ in here)} holds, alike: {' | '.join(alike)}"
     else:
-        last = where.rpartition(".")[2].strip("_")
-        alike = [name for name in names if name.rpartition(".")[2].strip("_") == last]
-        alike = alike or difflib.get_close_matches(where, names)
+        ends = [".".join(name.split(".")[-1 - where.count(".") :]) for name in names]
+        close, last = difflib.get_close_matches(where, ends), where.split(".")[-1]
+        alike = [n for n, end in zip(names, ends) if end in close or n.split(".")[-1] == last]
         told = f"no function is called so; alike: {', '.join(alike)}"
     holding = [name for name in names if places(name, old, package)]
     inner = [name for name in holding if not any(n.startswith(f"{name}.") for n in holding)]
