@@ -20,7 +20,7 @@ MODULES = {
 
 
 def imported(name, source=None):
-    """The modules of the package that one of them imports, at its top or later; "" for the whole."""
+    """The modules of the package that one imports, at its top or later; "" is the whole."""
     found, package = set(), ["ncutils", *name.split(".")[:-1]]
     for node in ast.walk(ast.parse(source or MODULES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
