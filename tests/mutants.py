@@ -1,7 +1,7 @@
 """Break the package in one place at a time, run a page, and see whether the right row of its ledger
 fails.
 
-    python tests/mutants.py [--quick] [--list] [--jobs N] [--json] [NAME ...]
+    python tests/mutants.py [--quick] [--list] [--jobs N] [--controls N] [--json] [NAME ...]
 
 A mutant changes one expression or statement in one function of a copy of ncutils, or one text in a
 recorded result. The page's own statements are then executed up to `ledger.show()`, unchanged and in
@@ -492,8 +492,9 @@ def fault(mutant):
 def faults():
     """What is wrong with the table: mutants that cannot be run, names given twice."""
     names = [mutant.name for mutant in MUTANTS]
-    twice = [f"mutant {name!r} is there twice" for name in set(names) if names.count(name) > 1]
-    return twice + [text for text in map(fault, MUTANTS) if text]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    told = [f"mutant {name!r} is there twice" for name in twice]
+    return told + [text for text in map(fault, MUTANTS) if text]
 
 
 def statements(page, part):
@@ -624,12 +625,13 @@ def found(mutant, result):
     )
 
 
-def chosen(quick=False, names=()):
-    """The mutants asked for, each page that they run before them as a control."""
+def chosen(quick=False, names=(), controls=None):
+    """The mutants asked for, each page that they run before them as a control, or the first few."""
     if unknown := sorted(set(names) - {mutant.name for mutant in MUTANTS}):
         raise ValueError(f"no mutant {', '.join(map(repr, unknown))}")
     wanted = [m for m in MUTANTS if (m.quick or not quick) and (m.name in names or not names)]
-    return [control(*key) for key in dict.fromkeys((m.page, m.part) for m in wanted)] + wanted
+    pages = list(dict.fromkeys((m.page, m.part) for m in wanted))
+    return [control(*page) for page in pages[:controls]] + wanted
 
 
 def run_all(mutants, jobs):
@@ -685,10 +687,11 @@ def main(arguments=None):
     add("--quick", action="store_true", help="only those that take a second or two")
     add("--list", action="store_true", help="say where each stands, or why nowhere; run nothing")
     add("--jobs", type=int, default=os.cpu_count(), help="at a time (default: one per core)")
+    add("--controls", type=int, metavar="N", help="so many controls at most (default: all)")
     add("--json", action="store_true", help="print the outcomes as JSON, one a line")
     options = parser.parse_args(arguments)
     try:
-        mutants = chosen(options.quick, options.names)
+        mutants = chosen(options.quick, options.names, options.controls)
     except ValueError as error:
         parser.error(str(error))
     if options.list:

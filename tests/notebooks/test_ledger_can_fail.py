@@ -21,10 +21,22 @@ import pytest
 from conftest import ROOT
 from mutants import MUTANTS, Mutant, chosen, found, statements
 
-# One of each page and of each way to be found: by a row, an error, a test.
-FEW = ("certificate with the sign flipped",)
-REST = [mutant.name for mutant in MUTANTS if mutant.quick and mutant.name not in FEW]
-RUNS = [(FEW, []), (REST, [pytest.mark.depth])]
+# One of each page at least, and of each way to be found: a row, an error, a record, a test.
+FEW = (
+    "certificate with the sign flipped",
+    "class means without D^{-1/2}",
+    "training stopped at a tenth",
+    "a_g not divided by sqrt(n_g)",
+    "λ_W = 2 λ_Z",
+    "threshold × 1.02",
+    "C without the factor 2",
+    "ReLU threshold without 1 − 1/K",
+    "a recorded run that diverged",
+    "dual point not kept in the simplex",
+)
+REST = tuple(mutant.name for mutant in MUTANTS if mutant.quick and mutant.name not in FEW)
+# names, number of controls (None: of every page), marks; `make test` runs every page itself
+RUNS = [(FEW, 1, []), (REST, None, [pytest.mark.depth])]
 ENVIRONMENT = {
     key: value for key, value in os.environ.items() if not key.startswith(("COV_", "COVERAGE_"))
 }
@@ -35,34 +47,35 @@ def key(name, page, part):
 
 
 @functools.cache
-def outcomes(*names):
+def outcomes(names, controls):
     """What came of each of these mutants. One other thread and process each: neither coverage nor
     imports of ours are in it.
     """
     command = [sys.executable, ROOT / "tests" / "mutants.py", "--json", "--jobs", "1", *names]
+    command += [] if controls is None else ["--controls", str(controls)]
     shown = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=1200)
     assert shown.stdout, shown.stderr
     results = map(json.loads, shown.stdout.splitlines())
     return {key(result["name"], result["page"], result["part"]): result for result in results}
 
 
-def each(controls):
-    """The mutants, or the controls, of each run, with the names in it."""
+def each(control):
+    """The mutants, or the controls, of each run, with what names it."""
     return [
-        pytest.param(mutant, names, marks=marks, id=key(mutant.name, mutant.page, mutant.part))
-        for names, marks in RUNS
-        for mutant in chosen(names=names)
-        if (mutant.name == "control") == controls
+        pytest.param(mutant, run, marks=marks, id=key(mutant.name, mutant.page, mutant.part))
+        for *run, marks in RUNS
+        for mutant in chosen(names=run[0], controls=run[1])
+        if (mutant.name == "control") == control
     ]
 
 
-@pytest.mark.parametrize("mutant, run", each(controls=False))
+@pytest.mark.parametrize("mutant, run", each(control=False))
 def test_the_row_that_speaks_of_it_fails(mutant, run):
     result = outcomes(*run)[mutant.name]
     assert found(mutant, result), mutants.line(mutant, result)
 
 
-@pytest.mark.parametrize("mutant, run", each(controls=True))
+@pytest.mark.parametrize("mutant, run", each(control=True))
 def test_without_a_mutant_every_row_passes(mutant, run):
     """The rows are those of the stored ledger, in order; missing are just those that rest on what
     was left out.
@@ -245,3 +258,12 @@ def test_a_control_passes_only_with_rows_and_without_an_error():
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="no mutant 'none'"):
         chosen(names=["none"])
+
+
+def test_the_list_says_where_each_stands_or_what_is_there_instead(capsys, monkeypatch):
+    assert mutants.main(["--list", "λ_W = 2 λ_Z"]) == 0
+    said = r"ncutils/\S+\.py:\d+: λ_W = 2 λ_Z \(UFM.from_lam_z\)\n"
+    assert re.fullmatch(said, capsys.readouterr().out)
+    lost = Mutant("lost", "UFM.from_lam", "1", "2", "01_collapse", "ValueError: x", "exact")
+    monkeypatch.setattr(mutants, "MUTANTS", [lost])
+    assert mutants.main(["--list"]) == 1 and "ufm.UFM.from_lam_z" in capsys.readouterr().out
