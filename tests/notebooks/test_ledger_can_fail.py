@@ -105,6 +105,9 @@ def test_every_claim_is_broken_often_and_in_many_files():
     pages = Counter(mutant.page for mutant in MUTANTS)
     assert len(MUTANTS) >= 60 and len(FEW) + len(REST) >= 50
     assert all(pages[path.stem] >= 3 for path in (ROOT / "notebooks").glob("0[0-5]_*.md"))
+    parts = {mutant.part for mutant in MUTANTS if mutant.page != "tests"}
+    assert parts == set(mutants.PARTS)
+    assert all(mutant.part == mutant.row for mutant in MUTANTS if mutant.page == "tests")
     assert len({mutants.placed(mutant)[0] for mutant in MUTANTS}) >= 12
 
 
