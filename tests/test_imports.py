@@ -1,4 +1,6 @@
-"""Imports run one way, so that the theory and the exact solver, which agree, know nothing of each other."""
+"""Imports run one way, so that the theory and the exact solver, which agree, know nothing of each
+other.
+"""
 
 import ast
 
@@ -17,15 +19,21 @@ MODULES = {
 }
 
 
-def imported(name):
-    """The modules of the package that one of them imports, at its top or later."""
-    found, package = set(), name.split(".")[:-1]
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) + 1 - node.level]
+def imported(name, source=None):
+    """The modules of the package that one imports, at its top or later; "" is the whole."""
+    found, package = set(), ["ncutils", *name.split(".")[:-1]]
+    for node in ast.walk(ast.parse(source or MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            paths = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
             base += node.module.split(".") if node.module else []
-            parts = [".".join([*base, alias.name]) for alias in node.names]
-            found |= {part if part in MODULES else ".".join(base) for part in parts}
+            paths = [[*base, alias.name] for alias in node.names]
+        else:
+            continue
+        for path in (path[1:] for path in paths if path[0] == "ncutils"):
+            full = ".".join(path)
+            found.add(full if full in MODULES else ".".join(path[:-1]))
     return found
 
 
@@ -34,7 +42,7 @@ def allowed(name, other):
     helper, helpers = (r.startswith("_") and r not in FLOORS for r in (room, others))
     if helper or helpers or name in LEAVES:
         return helpers
-    if {room, others} == {"exact", "theory"}:
+    if {room, others} == {"exact", "theory"} or not others:
         return False
     return other in LEAVES or room == others or FLOORS[room] > FLOORS[others]
 
@@ -47,3 +55,7 @@ def test_a_module_imports_only_from_below(name):
 def test_imports_are_seen():
     assert {"exact.convex", "metrics", "training.objective", "ufm"} <= imported("claims")
     assert "paper.command" in imported("__main__") and "_checks" in imported("training.networks")
+    source = (
+        "def f():\n    import ncutils.theory\n    from ncutils import data, solve\nimport numpy"
+    )
+    assert imported("exact.solver", source) == {"theory", "data", ""}
