@@ -68,7 +68,8 @@ def until(page, condition):
     page.evaluate(
         """new Promise((done, fail) => {
         const end = Date.now() + 20000;
-        const look = () => (CONDITION) ? done() : Date.now() > end ? fail(new Error("never: CONDITION")) : setTimeout(look, 20);
+        const fails = () => fail(new Error("never: CONDITION"));
+        const look = () => (CONDITION) ? done() : Date.now() > end ? fails() : setTimeout(look, 20);
         look();
     })""".replace("(CONDITION)", f"({condition})").replace("CONDITION", condition.replace('"', "'"))
     )

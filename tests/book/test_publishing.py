@@ -66,8 +66,8 @@ class TestButtons:
             "Colab": "https://colab.research.google.com/github/some-body/a.book/blob/trunk/notebooks/03_threshold.ipynb",
             "Repository": URL,
             "Show source": f"{URL}/blob/trunk/notebooks/03_threshold.md?plain=1",
-            "Open issue": f"{URL}/issues/new?title=Issue%20on%20page%20%2Fnotebooks/03_threshold.html"
-            "&body=Your%20issue%20content%20here.",
+            "Open issue": f"{URL}/issues/new?title=Issue%20on%20page%20"
+            "%2Fnotebooks/03_threshold.html&body=Your%20issue%20content%20here.",
         }
 
     def test_every_linked_source_is_in_the_repository(self, published):
