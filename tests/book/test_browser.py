@@ -123,9 +123,9 @@ def look(page):
         "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
     )  # the page's own scripts come to know
     found["sideways"]["wide, all shown"] = page.evaluate(SIDEWAYS)
-    found["raw"] = page.evaluate("""document.querySelectorAll('mjx-merror').length
-        # unopened definitions, too
-        + document.querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")
+    # formulas that are not set, in unopened definitions, too
+    found["raw"] = page.evaluate("""document.querySelectorAll('mjx-merror').length + document
+        .querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")
     found["formulas"] = page.locator("mjx-container").count()
     found["axe"] = [
         (rule["id"], rule["impact"], node["target"], node["failureSummary"])

@@ -570,15 +570,16 @@ def test_axe_finds_nothing_serious(visit, scheme, viewport):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_theme_draws_in_its_colours_and_marks_stand_out(visit, scheme):
-    """Contrast of at least 3 of all graphics in A's, B's and across' colours, 4.5 of the letters."""
+    """Contrast of at least 3 of all graphics in A's, B's and across' colours, of letters 4.5."""
     page = visit(START, color_scheme=scheme)
     assert all(len(drawing) > 1000 for drawing in pictures(page))
     blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(108, 188, 240)"}[scheme]
     assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == blue
     pairs = page.evaluate("""() => [...document.querySelectorAll(
-      '.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')].map(e => {
-        const style = getComputedStyle(e), ground = getComputedStyle(document.body).backgroundColor;
-        return [e.tagName, style.fill === 'none' ? style.stroke : style.fill, ground]; })""")
+      '.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')]
+        .map(e => [e.tagName, getComputedStyle(e)]).map(([tag, {fill, stroke}]) =>
+          [tag, fill === 'none' ? stroke : fill, getComputedStyle(document.body).backgroundColor])
+      """)
 
     def luminance(color):
         rgb = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
