@@ -37,7 +37,7 @@ def visit(site, browser):
     """visit(setting) opens the page, watched: whatever the browser complains of or asks of other
     hosts fails the test.
     """
-    contexts, complaints = [], []
+    contexts, complaints, requests = [], [], []
 
     def visit(setting=None, url=None, **options):
         context = browser.new_context(**{"viewport": WIDE, **options})
@@ -45,14 +45,7 @@ def visit(site, browser):
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(("file:", "data:", "blob:"))
-                else complaints.append(request.url)
-            ),
-        )
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(url or address(site, setting))
         if options.get("java_script_enabled", True):
             until(page, "window.explorer && document.querySelector('#ex-name').textContent")
@@ -62,6 +55,7 @@ def visit(site, browser):
     for context in contexts:
         context.close()
     assert complaints == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests), requests
 
 
 @pytest.fixture
@@ -152,20 +146,8 @@ def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
     *shown, gap, phase = np.array(rows).T
     exact = solve_two_groups(*np.array(settings).T)
     cosines = [exact.cosines(of)[group] for of in KINDS for group in ("A", "B", "AB")]
-    expected = [
-        exact.own_a,
-        exact.other_a,
-        exact.cross_a,
-        exact.own_b,
-        exact.other_b,
-        exact.cross_b,
-        exact.bias_a,
-        exact.bias_b,
-        exact.a_a,
-        exact.a_b,
-        *cosines,
-        exact.objective,
-    ]
+    names = "own_a other_a cross_a own_b other_b cross_b bias_a bias_b a_a a_b".split()
+    expected = [*(getattr(exact, name) for name in names), *cosines, exact.objective]
     shown, expected = np.array(shown), np.array(expected)
     counts = np.bincount(exact.phase, minlength=4)
     assert (counts >= 50).all(), counts
@@ -186,23 +168,17 @@ def test_thresholds_agree_with_the_closed_forms(page):
            })""",
         settings,
     )
-    expected = [
-        (
-            theory.minority_threshold(s[3]),
-            *theory.vanishing_thresholds(*s[:4], s[5]),
-            theory.trivial_threshold(*s[:4], s[5]),
+    expected = []
+    for *sizes, _, lam_b in settings:
+        v, last = (
+            f(*sizes, lam_b) for f in (theory.vanishing_thresholds, theory.trivial_threshold)
         )
-        for s in settings
-    ]
+        expected.append((theory.minority_threshold(sizes[3]), *v, last))
     assert np.array(shown) == pytest.approx(np.array(expected), rel=1e-11)
 
 
 VANISH = "([kA, kB, nA, nB, lamB]) => explorer.thresholds({kA, kB, nA, nB, lamB}).vanish"
-THREE = [
-    (10, 10**4, 10**4, 1, 0.0016),
-    (20, 10**4, 10**4, 1, 0.00063),
-    (10, 5000, 10**6, 1, 0.0002),
-]
+THREE = [(10, 10**4, 10**4, 1, 0.0016), (20, 10**4, 10**4, 1, 6.3e-4), (10, 5000, 10**6, 1, 2e-4)]
 
 
 def test_all_crossings_are_found_where_there_are_three(page):
@@ -243,16 +219,10 @@ def test_one_crossing_is_found_in_every_setting_that_can_be_entered(page):
     for all λ_b.
     """
     rng = np.random.default_rng(3)
-    settings = [
-        (
-            k_a,
-            int(rng.integers(math.ceil(7.4 * k_a), 51)),
-            10 ** rng.uniform(0.5, 6),
-            1,
-            10 ** rng.uniform(-4, 0),
-        )
-        for k_a in rng.integers(2, 7, 2000).tolist()
-    ]
+    settings = []
+    for k_a in rng.integers(2, 7, 2000).tolist():
+        k_b = int(rng.integers(math.ceil(7.4 * k_a), 51))
+        settings.append((k_a, k_b, 10 ** rng.uniform(0.5, 6), 1, 10 ** rng.uniform(-4, 0)))
     assert {len(found) for found in page.evaluate(f"all => all.map({VANISH})", settings)} == {1}
 
 
@@ -260,18 +230,8 @@ def test_the_tables_show_the_solution(visit):
     page = visit((3, 7, 500, 100, 0.0041, 0.02))
     exact = solve_two_groups(3, 7, 500, 100, 0.0041, 0.02)
     cosines = [float(exact.cosines(of)[group]) for of in KINDS for group in ("A", "B", "AB")]
-    groups = [
-        exact.a_a,
-        exact.a_b,
-        exact.own_a,
-        exact.own_b,
-        exact.other_a,
-        exact.other_b,
-        exact.cross_a,
-        exact.cross_b,
-        exact.bias_a,
-        exact.bias_b,
-    ]
+    names = [name + group for name in ("a_", "own_", "other_", "cross_", "bias_") for group in "ab"]
+    groups = [getattr(exact, name) for name in names]
     lines = [10.0, theory.vanishing_threshold(3, 7, 500, 100, 0.02), math.sqrt(500)]
     cells = numbers(page)
     assert cells[19] == "distinct"
@@ -306,9 +266,8 @@ def test_every_control_works_by_keyboard_alone(page):
         if not name.startswith("ex-"):
             break
         visited.append(name)
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", (
-            name
-        )
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", name
         before = setting_of(page), numbers(page)
         if name == "ex-preset":
             page.keyboard.press("ArrowDown")
@@ -320,22 +279,16 @@ def test_every_control_works_by_keyboard_alone(page):
             page.keyboard.press("Space")
             assert setting_of(page) == before[0] and numbers(page) == before[1]
         elif name != "ex-copy":
-            text = {"ka": "7", "kb": "4", "na": "901", "nb": "77", "lz": "1.5e-3", "lb": "0.3"}[
-                name.removeprefix("ex-")
-            ]
+            texts = dict(zip(FIELDS, ("7", "4", "901", "77", "1.5e-3", "0.3")))
+            text = texts[name.removeprefix("ex-")]
             page.keyboard.press("Control+a")
             page.keyboard.type(text)
             assert float(text) in setting_of(page)
         if name not in ("ex-nobias", "ex-copy"):
             assert setting_of(page) != before[0] and numbers(page) != before[1], name
         page.keyboard.press("Tab")
-    assert set(visited) == {
-        "ex-preset",
-        "ex-nobias",
-        "ex-copy",
-        *(f"ex-{f}" for f in FIELDS),
-        *(f"ex-{f}-slider" for f in FIELDS),
-    }
+    fields = [f"ex-{field}{part}" for field in FIELDS for part in ("", "-slider")]
+    assert set(visited) == {"ex-preset", "ex-nobias", "ex-copy", *fields}
 
 
 def test_sliders_never_stick(visit):
@@ -447,12 +400,8 @@ def test_back_and_forward_step_through_presets(page):
     page.select_option("#ex-preset", options[6])
     third = setting_of(page)
     assert len({first, second, third}) == 3
-    for move, expected in (
-        (page.go_back, second),
-        (page.go_back, first),
-        (page.go_forward, second),
-        (page.go_forward, third),
-    ):
+    back, forward = page.go_back, page.go_forward
+    for move, expected in (back, second), (back, first), (forward, second), (forward, third):
         move()
         redrawn(page)
         assert setting_of(page) == expected
@@ -475,15 +424,10 @@ def test_presets_have_every_phase_and_a_balanced_one(page):
     for value, text in [(option.get_attribute("value"), option.inner_text()) for option in options]:
         page.select_option("#ex-preset", value)
         k_a, k_b, n_a, n_b, lam_z, lam_b = setting_of(page)
-        assert page.input_value("#ex-preset") == value, (
-            "the preset's address is not as the page writes it"
-        )
+        assert page.input_value("#ex-preset") == value  # the address is as the page writes it
         phase = phase_of(page)
-        sizes = (n_a,) * k_a + (n_b,) * k_b
-        expected = (
-            theory.phase(UFM.from_lam_z(sizes, lam_z, lam_b)) if n_a > n_b else Phase.DISTINCT
-        )
-        assert phase is expected
+        ufm = UFM.from_lam_z((n_a,) * k_a + (n_b,) * k_b, lam_z, lam_b)
+        assert phase is (theory.phase(ufm) if n_a > n_b else Phase.DISTINCT)
         for name in PHASES:
             assert name.value not in text or phase is name, text
         found.add(phase)
@@ -499,15 +443,10 @@ def test_links_to_try_show_what_they_say(page):
         link.click()
         redrawn(page)
         seen.append((phase_of(page), setting_of(page)))
-        assert page.evaluate(
-            "document.querySelector('#explorer').getBoundingClientRect().top < innerHeight / 2"
-        )
-    assert [phase for phase, _ in seen] == [
-        Phase.DISTINCT,
-        Phase.MINORITY_COLLAPSE,
-        Phase.DISTINCT,
-        Phase.DISTINCT,
-    ]
+        top = page.evaluate("document.querySelector('#explorer').getBoundingClientRect().top")
+        assert top < WIDE["height"] / 2
+    told = Phase.DISTINCT
+    assert [phase for phase, _ in seen] == [told, Phase.MINORITY_COLLAPSE, told, told]
     assert seen[1][1][4] * 2000 == pytest.approx(10)  # exactly on the line
     page.go_back()
     redrawn(page)
@@ -559,12 +498,8 @@ def test_axe_finds_nothing_serious(visit, scheme, viewport):
             type_into(page, "nb", "501")
             redrawn(page)
         response = Axe().run(page, context="#explorer", options={"preload": False}).response
-        serious = [
-            (found["id"], [node["html"] for node in found["nodes"]])
-            for found in response["violations"]
-            if found["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        bad = [one for one in response["violations"] if one["impact"] in ("serious", "critical")]
+        assert bad == []
         assert len(response["passes"]) > 10
 
 
@@ -583,11 +518,8 @@ def test_each_theme_draws_in_its_colours_and_marks_stand_out(visit, scheme):
 
     def luminance(color):
         rgb = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
-        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [
-            0.2126,
-            0.7152,
-            0.0722,
-        ]
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
 
     assert len(pairs) > 40
     for tag, color, ground in pairs:
@@ -616,22 +548,19 @@ def test_a_phone_never_scrolls_sideways(visit):
 
 
 def test_results_lie_beside_the_controls_on_a_wide_screen(page):
-    boxes = {
-        name: page.query_selector(name).bounding_box()
-        for name in ("#ex-controls", ".ex-banner", "#ex-map", "#ex-diagram")
-    }
-    controls = boxes["#ex-controls"]
-    assert controls["y"] + controls["height"] < WIDE["height"]
-    assert all(
-        boxes[name]["x"] >= controls["x"] + controls["width"]
-        for name in (".ex-banner", "#ex-map", "#ex-diagram")
-    )
-    assert boxes["#ex-map"]["y"] + boxes["#ex-map"]["height"] < WIDE["height"]
+    names = "#ex-controls", "#ex-map", ".ex-banner", "#ex-diagram"
+    controls, *results = (page.query_selector(name).bounding_box() for name in names)
+    assert all(box["x"] >= controls["x"] + controls["width"] for box in results)
+    for box in controls, results[0]:
+        assert box["y"] + box["height"] < WIDE["height"]
 
 
 def test_without_scripts_the_page_says_so(visit):
     page = visit(java_script_enabled=False)
     assert page.is_visible(".ex-noscript") and not page.is_visible("#explorer")
+
+
+FILES = ("src", "js"), ("href", "css")
 
 
 def test_nothing_is_inline(site):
@@ -644,12 +573,9 @@ def test_nothing_is_inline(site):
     assert len(tags) > 80
     inline = lambda tag: any(name == "style" or name.startswith("on") for name in tag.attrs)
     assert [tag for tag in tags if tag.name in ("script", "style") or inline(tag)] == []
-    assert [tag["src"] for tag in page.select("script[src*=explorer]")] == [
-        "../_static/explorer.js"
-    ]
-    assert [tag["href"] for tag in page.select("link[href*='explorer.css']")] == [
-        "../_static/explorer.css"
-    ]
+    [script], [style] = (page.select(f"[{key}*='explorer.{end}']") for key, end in FILES)
+    assert script["src"] == "../_static/explorer.js"
+    assert style["href"] == "../_static/explorer.css"
 
 
 @pytest.mark.depth
