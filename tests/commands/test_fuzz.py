@@ -13,6 +13,7 @@ import inspect
 import io
 import json
 import math
+import operator
 import os
 import re
 import signal
@@ -345,177 +346,116 @@ def with_phase(ufm):
     return ufm, theory.phase(ufm), ufm.labels[:9]
 
 
-# name: (function, arguments that are right)
-POINT, GROUPS = (
-    dict(ufm=PROBLEM, logits=CENTRED, bias=np.zeros(3)),
-    dict(k_a=2, k_b=3, n_a=50, n_b=10),
-)
-FOUND = dict(features=FEATURES, labels=LABELS)
+def mark(name):
+    return lambda group: getattr(figures, name)(axes(), [1, 2], [3, 4], group)
+
+
+# What is called under a name, where it is not the function of this name in the package.
 FUNCTIONS = {
-    "UFM": (
-        lambda **k: with_phase(UFM(**k)),
-        dict(class_sizes=[3, 2, 2], lam_w=0.1, lam_h=0.2, lam_b=0.5, class_weights=[1, 2, 2]),
+    "UFM": lambda **k: with_phase(UFM(**k)),
+    "UFM.from_lam_z": lambda **k: with_phase(UFM.from_lam_z(**k)),
+    "solve of": lambda features, **k: solve(UFM.from_lam_z(**k), features),
+    "Solution.cosines": EXACT.cosines,
+    "Solution.class_means": EXACT.class_means,
+    "Solution.classifier": NONNEGATIVE.classifier,
+    "convex.objective": convex.objective,
+    "TwoGroups.cosines": PLACES.cosines,
+    "TwoGroups.logits": PLACES.logits,
+    "Trained.cosines": TRAINED.cosines,
+    "Trained.accuracy": TRAINED.accuracy,
+    "Trained.dead_features": TRAINED.dead_features,
+    "Trained.logits": TRAINED.logits,
+    "Trained.class_means": TRAINED.class_means,
+    "check": lambda **k: [row["passed"] for row in check(**k).rows],
+    "Ledger": entries_of_ledger,
+    "figures.exact": mark("exact"),
+    "figures.trained": mark("trained"),
+    "figures.network": mark("network"),
+    "figures.limit": lambda group: figures.limit(axes(), [1, 2], [3, 4], group, "limit"),
+    "figures.threshold": lambda group: figures.threshold(axes(), 3, group, "threshold"),
+    "figures.heatmap": lambda matrix, class_sizes: figures.heatmap(
+        axes(), matrix, "Z", class_sizes, bar=False
     ),
-    "UFM.from_lam_z": (
-        lambda **k: with_phase(UFM.from_lam_z(**k)),
-        dict(class_sizes=[3, 2, 2], lam_z=0.1, lam_b=0.5, balance=2.0, class_weights=None),
-    ),
-    "solve": (solve, dict(ufm=PROBLEM, features="linear", tol=1e-10, max_iterations=20)),
-    "solve of": (
-        lambda features, **k: solve(UFM.from_lam_z(**k), features),
-        dict(
-            class_sizes=[3, 2, 2],
-            lam_z=0.1,
-            lam_b=0.5,
-            balance=1.0,
-            class_weights=[1, 2, 2],
-            features="linear",
-        ),
-    ),
-    "Solution.cosines": (EXACT.cosines, dict(of="logits")),
-    "Solution.class_means": (EXACT.class_means, dict(dim=4)),
-    "Solution.classifier": (NONNEGATIVE.classifier, dict(dim=4)),
-    "dual_bound": (dual_bound, POINT | dict(rank=1, features="linear")),
-    "convex.objective": (convex.objective, POINT | dict(features="relu")),
-    "solve_two_groups": (solve_two_groups, GROUPS | dict(lam_z=0.01, lam_b=0.02, device="cpu")),
-    "solve_two_groups_log": (
-        solve_two_groups_log,
-        dict(k_a=2, k_b=3, log_ratio=1.0, log_tau=-1.0, lam_b=0.02, device="cpu"),
-    ),
-    "TwoGroups.cosines": (PLACES.cosines, dict(of="features")),
-    "TwoGroups.logits": (PLACES.logits, dict(index=1)),
-    "theory.minority_threshold": (theory.minority_threshold, dict(n_b=3)),
-    "theory.vanishing_thresholds": (theory.vanishing_thresholds, GROUPS | dict(lam_b=0.02)),
-    "theory.vanishing_threshold": (theory.vanishing_threshold, GROUPS | dict(lam_b=0.02)),
-    "theory.trivial_threshold": (theory.trivial_threshold, GROUPS | dict(k_a=1, lam_b=0.02)),
-    "theory.phase": (theory.phase, dict(ufm=PROBLEM)),
-    "theory.simplex_etf": (theory.simplex_etf, dict(num_classes=3)),
-    "theory.seli": (theory.seli, dict(class_sizes=[3, 2])),
-    "theory.relu_vanishing_threshold": (
-        theory.relu_vanishing_threshold,
-        dict(n_k=3, num_classes=3),
-    ),
-    "theory.relu_logits": (theory.relu_logits, dict(class_sizes=[3, 2], lam_z=0.1)),
-    "theory.limit_logits": (theory.limit_logits, GROUPS | dict(c=0.1)),
-    "theory.limit_logits_log": (
-        theory.limit_logits_log,
-        dict(k_a=2, k_b=3, log_ratio=1.0, log_n_b=5.0, c=0.1),
-    ),
-    "theory.deviation_constants": (theory.deviation_constants, dict(k_a=2, k_b=3, r=2.0, c=0.1)),
-    "metrics.class_means": (metrics.class_means, FOUND),
-    "metrics.scatter": (metrics.scatter, FOUND),
-    "metrics.nc1": (metrics.nc1, FOUND),
-    "metrics.trace_ratio": (metrics.trace_ratio, FOUND),
-    "metrics.cosines": (metrics.cosines, dict(matrix=CENTRED)),
-    "metrics.group_means": (metrics.group_means, dict(matrix=CENTRED, k_a=1)),
-    "metrics.block_range": (metrics.block_range, dict(logits=CENTRED, class_sizes=[3, 2, 2])),
-    "metrics.minority_gap": (metrics.minority_gap, dict(logits=CENTRED, minority=[1, 2])),
-    "metrics.minority_spread": (metrics.minority_spread, dict(logits=CENTRED, minority=[1, 2])),
-    "metrics.balance_residual": (
-        metrics.balance_residual,
-        dict(classifier=np.ones((3, 4)), class_means=np.ones((4, 3)), ufm=PROBLEM),
-    ),
-    "metrics.relative_gap": (metrics.relative_gap, dict(objective=1.5, optimum=1.0)),
-    "ufm_objective": (
-        ufm_objective,
-        dict(ufm=SMALL, W=np.ones((2, 3)), H=np.ones((3, 5)), b=np.zeros(2), labels=CLASSES),
-    ),
-    "train_ufm": (
-        train_ufm,
-        dict(ufms=SMALL, dim=3, seed=0, iterations=3, tol=1e-3, device="cpu", features="linear"),
-    ),
-    "Trained.cosines": (TRAINED.cosines, dict(member=0, of="features")),
-    "Trained.accuracy": (TRAINED.accuracy, dict(member=0, classes=[0, 1])),
-    "Trained.dead_features": (TRAINED.dead_features, dict(member=0)),
-    "Trained.logits": (TRAINED.logits, dict(member=0)),
-    "Trained.class_means": (TRAINED.class_means, dict(member=0)),
-    "MLP": (MLP, dict(image_shape=(1, 4, 4), widths=(5,), dim=3, features="linear")),
-    "train_network": (
-        train_network,
-        dict(
-            model=MLP((1, 2, 2), (3,), 2),
-            images=IMAGES,
-            labels=CLASSES,
-            ufms=SMALL,
-            epochs=2,
-            batch_size=3,
-            lr=1e-3,
-            warm_start=True,
-            seed=0,
-            device="cpu",
-            progress=False,
-            features="linear",
-            recipe="fast",
-            weight_decay=0.0,
-            amp=False,
-            compiled=False,
-            checkpoint=None,
-            checkpoint_seconds=30.0,
-            record=[1],
-        ),
-    ),
-    "load_images": (
-        load_images,
-        dict(name="digits", class_sizes=[3, 2], seed=0, pool=2, test_images=False, dtype="float32"),
-    ),
-    "check": (
-        lambda **k: [row["passed"] for row in check(**k).rows],
-        dict(claim="threshold", ufm=PROBLEM, seed=0),
-    ),
-    "Ledger": (
-        entries_of_ledger,
-        dict(
-            name="test",
-            folder="folder",
-            theorem="thm-threshold",
-            optima=[EXACT],
-            at_most=1e-9,
-            what="row",
-            measured=1.0,
-            predicted=1.0,
-            atol=0.1,
-            rtol=0.1,
-            fact=True,
-            evidence="exact",
-            headline=False,
-        ),
-    ),
-    "figures.limit": (
-        lambda group: figures.limit(axes(), [1, 2], [3, 4], group, "limit"),
-        dict(group="A"),
-    ),
-    "figures.threshold": (
-        lambda group: figures.threshold(axes(), 3, group, "threshold"),
-        dict(group="B"),
-    ),
-    "figures.heatmap": (
-        lambda matrix, class_sizes: figures.heatmap(axes(), matrix, "Z", class_sizes, bar=False),
-        dict(matrix=CENTRED, class_sizes=[3, 2, 2]),
-    ),
-    "figures.plane_of_means": (
-        lambda **k: figures.plane_of_means(axes(), **k, title="features"),
-        FOUND | dict(classes=[0, 1, 2]),
-    ),
-    "figures.directions": (
-        lambda **k: figures.directions(axes(), **k, title="means"),
-        dict(means=CENTRED, class_sizes=[3, 2, 2]),
-    ),
+    "figures.plane_of_means": lambda **k: figures.plane_of_means(axes(), **k, title="features"),
+    "figures.directions": lambda **k: figures.directions(axes(), **k, title="means"),
 }
-for mark in (figures.exact, figures.trained, figures.network):
-    FUNCTIONS[f"figures.{mark.__name__}"] = (
-        lambda group, mark=mark: mark(axes(), [1, 2], [3, 4], group),
-        dict(group="A"),
-    )
-MISSING = {  # whose results may hold NaN
-    "solve_two_groups",
-    "solve_two_groups_log",
-    "theory.deviation_constants",
-    "metrics.nc1",
-    "metrics.trace_ratio",
-    "metrics.cosines",
-    "metrics.group_means",
-    "metrics.minority_spread",
+# The functions, with arguments that are right.
+POINT = dict(ufm=PROBLEM, logits=CENTRED, bias=np.zeros(3))
+GROUPS, LOGS = dict(k_a=2, k_b=3, n_a=50, n_b=10), dict(k_a=2, k_b=3, log_ratio=1.0)
+SIZED, WEIGHED = dict(class_sizes=[3, 2, 2]), dict(class_sizes=[3, 2, 2], class_weights=[1, 2, 2])
+FOUND = dict(features=FEATURES, labels=LABELS)
+LEDGER = dict(name="test", folder="folder", theorem="thm-threshold", optima=[EXACT], at_most=1e-9)
+ROW = dict(what="row", measured=1.0, predicted=1.0, atol=0.1, rtol=0.1, fact=True)
+FACTORS = dict(W=np.ones((2, 3)), H=np.ones((3, 5)), b=np.zeros(2))
+NETWORK = dict(model=MLP((1, 2, 2), (3,), 2), images=IMAGES, labels=CLASSES, ufms=SMALL, epochs=2)
+NETWORK |= dict(batch_size=3, lr=1e-3, warm_start=True, seed=0, progress=False, recipe="fast")
+NETWORK |= dict(weight_decay=0.0, amp=False, compiled=False, checkpoint=None, record=[1])
+NETWORK |= dict(features="linear", checkpoint_seconds=30.0, device="cpu")
+TRAINING = dict(ufms=SMALL, dim=3, seed=0, iterations=3, tol=1e-3, device="cpu", features="linear")
+IMAGE_SET = dict(name="digits", class_sizes=[3, 2], seed=0, pool=2, test_images=False)
+ARGUMENTS = {
+    "UFM": WEIGHED | dict(lam_w=0.1, lam_h=0.2, lam_b=0.5),
+    "UFM.from_lam_z": SIZED | dict(lam_z=0.1, lam_b=0.5, balance=2.0, class_weights=None),
+    "solve": dict(ufm=PROBLEM, features="linear", tol=1e-10, max_iterations=20),
+    "solve of": WEIGHED | dict(lam_z=0.1, lam_b=0.5, balance=1.0, features="linear"),
+    "Solution.cosines": dict(of="logits"),
+    "Solution.class_means": dict(dim=4),
+    "Solution.classifier": dict(dim=4),
+    "dual_bound": POINT | dict(rank=1, features="linear"),
+    "convex.objective": POINT | dict(features="relu"),
+    "solve_two_groups": GROUPS | dict(lam_z=0.01, lam_b=0.02, device="cpu"),
+    "solve_two_groups_log": LOGS | dict(log_tau=-1.0, lam_b=0.02, device="cpu"),
+    "TwoGroups.cosines": dict(of="features"),
+    "TwoGroups.logits": dict(index=1),
+    "theory.minority_threshold": dict(n_b=3),
+    "theory.vanishing_thresholds": GROUPS | dict(lam_b=0.02),
+    "theory.vanishing_threshold": GROUPS | dict(lam_b=0.02),
+    "theory.trivial_threshold": GROUPS | dict(k_a=1, lam_b=0.02),
+    "theory.phase": dict(ufm=PROBLEM),
+    "theory.simplex_etf": dict(num_classes=3),
+    "theory.seli": dict(class_sizes=[3, 2]),
+    "theory.relu_vanishing_threshold": dict(n_k=3, num_classes=3),
+    "theory.relu_logits": dict(class_sizes=[3, 2], lam_z=0.1),
+    "theory.limit_logits": GROUPS | dict(c=0.1),
+    "theory.limit_logits_log": LOGS | dict(log_n_b=5.0, c=0.1),
+    "theory.deviation_constants": dict(k_a=2, k_b=3, r=2.0, c=0.1),
+    "metrics.class_means": FOUND,
+    "metrics.scatter": FOUND,
+    "metrics.nc1": FOUND,
+    "metrics.trace_ratio": FOUND,
+    "metrics.cosines": dict(matrix=CENTRED),
+    "metrics.group_means": dict(matrix=CENTRED, k_a=1),
+    "metrics.block_range": SIZED | dict(logits=CENTRED),
+    "metrics.minority_gap": dict(logits=CENTRED, minority=[1, 2]),
+    "metrics.minority_spread": dict(logits=CENTRED, minority=[1, 2]),
+    "metrics.balance_residual": dict(
+        classifier=np.ones((3, 4)), class_means=np.ones((4, 3)), ufm=PROBLEM
+    ),
+    "metrics.relative_gap": dict(objective=1.5, optimum=1.0),
+    "ufm_objective": FACTORS | dict(ufm=SMALL, labels=CLASSES),
+    "train_ufm": TRAINING,
+    "Trained.cosines": dict(member=0, of="features"),
+    "Trained.accuracy": dict(member=0, classes=[0, 1]),
+    "Trained.dead_features": dict(member=0),
+    "Trained.logits": dict(member=0),
+    "Trained.class_means": dict(member=0),
+    "MLP": dict(image_shape=(1, 4, 4), widths=(5,), dim=3, features="linear"),
+    "train_network": NETWORK,
+    "load_images": IMAGE_SET | dict(dtype="float32"),
+    "check": dict(claim="threshold", ufm=PROBLEM, seed=0),
+    "Ledger": LEDGER | ROW | dict(evidence="exact", headline=False),
+    "figures.exact": dict(group="A"),
+    "figures.trained": dict(group="A"),
+    "figures.network": dict(group="A"),
+    "figures.limit": dict(group="A"),
+    "figures.threshold": dict(group="B"),
+    "figures.heatmap": SIZED | dict(matrix=CENTRED),
+    "figures.plane_of_means": FOUND | dict(classes=[0, 1, 2]),
+    "figures.directions": SIZED | dict(means=CENTRED),
 }
+# whose results may hold NaN
+MISSING = """solve_two_groups solve_two_groups_log theory.deviation_constants metrics.nc1
+    metrics.trace_ratio metrics.cosines metrics.group_means metrics.minority_spread""".split()
 COSTLY = ("train_", "figures.", "check")
 # what these take goes to Matplotlib as it is
 PLOTS = {"use_theme", "panels", "reference", "field", "boundary", "data"}
@@ -526,23 +466,18 @@ def test_every_public_function_is_here():
         f"{module.__name__.split('.')[1]}.{name}"
         for module in (theory, metrics, figures)
         for name, function in vars(module).items()
-        if inspect.isfunction(function)
-        and function.__module__ == module.__name__
-        and name[0] != "_"
-        and name not in PLOTS
+        if inspect.isfunction(function) and function.__module__ == module.__name__
+        if name[0] != "_" and name not in PLOTS
     }
-    public |= {
-        name
-        for name in ncutils.__all__
-        if callable(getattr(ncutils, name)) and not isinstance(getattr(ncutils, name), type)
-    }
+    things = {name: getattr(ncutils, name) for name in ncutils.__all__}
+    public |= {name for name, thing in things.items() if inspect.isfunction(thing)}
     public |= {
         f"{kind.__name__}.{name}"
         for kind in (Solution, TwoGroups, Trained)
         for name, function in vars(kind).items()
         if inspect.isfunction(function) and name[0] != "_"
     }
-    assert public - set(FUNCTIONS) == {"Trained.measures"}  # which `train_network` calls
+    assert public - set(ARGUMENTS) == {"Trained.measures"}  # which `train_network` calls
 
 
 def slow(argument, value):
@@ -552,9 +487,10 @@ def slow(argument, value):
     return argument in ("iterations", "epochs") and (real_number(value) or 0) > 100
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", ARGUMENTS)
 def test_whatever_is_given(name, folder):
-    function, arguments = FUNCTIONS[name]
+    function = FUNCTIONS.get(name) or operator.attrgetter(name)(ncutils)
+    arguments = ARGUMENTS[name]
     place = folder / "whatever" / name / "a" / "b"  # "../../x" stays below
     place.mkdir(parents=True)
     os.chdir(place)
