@@ -2,7 +2,7 @@
 # PYTHON=python3.12 chooses the interpreter; an existing .venv of another version is then replaced.
 
 .DEFAULT_GOAL := help
-.PHONY: help book site claim links audit lint format test mutants notebooks reproduce bench clean venv
+.PHONY: help book site claim links audit lint format test test-all mutants notebooks reproduce bench clean venv
 PYTHON_CHOSEN := $(filter-out undefined default,$(origin PYTHON))
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -14,7 +14,7 @@ export MPLCONFIGDIR := $(CURDIR)/_build/matplotlib
 export IPYTHONDIR := $(CURDIR)/_build/ipython
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 book: venv  ## run every notebook, or ONLY=08_my_claim, then build the page in _build/html (minutes)
 	@$(VENV) notebooks/run.py $(ONLY)
@@ -61,17 +61,25 @@ reproduce: export CUDA_VISIBLE_DEVICES :=
 reproduce: venv  ## run the notebooks, or ONLY=03_threshold, twice, with two threads and with other seeds: do they print what is stored? (20 minutes)
 	@$(VENV) notebooks/reproduce.py $(ONLY)
 
-# One processor thread and no GPU, as for the stored outputs: these are compared character by character. The notebooks
-# have a run of their own, since coverage counts what the unit tests reach and would slow the training in a notebook.
-test: export CUDA_VISIBLE_DEVICES :=
-test: export OMP_NUM_THREADS := 1
-test: export MKL_NUM_THREADS := 1
-test: export TQDM_DISABLE := 1
-test: export PYTHONPATH := $(CURDIR)
-test: venv  ## unit tests, and every notebook against its stored outputs
-	@$(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
-	@$(VENV) -m pytest -n 2 --dist loadscope --cov=ncutils --cov-report=term-missing --cov-fail-under=95 tests; \
-	status=$$?; $(VENV) -m pytest -n 2 --dist loadscope --nbval --nbval-current-env notebooks && exit $$status
+# One processor thread and no GPU, as for the stored outputs: these are compared character by character. Notebooks begin, since
+# they are longest; what two processes do not share then ends with the short tests.
+test test-all: export CUDA_VISIBLE_DEVICES :=
+test test-all: export OMP_NUM_THREADS := 1
+test test-all: export MKL_NUM_THREADS := 1
+test test-all: export TQDM_DISABLE := 1
+test test-all: export PYTHONPATH := $(CURDIR)
+test: export NCUTILS_FUZZ ?= 0.1
+PYTEST = $(VENV) -m pytest -n 2 --dist loadscope --no-loadscope-reorder --nbval --nbval-current-env \
+  --cov=ncutils --cov-report=term-missing --cov-fail-under=95 notebooks tests
+FONTS = $(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
+
+test: venv  ## unit tests, and every notebook against its stored outputs (5 minutes)
+	@$(FONTS)
+	@$(PYTEST) -m "not depth"
+
+test-all: venv  ## these, long fuzzing, every page in each theme, and all mutants (half an hour)
+	@$(FONTS)
+	@status=0; $(PYTEST) || status=1; $(VENV) tests/mutants.py || status=1; exit $$status
 
 mutants: export CUDA_VISIBLE_DEVICES :=
 mutants: venv  ## break the package in one place at a time: which row of a ledger fails? (minutes)

@@ -1,14 +1,19 @@
 """Settings and fixtures that tests share."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How many of its inputs a property is tried with: `make test` takes a tenth, `make test-all` all.
+SHARE = float(os.environ.get("NCUTILS_FUZZ", "1"))
 
 # The same examples on every machine and in every run; nothing is stored between runs.
 settings.register_profile(
@@ -16,7 +21,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=40,
+    max_examples=max(10, round(40 * SHARE)),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("repeatable")
@@ -41,17 +46,18 @@ QUIET = [
 ]
 
 
-def build_site(output, notebooks=ROOT / "notebooks", *more):
-    """Run book/build_site.py as a user would; returns the finished process."""
-    command = [
-        sys.executable,
-        ROOT / "book" / "build_site.py",
-        "--notebooks",
-        notebooks,
-        "--output",
-        output,
-        *more,
-    ]
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session):
+    """Let notebooks run at full speed beside tests whose lines are counted: with this option set,
+    nbval would count in its kernels too.
+    """
+    if hasattr(session.config, "workerinput"):
+        session.config.option.cov_source = None
+
+
+def build_site(checkout, output, *more):
+    """Run book/build_site.py of a checkout as a user would; returns the finished process."""
+    command = [sys.executable, checkout / "book" / "build_site.py", "--output", output, *more]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -62,7 +68,8 @@ def until(page, condition):
     page.evaluate(
         """new Promise((done, fail) => {
         const end = Date.now() + 20000;
-        const look = () => (CONDITION) ? done() : Date.now() > end ? fail(new Error("never: CONDITION")) : setTimeout(look, 20);
+        const fails = () => fail(new Error("never: CONDITION"));
+        const look = () => (CONDITION) ? done() : Date.now() > end ? fails() : setTimeout(look, 20);
         look();
     })""".replace("(CONDITION)", f"({condition})").replace("CONDITION", condition.replace('"', "'"))
     )
@@ -84,10 +91,16 @@ def ax():
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
-    """The folder of the pages, built from the stored outputs."""
-    output = tmp_path_factory.mktemp("site")
-    result = build_site(output)
-    assert result.returncode == 0, result.stdout + result.stderr
+    """The folder of the pages, built from the stored outputs. Tests that run at the same time share
+    it: the first builds it while the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+    output = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
+    with FileLock(f"{output}.lock"):
+        if not (output / "done").exists():
+            result = build_site(ROOT, output)
+            assert result.returncode == 0, result.stdout + result.stderr
+            (output / "done").touch()
     return output / "_build" / "html"
 
 

@@ -14,7 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from conftest import until
 
-THEMES = ["light", "dark"]
+# A page of each kind: the front page, prose with formulas, all checks, a notebook.
+FEW = ["book/index.html", "book/setting.html", "book/checks.html", "notebooks/03_threshold.html"]
 # Without "preload": else axe asks for style sheets again, which a page that was opened as a file
 # may not.
 AXE = {"preload": False, "resultTypes": ["violations"]}
@@ -70,17 +71,8 @@ def served(site):
     """The address of the site on a server, which like static hosts sends no policy of its own."""
     # In a process of its own: of two threads that start at once under coverage one may die, and its
     # request is never answered.
-    command = [
-        sys.executable,
-        "-u",
-        "-m",
-        "http.server",
-        "0",
-        "--bind",
-        "127.0.0.1",
-        "--directory",
-        site,
-    ]
+    options = ["--bind", "127.0.0.1", "--directory", site]
+    command = [sys.executable, "-u", "-m", "http.server", "0", *options]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:
@@ -88,7 +80,7 @@ def served(site):
         server.terminate()
 
 
-@pytest.fixture(params=["file", "http"])
+@pytest.fixture(params=[pytest.param("file", marks=pytest.mark.depth), "http"])
 def home(request, site):
     """The address of the site as a folder, and on a server."""
     return f"{site.as_uri()}/" if request.param == "file" else request.getfixturevalue("served")
@@ -109,7 +101,8 @@ def goto(browser):
 
 
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-PICTURES = """[...document.querySelectorAll('article img')].map((image) => ({src: image.src, said: Number(image.getAttribute('width')),
+PICTURES = """[...document.querySelectorAll('article img')].map((image) => ({
+    src: image.src, said: Number(image.getAttribute('width')),
     shown: [image.getBoundingClientRect().width, image.getBoundingClientRect().height],
     natural: [image.naturalWidth, image.naturalHeight]}))"""
 
@@ -130,9 +123,9 @@ def look(page):
         "new Promise((done) => requestAnimationFrame(() => setTimeout(done, 50)))"
     )  # the page's own scripts come to know
     found["sideways"]["wide, all shown"] = page.evaluate(SIDEWAYS)
-    found["raw"] = page.evaluate("""document.querySelectorAll('mjx-merror').length
-        # unopened definitions, too
-        + document.querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")
+    # formulas that are not set, in unopened definitions, too
+    found["raw"] = page.evaluate("""document.querySelectorAll('mjx-merror').length + document
+        .querySelector('main').textContent.split(/\\\\\\(|\\\\frac|\\\\lambda/).length - 1""")
     found["formulas"] = page.locator("mjx-container").count()
     found["axe"] = [
         (rule["id"], rule["impact"], node["target"], node["failureSummary"])
@@ -142,38 +135,40 @@ def look(page):
     return found
 
 
-@pytest.fixture(scope="module")
-def seen(site, browser):
-    """What every page shows in each theme: {theme: {page: measurements}}. One visit each, as they
-    take most of the time.
-    """
-    found = {}
-    for theme in THEMES:
-        context, found[theme] = browser.new_context(color_scheme=theme, viewport=WIDE), {}
-        for path in pages(site):
-            page = listen(context.new_page())
-            load(page, path.as_uri())
-            page.wait_for_load_state("networkidle")
-            heard = {"requests": list(page.requests), "messages": list(page.messages)}
-            found[theme][str(path.relative_to(site))] = heard | look(page)
-            page.close()
-        context.close()
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("light", FEW),
+        ("dark", FEW[-1:]),
+        pytest.param(("light", None), marks=pytest.mark.depth),
+        pytest.param(("dark", None), marks=pytest.mark.depth),
+    ],
+    ids=["light, some", "dark, one", "light, all", "dark, all"],
+)
+def seen(request, site, browser):
+    """What pages show in a theme: {page: measurements}. One visit each: they take the time."""
+    theme, names = request.param
+    context, found = browser.new_context(color_scheme=theme, viewport=WIDE), {}
+    for path in pages(site) if names is None else [site / name for name in names]:
+        page = listen(context.new_page())
+        load(page, path.as_uri())
+        page.wait_for_load_state("networkidle")
+        heard = {"requests": list(page.requests), "messages": list(page.messages)}
+        found[str(path.relative_to(site))] = heard | look(page)
+        page.close()
+    context.close()
     return found
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_pages_ask_no_other_host_and_complain_of_nothing(seen, theme):
-    for path, page in seen[theme].items():
-        assert page["requests"], path
-        assert [
-            url for url in page["requests"] if urlsplit(url).scheme not in ("file", "data", "blob")
-        ] == [], path
+def test_pages_ask_no_other_host_and_complain_of_nothing(seen):
+    for path, page in seen.items():
+        schemes = {urlsplit(url).scheme for url in page["requests"]}
+        assert schemes and schemes <= {"file", "data", "blob"}, (path, page["requests"])
         assert page["messages"] == [], path
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_axe_finds_nothing_serious(seen, theme):
-    for path, page in seen[theme].items():
+def test_axe_finds_nothing_serious(seen):
+    for path, page in seen.items():
         assert [found for found in page["axe"] if found[1] in ("serious", "critical")] == [], path
 
 
@@ -185,34 +180,27 @@ def test_axe_would_find_something(visit):
     ]
 
 
-@pytest.mark.parametrize("theme", THEMES)
-def test_pages_never_scroll_sideways(seen, theme):
-    for path, page in seen[theme].items():
+def test_pages_never_scroll_sideways(seen):
+    for path, page in seen.items():
         assert max(page["sideways"].values()) <= 0, (path, page["sideways"])
 
 
 def test_pictures_are_sharp_and_legible_on_a_phone(seen):
-    count = 0
-    for path, page in seen["light"].items():
-        for picture in page["pictures"]:
-            (width, height), natural = picture["shown"], picture["natural"]
-            assert natural[0] >= 2 * width - 2, (path, picture)  # twice the resolution
-            assert height / width == pytest.approx(natural[1] / natural[0], rel=0.02), (
-                path,
-                picture,
-            )
-            assert width >= 0.95 * min(picture["said"], 600) > 0, (
-                path,
-                picture,
-            )  # its box scrolls, letters stay legible
-            count += 1
-    assert count > 40
+    shown = [(path, picture) for path, page in seen.items() for picture in page["pictures"]]
+    for where in shown:
+        picture = where[1]
+        (width, height), natural = picture["shown"], picture["natural"]
+        assert natural[0] >= 2 * width - 2, where  # twice the resolution
+        assert height / width == pytest.approx(natural[1] / natural[0], rel=0.02), where
+        # its box scrolls, letters stay legible
+        assert width >= 0.95 * min(picture["said"], 600) > 0, where
+    assert len(shown) > 2 * len(seen)
 
 
 def test_formulas_are_set(seen):
-    for path, page in seen["light"].items():
+    for path, page in seen.items():
         assert page["raw"] == 0, path
-    assert seen["light"]["book/setting.html"]["formulas"] > 100
+    assert sum(page["formulas"] for page in seen.values()) > 30 * len(seen)
 
 
 def test_the_site_is_light(site):
@@ -259,7 +247,9 @@ def test_words_show_their_definition_to_pointer_and_keyboard(visit):
     assert "glossary.html#term-" in page.url
 
 
-@pytest.mark.parametrize("width", [360, 720, 900, 1150, 1280])
+@pytest.mark.parametrize(
+    "width", [360, *(pytest.param(w, marks=pytest.mark.depth) for w in (720, 900, 1280)), 1150]
+)
 def test_words_stay_on_the_screen(visit, width):
     page = visit("book/setting.html", viewport={"width": width, "height": 800})
     for word in page.locator("article .word").all():
@@ -305,8 +295,8 @@ def test_print_shows_the_text_alone(visit):
         True
     ) == 1 and page.locator("figure img").first.is_visible()
     assert page.locator("table.ledger").is_visible()
-    inside = page.evaluate("""[...document.querySelectorAll('article img, article table')].map((one) =>
-        one.getBoundingClientRect().right <= document.documentElement.clientWidth)""")
+    inside = page.evaluate("""[...document.querySelectorAll('article img, article table')]
+        .map((one) => one.getBoundingClientRect().right <= document.documentElement.clientWidth)""")
     assert inside and all(inside)
     pdf = page.pdf(format="A4")
     assert pdf.startswith(b"%PDF") and 4 <= pdf.count(b"/Type /Page\n") <= 30
@@ -463,7 +453,8 @@ def test_what_is_planted_in_a_page_does_harm_only_without_the_policy(site, goto,
     assert planted in content
     page = goto("about:blank")
     page.add_init_script("""window.harm = []; window.stopped = [];
-        document.addEventListener('securitypolicyviolation', (event) => stopped.push(event.effectiveDirective));""")
+        document.addEventListener('securitypolicyviolation',
+            (event) => stopped.push(event.effectiveDirective));""")
     page.route(home + name, lambda route: route.fulfill(body=content, content_type="text/html"))
     load(page, home + name)
     expected = sorted(filter(None, PLANTED.values()))

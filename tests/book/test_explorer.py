@@ -4,9 +4,11 @@ its looks by machine.
 
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
 from conftest import until
 
@@ -35,7 +37,7 @@ def visit(site, browser):
     """visit(setting) opens the page, watched: whatever the browser complains of or asks of other
     hosts fails the test.
     """
-    contexts, complaints = [], []
+    contexts, complaints, requests = [], [], []
 
     def visit(setting=None, url=None, **options):
         context = browser.new_context(**{"viewport": WIDE, **options})
@@ -43,14 +45,7 @@ def visit(site, browser):
         page = context.new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                None
-                if request.url.startswith(("file:", "data:", "blob:"))
-                else complaints.append(request.url)
-            ),
-        )
+        page.on("request", lambda request: requests.append(request.url))
         page.goto(url or address(site, setting))
         if options.get("java_script_enabled", True):
             until(page, "window.explorer && document.querySelector('#ex-name').textContent")
@@ -60,6 +55,7 @@ def visit(site, browser):
     for context in contexts:
         context.close()
     assert complaints == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests), requests
 
 
 @pytest.fixture
@@ -133,7 +129,7 @@ def random_settings(number, seed=20230918):
 
 
 # The numbers
-# ---------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 
 
 def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
@@ -141,28 +137,17 @@ def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
     rows = page.evaluate(
         """settings => settings.map(([kA, kB, nA, nB, lamZ, lamB]) => {
              const s = explorer.solve({kA, kB, nA, nB, lamZ, lamB}), [a, b] = s.columns;
-             return [a.own, a.other, a.cross, b.own, b.other, b.cross, ...s.bias, ...s.gaps, ...s.cosines.logits,
-                     ...s.cosines.features, ...s.cosines.classifier, s.objective, s.gap, s.phase];
+             const {logits, features, classifier} = s.cosines;
+             return [a.own, a.other, a.cross, b.own, b.other, b.cross, ...s.bias, ...s.gaps,
+                     ...logits, ...features, ...classifier, s.objective, s.gap, s.phase];
            })""",
         settings,
     )
     *shown, gap, phase = np.array(rows).T
     exact = solve_two_groups(*np.array(settings).T)
     cosines = [exact.cosines(of)[group] for of in KINDS for group in ("A", "B", "AB")]
-    expected = [
-        exact.own_a,
-        exact.other_a,
-        exact.cross_a,
-        exact.own_b,
-        exact.other_b,
-        exact.cross_b,
-        exact.bias_a,
-        exact.bias_b,
-        exact.a_a,
-        exact.a_b,
-        *cosines,
-        exact.objective,
-    ]
+    names = "own_a other_a cross_a own_b other_b cross_b bias_a bias_b a_a a_b".split()
+    expected = [*(getattr(exact, name) for name in names), *cosines, exact.objective]
     shown, expected = np.array(shown), np.array(expected)
     expected_phase = np.array([PHASES.index(p) for p in exact.phase])
     counts = np.bincount(expected_phase, minlength=4)
@@ -171,10 +156,6 @@ def test_numbers_agree_with_the_exact_solver_in_500_settings(page):
     assert np.array_equal(phase, expected_phase)
     assert np.array_equal(np.isnan(shown), np.isnan(expected))
     error = np.nanmax(np.abs(shown - expected), axis=1)
-    print(
-        f"phases {counts}, worst error: logits, biases, gaps {error[:10].max():.1e}, cosines {error[10:19].max():.1e}, "
-        f"objective {error[19]:.1e}; worst certificate {np.abs(gap).max():.1e}"
-    )
     assert error.max() <= 1e-6
     assert np.abs(gap).max() <= 1e-12
 
@@ -183,26 +164,22 @@ def test_thresholds_agree_with_the_closed_forms(page):
     settings = random_settings(200, seed=7)
     shown = page.evaluate(
         """settings => settings.map(([kA, kB, nA, nB, , lamB]) => {
-        const t = explorer.thresholds({kA, kB, nA, nB, lamB}); return [t.collapse, ...t.vanish, t.trivial]; })""",
+             const t = explorer.thresholds({kA, kB, nA, nB, lamB});
+             return [t.collapse, ...t.vanish, t.trivial];
+           })""",
         settings,
     )
-    expected = [
-        (
-            theory.minority_threshold(s[3]),
-            *theory.vanishing_thresholds(*s[:4], s[5]),
-            theory.trivial_threshold(*s[:4], s[5]),
+    expected = []
+    for *sizes, _, lam_b in settings:
+        v, last = (
+            f(*sizes, lam_b) for f in (theory.vanishing_thresholds, theory.trivial_threshold)
         )
-        for s in settings
-    ]
+        expected.append((theory.minority_threshold(sizes[3]), *v, last))
     assert np.array(shown) == pytest.approx(np.array(expected), rel=1e-11)
 
 
 VANISH = "([kA, kB, nA, nB, lamB]) => explorer.thresholds({kA, kB, nA, nB, lamB}).vanish"
-THREE = [
-    (10, 10**4, 10**4, 1, 0.0016),
-    (20, 10**4, 10**4, 1, 0.00063),
-    (10, 5000, 10**6, 1, 0.0002),
-]
+THREE = [(10, 10**4, 10**4, 1, 0.0016), (20, 10**4, 10**4, 1, 6.3e-4), (10, 5000, 10**6, 1, 2e-4)]
 
 
 def test_all_crossings_are_found_where_there_are_three(page):
@@ -213,31 +190,29 @@ def test_all_crossings_are_found_where_there_are_three(page):
     for (k_a, k_b, n_a, n_b, lam_b), found in zip(THREE, expected):
         levels = np.outer(found, [1 - 1e-6, 1 + 1e-6]).ravel() / (k_a * n_a + k_b * n_b)
         phases = page.evaluate(
-            "all => all.map(([kA, kB, nA, nB, lamB, lamZ]) => explorer.solve({kA, kB, nA, nB, lamB, lamZ}).phase)",
+            """all => all.map(([kA, kB, nA, nB, lamB, lamZ]) =>
+                explorer.solve({kA, kB, nA, nB, lamB, lamZ}).phase)""",
             [(k_a, k_b, n_a, n_b, lam_b, level) for level in levels],
         )
         assert phases == [1, 2, 2, 1, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "level, name, where",
-    [
+def test_texts_name_the_crossings_on_both_sides(page):
+    for level, name, where in (
         (4.0, "Minority collapse", "from √n B = 1 to below v = 4.348"),
         (5.5, "Minority vanishes", "from v = 4.348 to below v = 7.193"),
         (10, "Minority collapse", "from v = 7.193 to below v = 14.15"),
         (14.2, "Minority vanishes", "from v = 14.15 to below √n A = 100"),
-    ],
-)
-def test_texts_name_the_crossings_on_both_sides(page, level, name, where):
-    setting = dict(zip(("kA", "kB", "nA", "nB", "lamB", "lamZ"), (*THREE[0], level / 110000)))
-    page.evaluate("setting => explorer.show(setting)", setting)
-    assert phase_of(page) == Phase(name.lower())
-    until(page, f"document.querySelector('#ex-live').textContent.startsWith('{name}')")
-    assert where in page.inner_text("#ex-live").replace("\N{NO-BREAK SPACE}", " ")
-    assert "4.34846, 7.19322, 14.1463" in numbers(page)
-    drawn = page.text_content("#ex-axis")
-    assert "v = 4.348, 7.193, 14.15" in drawn and drawn.count("v =") == 1
-    assert "v 4.348, v 7.193, v 14.15" in page.get_attribute("#ex-axis", "aria-label")
+    ):
+        setting = dict(zip(("kA", "kB", "nA", "nB", "lamB", "lamZ"), (*THREE[0], level / 110000)))
+        page.evaluate("setting => explorer.show(setting)", setting)
+        assert phase_of(page) == Phase(name.lower())
+        until(page, f"document.querySelector('#ex-live').textContent.startsWith('{name}')")
+        assert where in page.inner_text("#ex-live").replace("\N{NO-BREAK SPACE}", " ")
+        assert "4.34846, 7.19322, 14.1463" in numbers(page)
+        drawn = page.text_content("#ex-axis")
+        assert "v = 4.348, 7.193, 14.15" in drawn and drawn.count("v =") == 1
+        assert "v 4.348, v 7.193, v 14.15" in page.get_attribute("#ex-axis", "aria-label")
 
 
 def test_one_crossing_is_found_in_every_setting_that_can_be_entered(page):
@@ -245,16 +220,10 @@ def test_one_crossing_is_found_in_every_setting_that_can_be_entered(page):
     for all λ_b.
     """
     rng = np.random.default_rng(3)
-    settings = [
-        (
-            k_a,
-            int(rng.integers(math.ceil(7.4 * k_a), 51)),
-            10 ** rng.uniform(0.5, 6),
-            1,
-            10 ** rng.uniform(-4, 0),
-        )
-        for k_a in rng.integers(2, 7, 2000).tolist()
-    ]
+    settings = []
+    for k_a in rng.integers(2, 7, 2000).tolist():
+        k_b = int(rng.integers(math.ceil(7.4 * k_a), 51))
+        settings.append((k_a, k_b, 10 ** rng.uniform(0.5, 6), 1, 10 ** rng.uniform(-4, 0)))
     assert {len(found) for found in page.evaluate(f"all => all.map({VANISH})", settings)} == {1}
 
 
@@ -262,18 +231,8 @@ def test_the_tables_show_the_solution(visit):
     page = visit((3, 7, 500, 100, 0.0041, 0.02))
     exact = solve_two_groups(3, 7, 500, 100, 0.0041, 0.02)
     cosines = [float(exact.cosines(of)[group]) for of in KINDS for group in ("A", "B", "AB")]
-    groups = [
-        exact.a_a,
-        exact.a_b,
-        exact.own_a,
-        exact.own_b,
-        exact.other_a,
-        exact.other_b,
-        exact.cross_a,
-        exact.cross_b,
-        exact.bias_a,
-        exact.bias_b,
-    ]
+    names = [name + group for name in ("a_", "own_", "other_", "cross_", "bias_") for group in "ab"]
+    groups = [getattr(exact, name) for name in names]
     lines = [10.0, theory.vanishing_threshold(3, 7, 500, 100, 0.02), math.sqrt(500)]
     cells = numbers(page)
     assert cells[19] == "distinct"
@@ -297,7 +256,7 @@ def test_what_has_no_number_says_why(visit, setting, words):
 
 
 # The controls
-# --------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 
 
 def test_every_control_works_by_keyboard_alone(page):
@@ -308,9 +267,8 @@ def test_every_control_works_by_keyboard_alone(page):
         if not name.startswith("ex-"):
             break
         visited.append(name)
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", (
-            name
-        )
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", name
         before = setting_of(page), numbers(page)
         if name == "ex-preset":
             page.keyboard.press("ArrowDown")
@@ -322,22 +280,16 @@ def test_every_control_works_by_keyboard_alone(page):
             page.keyboard.press("Space")
             assert setting_of(page) == before[0] and numbers(page) == before[1]
         elif name != "ex-copy":
-            text = {"ka": "7", "kb": "4", "na": "901", "nb": "77", "lz": "1.5e-3", "lb": "0.3"}[
-                name.removeprefix("ex-")
-            ]
+            texts = dict(zip(FIELDS, ("7", "4", "901", "77", "1.5e-3", "0.3")))
+            text = texts[name.removeprefix("ex-")]
             page.keyboard.press("Control+a")
             page.keyboard.type(text)
             assert float(text) in setting_of(page)
         if name not in ("ex-nobias", "ex-copy"):
             assert setting_of(page) != before[0] and numbers(page) != before[1], name
         page.keyboard.press("Tab")
-    assert set(visited) == {
-        "ex-preset",
-        "ex-nobias",
-        "ex-copy",
-        *(f"ex-{f}" for f in FIELDS),
-        *(f"ex-{f}-slider" for f in FIELDS),
-    }
+    fields = [f"ex-{field}{part}" for field in FIELDS for part in ("", "-slider")]
+    assert set(visited) == {"ex-preset", "ex-nobias", "ex-copy", *fields}
 
 
 def test_sliders_never_stick(visit):
@@ -351,9 +303,9 @@ def test_sliders_never_stick(visit):
             former = setting_of(page)[place]
 
 
-@pytest.mark.parametrize(
-    "name, text, said",
-    [
+def test_bad_input_says_what_is_allowed_and_keeps_the_picture(page):
+    before, drawn = numbers(page), pictures(page)
+    for name, text, said in (
         ("ka", "2.5", "KA = 2.5: must be a whole number from 1 to 50"),
         ("kb", "0", "KB = 0: must be a whole number from 1 to 50"),
         ("kb", "", "KB = (empty): must be a whole number"),
@@ -364,21 +316,20 @@ def test_sliders_never_stick(visit):
         ("lz", "-1", "λZ = -1: must be a number from 1e-7 to 1"),
         ("lz", "0", "λZ = 0: must be"),
         ("lb", "0x1", "λb = 0x1: must be a number from 0.0001 to 10"),
-    ],
-)
-def test_bad_input_says_what_is_allowed_and_keeps_the_picture(page, name, text, said):
-    before, drawn = numbers(page), pictures(page)
-    type_into(page, name, text)
-    assert said in error_at(page, name)
-    assert page.get_attribute(f"#ex-{name}", "aria-invalid") == "true"
-    assert page.is_visible("#ex-old")
-    assert setting_of(page) == START and numbers(page) == before and pictures(page) == drawn
-    until(page, "document.querySelector('#ex-live').textContent.includes('last valid')")
-    type_into(page, name, str(START[FIELDS.index(name)]))
-    assert page.get_attribute(f"#ex-{name}", "aria-invalid") == "false"
-    assert not page.is_visible("#ex-old") and error_at(page, name) == ""
-    type_into(page, "lz", "0.004")
-    assert numbers(page) != before
+    ):
+        type_into(page, name, text)
+        assert said in error_at(page, name)
+        assert page.get_attribute(f"#ex-{name}", "aria-invalid") == "true"
+        assert page.is_visible("#ex-old")
+        assert setting_of(page) == START and numbers(page) == before and pictures(page) == drawn
+        until(page, "document.querySelector('#ex-live').textContent.includes('last valid')")
+        type_into(page, name, str(START[FIELDS.index(name)]))
+        assert page.get_attribute(f"#ex-{name}", "aria-invalid") == "false"
+        assert not page.is_visible("#ex-old") and error_at(page, name) == ""
+        type_into(page, "lz", "0.004")
+        assert numbers(page) != before
+        type_into(page, "lz", str(START[4]))
+        assert numbers(page) == before
 
 
 def test_an_error_of_two_fields_is_mended_in_either(page):
@@ -396,7 +347,7 @@ def test_a_slider_beyond_the_majority_is_an_error_too(visit):
 
 
 # The address
-# -----------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -450,12 +401,8 @@ def test_back_and_forward_step_through_presets(page):
     page.select_option("#ex-preset", options[6])
     third = setting_of(page)
     assert len({first, second, third}) == 3
-    for move, expected in (
-        (page.go_back, second),
-        (page.go_back, first),
-        (page.go_forward, second),
-        (page.go_forward, third),
-    ):
+    back, forward = page.go_back, page.go_forward
+    for move, expected in (back, second), (back, first), (forward, second), (forward, third):
         move()
         redrawn(page)
         assert setting_of(page) == expected
@@ -478,15 +425,10 @@ def test_presets_have_every_phase_and_a_balanced_one(page):
     for value, text in [(option.get_attribute("value"), option.inner_text()) for option in options]:
         page.select_option("#ex-preset", value)
         k_a, k_b, n_a, n_b, lam_z, lam_b = setting_of(page)
-        assert page.input_value("#ex-preset") == value, (
-            "the preset's address is not as the page writes it"
-        )
+        assert page.input_value("#ex-preset") == value  # the address is as the page writes it
         phase = phase_of(page)
-        sizes = (n_a,) * k_a + (n_b,) * k_b
-        expected = (
-            theory.phase(UFM.from_lam_z(sizes, lam_z, lam_b)) if n_a > n_b else Phase.DISTINCT
-        )
-        assert phase is expected
+        ufm = UFM.from_lam_z((n_a,) * k_a + (n_b,) * k_b, lam_z, lam_b)
+        assert phase is (theory.phase(ufm) if n_a > n_b else Phase.DISTINCT)
         for name in PHASES:
             assert name.value not in text or phase is name, text
         found.add(phase)
@@ -502,15 +444,10 @@ def test_links_to_try_show_what_they_say(page):
         link.click()
         redrawn(page)
         seen.append((phase_of(page), setting_of(page)))
-        assert page.evaluate(
-            "document.querySelector('#explorer').getBoundingClientRect().top < innerHeight / 2"
-        )
-    assert [phase for phase, _ in seen] == [
-        Phase.DISTINCT,
-        Phase.MINORITY_COLLAPSE,
-        Phase.DISTINCT,
-        Phase.DISTINCT,
-    ]
+        top = page.evaluate("document.querySelector('#explorer').getBoundingClientRect().top")
+        assert top < WIDE["height"] / 2
+    told = Phase.DISTINCT
+    assert [phase for phase, _ in seen] == [told, Phase.MINORITY_COLLAPSE, told, told]
     assert seen[1][1][4] * 2000 == pytest.approx(10)  # exactly on the line
     page.go_back()
     redrawn(page)
@@ -518,7 +455,7 @@ def test_links_to_try_show_what_they_say(page):
 
 
 # Everybody's page
-# --------------------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------------
 
 
 def test_the_live_region_tells_the_phase_and_the_numbers(page):
@@ -545,11 +482,16 @@ def test_drawings_have_text_that_follows(page):
     assert all(old != new for old, new in zip(before, after))
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    "scheme, viewport",
+    [
+        ("light", WIDE),
+        pytest.param("light", PHONE, marks=pytest.mark.depth),
+        pytest.param("dark", WIDE, marks=pytest.mark.depth),
+        ("dark", PHONE),
+    ],
+)
 def test_axe_finds_nothing_serious(visit, scheme, viewport):
-    from axe_playwright_python.sync_playwright import Axe
-
     page = visit(START, color_scheme=scheme, viewport=viewport)
     assert page.get_attribute("html", "data-theme") == scheme
     for change in "valid", "bad":
@@ -557,31 +499,28 @@ def test_axe_finds_nothing_serious(visit, scheme, viewport):
             type_into(page, "nb", "501")
             redrawn(page)
         response = Axe().run(page, context="#explorer", options={"preload": False}).response
-        serious = [
-            (found["id"], [node["html"] for node in found["nodes"]])
-            for found in response["violations"]
-            if found["impact"] in ("serious", "critical")
-        ]
-        assert serious == []
+        bad = [one for one in response["violations"] if one["impact"] in ("serious", "critical")]
+        assert bad == []
         assert len(response["passes"]) > 10
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_marks_stand_out_from_the_page(visit, scheme):
-    """Contrast of at least 3 of all graphics in A's, B's and across' colours, 4.5 of the letters."""
+def test_each_theme_draws_in_its_colours_and_marks_stand_out(visit, scheme):
+    """Contrast of at least 3 of all graphics in A's, B's and across' colours, of letters 4.5."""
     page = visit(START, color_scheme=scheme)
+    assert all(len(drawing) > 1000 for drawing in pictures(page))
+    blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(108, 188, 240)"}[scheme]
+    assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == blue
     pairs = page.evaluate("""() => [...document.querySelectorAll(
-      '.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')].map(e => {
-        const style = getComputedStyle(e), ground = getComputedStyle(document.body).backgroundColor;
-        return [e.tagName, style.fill === 'none' ? style.stroke : style.fill, ground]; })""")
+      '.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')]
+        .map(e => [e.tagName, getComputedStyle(e)]).map(([tag, {fill, stroke}]) =>
+          [tag, fill === 'none' ? stroke : fill, getComputedStyle(document.body).backgroundColor])
+      """)
 
     def luminance(color):
         rgb = np.array([float(part) for part in re.findall(r"[\d.]+", color)[:3]]) / 255
-        return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [
-            0.2126,
-            0.7152,
-            0.0722,
-        ]
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722]
 
     assert len(pairs) > 40
     for tag, color, ground in pairs:
@@ -589,47 +528,40 @@ def test_marks_stand_out_from_the_page(visit, scheme):
         assert (light + 0.05) / (dark + 0.05) >= (4.5 if tag == "text" else 3), (tag, color, ground)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_themes_draw(visit, scheme):
-    page = visit(START, color_scheme=scheme)
-    assert all(len(drawing) > 1000 for drawing in pictures(page))
-    blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(108, 188, 240)"}[scheme]
-    assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == blue
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [START, (1, 1, 1000000, 1, 1e-7, 1e-4), (50, 50, 999999, 123456, 1.2345678901e-5, INF)],
-)
-def test_a_phone_never_scrolls_sideways(visit, setting):
-    page = visit(setting, viewport=PHONE, has_touch=True, is_mobile=True)
-    type_into(page, "na", "0.123456789012345678901234567890")
-    assert page.evaluate(
-        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-    )
-    inside = page.evaluate("""[...document.querySelectorAll('#explorer :is(input, select, button, table, svg text, p)')]
-        .filter(e => !e.closest('[hidden]') && e.id !== 'ex-live' && e.getBoundingClientRect().right > innerWidth + 1)
-        .map(e => e.outerHTML)""")
-    assert inside == []
+def test_a_phone_never_scrolls_sideways(visit):
+    page = visit(START, viewport=PHONE, has_touch=True, is_mobile=True)
+    long, few = (1, 1, 1000000, 1, 1e-7, 1e-4), (50, 50, 999999, 123456, 1.2345678901e-5, INF)
+    for setting in (START, long, few):
+        page.evaluate(
+            "hash => { location.hash = hash; }", address(Path("/"), setting).split("#")[1]
+        )
+        until(page, f"explorer.setting().nA === {setting[2]}")
+        type_into(page, "na", "0.123456789012345678901234567890")
+        assert page.evaluate(
+            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        )
+        inside = page.evaluate("""[...document.querySelectorAll(
+            '#explorer :is(input, select, button, table, svg text, p)')]
+            .filter(e => !e.closest('[hidden]') && e.id !== 'ex-live')
+            .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+            .map(e => e.outerHTML)""")
+        assert inside == []
 
 
 def test_results_lie_beside_the_controls_on_a_wide_screen(page):
-    boxes = {
-        name: page.query_selector(name).bounding_box()
-        for name in ("#ex-controls", ".ex-banner", "#ex-map", "#ex-diagram")
-    }
-    controls = boxes["#ex-controls"]
-    assert controls["y"] + controls["height"] < WIDE["height"]
-    assert all(
-        boxes[name]["x"] >= controls["x"] + controls["width"]
-        for name in (".ex-banner", "#ex-map", "#ex-diagram")
-    )
-    assert boxes["#ex-map"]["y"] + boxes["#ex-map"]["height"] < WIDE["height"]
+    names = "#ex-controls", "#ex-map", ".ex-banner", "#ex-diagram"
+    controls, *results = (page.query_selector(name).bounding_box() for name in names)
+    assert all(box["x"] >= controls["x"] + controls["width"] for box in results)
+    for box in controls, results[0]:
+        assert box["y"] + box["height"] < WIDE["height"]
 
 
 def test_without_scripts_the_page_says_so(visit):
     page = visit(java_script_enabled=False)
     assert page.is_visible(".ex-noscript") and not page.is_visible("#explorer")
+
+
+FILES = ("src", "js"), ("href", "css")
 
 
 def test_nothing_is_inline(site):
@@ -642,16 +574,14 @@ def test_nothing_is_inline(site):
     assert len(tags) > 80
     inline = lambda tag: any(name == "style" or name.startswith("on") for name in tag.attrs)
     assert [tag for tag in tags if tag.name in ("script", "style") or inline(tag)] == []
-    assert [tag["src"] for tag in page.select("script[src*=explorer]")] == [
-        "../_static/explorer.js"
-    ]
-    assert [tag["href"] for tag in page.select("link[href*='explorer.css']")] == [
-        "../_static/explorer.css"
-    ]
+    [script], [style] = (page.select(f"[{key}*='explorer.{end}']") for key, end in FILES)
+    assert script["src"] == "../_static/explorer.js"
+    assert style["href"] == "../_static/explorer.css"
 
 
-@pytest.mark.parametrize("k, name", [(10, "K = 20"), (50, "K = 100")])
-def test_redrawing_is_measured(page, k, name):
+@pytest.mark.depth
+@pytest.mark.parametrize("k", [10, 50])
+def test_redrawing_is_measured(page, k):
     """Printed, not asserted: a time depends on the machine. Each redraw has another λ_b, so that no
     curve is kept from the last.
     """
@@ -659,8 +589,8 @@ def test_redrawing_is_measured(page, k, name):
         """async k => {
         const times = [];
         for (let i = 0; i < 300; i++) {
-          const start = performance.now();
-          explorer.show({kA: k, kB: k, nA: 500 + i, nB: 100, lamZ: 0.001 + 1e-6 * i, lamB: 0.02 + 1e-4 * i});
+          const start = performance.now(), nA = 500 + i, lamB = 0.02 + 1e-4 * i;
+          explorer.show({kA: k, kB: k, nA, nB: 100, lamZ: 0.001 + 1e-6 * i, lamB});
           document.body.getBoundingClientRect();
           times.push(performance.now() - start);
           if (i % 20 === 0) await new Promise(requestAnimationFrame);
@@ -669,8 +599,6 @@ def test_redrawing_is_measured(page, k, name):
       }""",
         k,
     )
-    print(
-        f"{name}: redraw and layout in {np.median(times):.2f} ms (median), {np.quantile(times, 0.95):.2f} ms (95 %), "
-        f"{len(times)} redraws"
-    )
+    middle, most = np.median(times), np.quantile(times, 0.95)
+    print(f"K = {2 * k}: {len(times)} redraws in {middle:.2f} ms (median), {most:.2f} ms (95 %)")
     assert len(times) == 300

@@ -3,43 +3,27 @@ is not meant to be there.
 """
 
 import http.server
+import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import build_site as site_builder
 import jinja2
 import publishing
 import pytest
 import yaml
 from bs4 import BeautifulSoup
-from conftest import ROOT
+from conftest import ROOT, build_site
+from small_book import copied, write_small_book
 from sphinx.errors import ConfigError
 
 URL = "https://github.com/some-body/a.book"
-
-
-def copy_with_repository(folder, **repository):
-    """A copy of what the pages are made of, with that `repository` in its _config.yml; returns the
-    copy's build_site.py.
-    """
-    leave = shutil.ignore_patterns("__pycache__", "*.py", "*.csv")
-    shutil.copytree(ROOT / "book", folder / "book", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=leave)
-    shutil.copy(ROOT / "_toc.yml", folder)
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    (folder / "_config.yml").write_text(yaml.safe_dump(config | {"repository": repository}))
-    return folder / "book" / "build_site.py"
-
-
-def build(script, *more):
-    command = [sys.executable, script, "--output", script.parent.parent, *more]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def read(site):
@@ -52,23 +36,19 @@ def read(site):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """The pages with a repository."""
-    script = copy_with_repository(
-        tmp_path_factory.mktemp("published"), url=f"{URL}.git/", branch="trunk"
-    )
-    result = build(script)
+    """The pages of a small book with a repository."""
+    folder = tmp_path_factory.mktemp("published")
+    write_small_book(folder, url=f"{URL}.git/", branch="trunk")
+    result = build_site(folder, folder)
     assert result.returncode == 0, result.stdout + result.stderr
-    return read(script.parent.parent / "_build" / "html")
+    return read(folder / "_build" / "html")
 
 
 @pytest.fixture(scope="module")
-def private(request, tmp_path_factory):
-    """The pages without a repository."""
-    if not yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]:
-        return read(request.getfixturevalue("site"))
-    script = copy_with_repository(tmp_path_factory.mktemp("private"), url="", branch="main")
-    assert build(script).returncode == 0
-    return read(script.parent.parent / "_build" / "html")
+def private(site):
+    """The pages of this book, which has none."""
+    assert not yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    return read(site)
 
 
 def buttons(page):
@@ -86,8 +66,8 @@ class TestButtons:
             "Colab": "https://colab.research.google.com/github/some-body/a.book/blob/trunk/notebooks/03_threshold.ipynb",
             "Repository": URL,
             "Show source": f"{URL}/blob/trunk/notebooks/03_threshold.md?plain=1",
-            "Open issue": f"{URL}/issues/new?title=Issue%20on%20page%20%2Fnotebooks/03_threshold.html"
-            "&body=Your%20issue%20content%20here.",
+            "Open issue": f"{URL}/issues/new?title=Issue%20on%20page%20"
+            "%2Fnotebooks/03_threshold.html&body=Your%20issue%20content%20here.",
         }
 
     def test_every_linked_source_is_in_the_repository(self, published):
@@ -130,10 +110,10 @@ class TestButtons:
 
 
 def test_a_warning_stops_the_build(tmp_path):
-    script = copy_with_repository(tmp_path, url="", branch="main")
-    with open(tmp_path / "book" / "extend.md", "a", encoding="utf-8") as page:
+    write_small_book(tmp_path)
+    with open(tmp_path / "book" / "setting.md", "a") as page:
         page.write("\n{ref}`nowhere`\n")
-    result = build(script)
+    result = build_site(tmp_path, tmp_path)
     assert result.returncode != 0 and "nowhere" in result.stdout + result.stderr
 
 
@@ -148,29 +128,16 @@ class TestRepository:
 
     @pytest.mark.parametrize(
         "url",
-        [
-            "github.com/a/b",
-            "http://github.com/a/b",
-            "https://github.com/a",
-            "https://github.com/a/b/tree/main",
-            "git@github.com:a/b",
-            "https://example.org/a/b",
-            "https://github.com/a/b?x",
-            "https://github.com/a b/c",
-            "https://github.com/a/b\n",
-        ],
+        """github.com/a/b http://github.com/a/b https://github.com/a git@github.com:a/b
+        https://github.com/a/b/tree/main https://example.org/a/b https://github.com/a/b?x""".split()
+        + ["https://github.com/a b/c", "https://github.com/a/b\n"],
     )
     def test_anything_else_is_refused(self, url):
-        with pytest.raises(ConfigError, match="allowed are https://github.com/OWNER/REPO.*Colab"):
-            publishing.repository(url)
-
-    def test_a_build_says_what_is_wrong(self, tmp_path):
-        result = build(copy_with_repository(tmp_path, url="https://example.org/a/b", branch="main"))
-        assert result.returncode != 0
-        assert (
-            "repository.url in _config.yml is 'https://example.org/a/b'; allowed are"
-            in result.stdout + result.stderr
-        )
+        options = {"repository_url": url, "repository_branch": "main"}
+        config = SimpleNamespace(html_theme_options=options, html_context={})
+        refusal = f"{url!r}; allowed are https://github.com/OWNER/REPO.*Colab"
+        with pytest.raises(ConfigError, match=re.escape(refusal).replace(r"\.\*", ".*")):
+            publishing.offer(None, config)
 
     @pytest.mark.parametrize("branch, used", [("", "main"), (None, "main"), ("v1.0", "v1.0")])
     def test_branch(self, branch, used):
@@ -197,10 +164,10 @@ class TestRepository:
             "%cd companion/notebooks",
         ]
         assert publishing.colab_install(f"{URL}/", "trunk").splitlines() == commands
-        [box] = published["notebooks/09_networks.html"].select(".run-box")
+        [box] = published["notebooks/03_threshold.html"].select(".run-box")
         assert [part.get_text().splitlines() for part in box.find_all("pre")][1] == commands
         assert f"git clone --depth 1 --branch trunk {URL} companion" in box.pre.get_text()
-        [box] = private["notebooks/09_networks.html"].select(".run-box")
+        [box] = private["notebooks/03_threshold.html"].select(".run-box")
         assert (
             len(box.find_all("pre")) == 1
             and "clone" not in box.get_text()
@@ -261,25 +228,16 @@ def host():
 
 
 class TestLinksToOtherHosts:
-    def check(self, folder, text):
-        """The finished link check of a book with one page."""
-        (folder / "book").mkdir()
-        (folder / "notebooks").mkdir()
-        shutil.copy(ROOT / "book" / "build_site.py", folder / "book")
-        shutil.copytree(
-            ROOT / "book" / "_ext",
-            folder / "book" / "_ext",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-        (folder / "_config.yml").write_text(
+    def test_a_broken_one_is_reported(self, tmp_path, host):
+        copied(("book/build_site.py", "book/_ext"), tmp_path)
+        (tmp_path / "notebooks").mkdir()
+        (tmp_path / "_config.yml").write_text(
             "repository: {url: ''}\nsphinx: {local_extensions: {publishing: book/_ext}}\n"
         )
-        (folder / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
-        (folder / "book" / "index.md").write_text(f"# Page\n\n{text}\n")
-        return build(folder / "book" / "build_site.py", "--check-links")
-
-    def test_a_broken_one_is_reported(self, tmp_path, host):
-        result = self.check(tmp_path, f"[one]({host}/good), [two]({host}/bad)")
+        (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+        text = f"# Page\n\n[one]({host}/good), [two]({host}/bad)\n"
+        (tmp_path / "book" / "index.md").write_text(text)
+        result = build_site(tmp_path, tmp_path, "--check-links")
         assert result.returncode == 1, result.stdout + result.stderr
         report = result.stdout.partition("1 of 2 links to other hosts are broken\n")[2].splitlines()
         assert (
@@ -287,10 +245,14 @@ class TestLinksToOtherHosts:
         )
         assert not (tmp_path / "_build" / "html").exists()
 
-    def test_good_ones_are_counted(self, tmp_path, host):
-        result = self.check(tmp_path, f"[one]({host}/good)")
-        assert result.returncode == 0, result.stdout + result.stderr
-        assert result.stdout.endswith("0 of 1 links to other hosts are broken\n")
+    def test_good_ones_are_counted(self, tmp_path, monkeypatch, capsys):
+        report = tmp_path / "_build" / "linkcheck" / "output.json"
+        report.parent.mkdir(parents=True)
+        states = ("working", "ignored", "local", "unchecked", "redirected")
+        report.write_text("\n".join(json.dumps({"status": status}) for status in states))
+        monkeypatch.setattr(site_builder, "jupyter_book", lambda *_, **__: None)
+        assert site_builder.check_links(tmp_path, tmp_path) == 0
+        assert capsys.readouterr().out == "0 of 2 links to other hosts are broken\n"
 
     @pytest.mark.parametrize(
         "uri, asked",
@@ -315,12 +277,12 @@ class TestWorkflow:
         assert [len(entry["cron"].split()) for entry in workflow["on"]["schedule"]] == [5]
 
     def test_every_target_exists(self, workflow):
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         commands = "\n".join(
             step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]
         )
-        asked = re.findall(r"\bmake ([a-z]+)", commands)
-        assert {"lint", "test", "book", "links", "audit"} <= set(asked) <= set(targets)
+        asked = re.findall(r"\bmake ([a-z-]+)", commands)
+        assert {"lint", "test", "test-all", "book", "links", "audit"} <= set(asked) <= set(targets)
 
     def test_only_the_tested_default_branch_is_published(self, workflow):
         deploy = workflow["jobs"]["deploy"]
@@ -338,14 +300,10 @@ class TestWorkflow:
             "push", "refs/heads/trunk", "trunk"
         )
         assert published("workflow_dispatch", "refs/heads/main")
-        for event_name, ref in [
-            ("push", "refs/heads/other"),
-            ("push", "refs/tags/main"),
-            ("pull_request", "refs/pull/1/merge"),
-            ("workflow_dispatch", "refs/heads/other"),
-            ("schedule", "refs/heads/main"),
-        ]:
-            assert not published(event_name, ref)
+        other, tag, pull = "refs/heads/other", "refs/tags/main", "refs/pull/1/merge"
+        assert not published("push", other) and not published("push", tag)
+        assert not published("pull_request", pull) and not published("workflow_dispatch", other)
+        assert not published("schedule", "refs/heads/main")
 
     def test_jobs_may_do_no_more_than_they_need(self, workflow):
         assert workflow["permissions"] == {"contents": "read"}
@@ -355,41 +313,31 @@ class TestWorkflow:
         assert all(0 < int(job["timeout-minutes"]) <= 60 for job in workflow["jobs"].values())
 
     def test_uses_nobody_elses_actions(self, workflow):
-        uses = [
-            step["uses"]
-            for job in workflow["jobs"].values()
-            for step in job["steps"]
-            if "uses" in step
-        ]
-        assert (
-            uses
-            and [name for name in uses if not re.fullmatch(r"actions/[a-z-]+@v\d+", name)] == []
-        )
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        uses = [step["uses"] for step in steps if "uses" in step]
+        assert uses and all(re.fullmatch(r"actions/[a-z-]+@v\d+", name) for name in uses)
 
     def test_a_host_that_is_down_does_not_fail_it(self, workflow):
-        (step,) = (
-            step
-            for step in workflow["jobs"]["test"]["steps"]
-            if "make links" in step.get("run", "")
-        )
-        assert (
-            step["continue-on-error"] == "true"
-            and "'schedule'" in step["if"]
-            and "'push'" not in step["if"]
-        )
+        steps = workflow["jobs"]["test"]["steps"]
+        (step,) = (step for step in steps if "make links" in step.get("run", ""))
+        assert step["continue-on-error"] == "true"
+        assert "'schedule'" in step["if"] and "'push'" not in step["if"]
+
+    def test_everything_is_tested_each_week_and_else_what_is_quick(self, workflow):
+        steps = workflow["jobs"]["test"]["steps"]
+        when = {step["run"]: step["if"] for step in steps if "make test" in step.get("run", "")}
+        schedule = "github.event_name {} 'schedule'"
+        assert when == {"make test": schedule.format("!="), "make test-all": schedule.format("==")}
 
     def test_the_cache_follows_the_pins_and_is_not_used_each_week(self, workflow):
-        (setup,) = (
-            step["with"]
-            for step in workflow["jobs"]["test"]["steps"]
-            if "setup-python" in step.get("uses", "")
-        )
+        steps = workflow["jobs"]["test"]["steps"]
+        (setup,) = (step["with"] for step in steps if "setup-python" in step.get("uses", ""))
         assert (ROOT / setup["cache-dependency-path"]).is_file()
         assert setup["cache"] == "${{ github.event_name != 'schedule' && 'pip' || '' }}"
 
 
 class TestContinuousIntegration:
-    ALL = ["make lint", "make test", "make book"]
+    ALL = ["make lint", "make test-all", "make book"]
 
     def run(self, folder, apt, *commands, user=0, broken=None):
         """Run .ci/run where there are only these commands, an apt-get that does `apt`, and a `make`
@@ -419,7 +367,7 @@ class TestContinuousIntegration:
     def test_a_browser_is_used(self, tmp_path):
         assert self.run(tmp_path, "", "google-chrome") == ("", self.ALL)
 
-    @pytest.mark.parametrize("target", ["lint", "test", "book"])
+    @pytest.mark.parametrize("target", ["lint", "test-all", "book"])
     def test_a_failure_is_one_and_the_rest_goes_on(self, tmp_path, target):
         assert self.run(tmp_path, "", "google-chrome", broken=target) == ("", self.ALL)
 
@@ -447,25 +395,13 @@ class TestContinuousIntegration:
 
 # Hosts that a reader, a download or a test is sent to on purpose. Where packages come from is
 # everybody's own setting.
-HOSTS = {
-    "arxiv.org",
-    "doi.org",
-    "creativecommons.org",
-    "github.com",
-    "mybinder.org",
-    "colab.research.google.com",
-    "proceedings.mlr.press",  # papers
-    "raw.githubusercontent.com",
-    "storage.googleapis.com",
-    "fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # data sets
-    "www.cs.toronto.edu",
-    "dataset.bj.bcebos.com",
-    "oneflow-public.oss-cn-beijing.aliyuncs.com",
-    "www.w3.org",  # names of XML vocabularies
-    "127.0.0.1",
-    "localhost",
-    "example.org",  # tests
-}
+PAGES = """arxiv.org doi.org creativecommons.org proceedings.mlr.press github.com mybinder.org
+    colab.research.google.com"""
+DATA_SETS = """raw.githubusercontent.com storage.googleapis.com www.cs.toronto.edu
+    fashion-mnist.s3-website.eu-central-1.amazonaws.com dataset.bj.bcebos.com
+    oneflow-public.oss-cn-beijing.aliyuncs.com"""
+VOCABULARIES, TESTS = "www.w3.org", "127.0.0.1 localhost example.org"
+HOSTS = {*PAGES.split(), *DATA_SETS.split(), VOCABULARIES, *TESTS.split()}
 RESERVED = ".example"  # belongs to nobody, by RFC 2606
 ADDRESS = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://(?:[^\s/@\"'{]*@)?|(?<![\w./])git@)([a-z0-9](?:[a-z0-9-]|\\?\.)*)",

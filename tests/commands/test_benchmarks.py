@@ -1,4 +1,4 @@
-"""The benchmarks run and report what they should; nothing here depends on how fast this machine is."""
+"""The benchmarks run and report what they should; nothing depends on how fast this machine is."""
 
 import json
 import subprocess

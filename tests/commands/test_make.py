@@ -18,7 +18,8 @@ version={version}
 case "$*" in
   *'%d.%d.%d'*) echo $version ;;
   *'sys.exit(sys.version_info'*) case $version in 3.[0-9].*|3.10.*) exit 1 ;; esac ;;
-  '-m venv --clear .venv') echo "create $version" >> log; rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+  '-m venv --clear .venv') echo "create $version" >> log
+    rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
   '-m pip install'*) echo "install $version" >> log
     if [ -e slow ]; then sleep 60; fi
     if [ -e broken ]; then echo 'no such package' >&2; exit 1; fi ;;
@@ -70,7 +71,7 @@ def log(folder):
 
 def test_without_a_target_the_targets_are_listed(checkout):
     shown = make(checkout).stdout
-    for target in ("book", "site", "lint", "test", "notebooks", "reproduce", "clean"):
+    for target in ("book", "site", "lint", "test", "test-all", "notebooks", "clean"):
         assert f"make {target} " in shown
     assert not (checkout / ".venv").exists()
 
@@ -232,7 +233,8 @@ def test_an_audit_that_did_not_happen_is_no_good_news(checkout, status, said, sh
     commands.mkdir(parents=True)
     interpreter(commands / "python", "3.11.7")
     (commands / "pip-audit").write_text(
-        f"#!/bin/sh\necho \"$*\" >> log\necho 'WARNING: hashes'\nprintf '{said}\\n'\nexit {status}\n"
+        f"#!/bin/sh\necho \"$*\" >> log\necho 'WARNING: hashes'\n"
+        f"printf '{said}\\n'\nexit {status}\n"
     )
     (commands / "pip-audit").chmod(0o755)
     result = make(checkout, "audit")
