@@ -108,8 +108,8 @@ def collapse(report, ufm, seed):
     trained = report.trained(seed)
     if trained is None:
         return
-    H, excess = trained.features[0], trained.objectives[0] / lower - 1
-    spread = ufm.lam_h / 2 * ((H - trained.class_means(0)[:, ufm.labels]) ** 2).sum() / lower
+    H, excess = trained.features, trained.objective / lower - 1
+    spread = ufm.lam_h / 2 * ((H - trained.class_means()[:, ufm.labels]) ** 2).sum() / lower
     report.check_at_least(
         "trained UFM: objective / lower bound − 1", excess, -1e-12, evidence="trained"
     )
@@ -133,7 +133,7 @@ def angles(report, ufm, seed):
     for g, members in enumerate(ufm.groups.values()):
         group[members] = g
     if trained := report.trained(seed):
-        spread = metrics.block_range(trained.logits(0), group)
+        spread = metrics.block_range(trained.logits, group)
         report.check_at_most(
             "trained UFM: range of Z within a block (nats)", spread, 5e-3, evidence="trained"
         )

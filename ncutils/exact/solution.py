@@ -67,6 +67,11 @@ class Solution:
         """gap / objective: how far, relatively, the objective can be above the optimum."""
         return self.gap / self.objective
 
+    @property
+    def certificate(self):
+        """The relative duality gap, under the name that all optima have in common."""
+        return self.relative_gap
+
     def __repr__(self):
         K, G = self.ufm.num_classes, len(self.ufm.groups)
         problem = f"{K} classes in {G} group{'s' * (G > 1)}, {self.features} features"

@@ -88,6 +88,8 @@ class TwoGroups:
         """The largest |relative_gap|; NaN if one is."""
         return float(np.abs(self.relative_gap).max(initial=0.0))
 
+    certificate = worst_gap
+
     def _groups(self):
         """K_g, K_h, a_g (0 if K_g = 1), m_g, each (2, …), A first."""
         k = np.stack([self.k_a, self.k_b])

@@ -209,7 +209,8 @@ def train(plan, task, progress=None):
             )
             file.unlink()
             trained = work()
-        history, diverged = trained.history, trained.diverged
+        history = trained.history
+        diverged = {e: model.diverged for e, model in enumerate(trained) if model.diverged}
     except Diverged as error:  # all of them: there is no model to measure
         trained, history, diverged = None, [], error.members
     results, moments = [], []
@@ -220,8 +221,8 @@ def train(plan, task, progress=None):
             {}
             if e in diverged
             else {
-                "logits": " ".join(f"{z:.4g}" for z in trained.logits(e).ravel()),
-                "bias": " ".join(f"{b:.4g}" for b in trained.biases[e]),
+                "logits": " ".join(f"{z:.4g}" for z in trained[e].logits.ravel()),
+                "bias": " ".join(f"{b:.4g}" for b in trained[e].bias),
             }
         )
         results.append(

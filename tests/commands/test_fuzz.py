@@ -38,6 +38,7 @@ from ncutils import (
     Phase,
     Solution,
     Trained,
+    TrainedModel,
     TwoGroups,
     check,
     dual_bound,
@@ -171,7 +172,8 @@ def flat(result):
     elif isinstance(result, TwoGroups):
         result = list(vars(result).values())
     elif isinstance(result, Trained):
-        result = result.objectives, result.classifiers, result.features
+        models = [(m.classifier(), m.features) for m in result]
+        result = [result.objectives, *(part for model in models for part in model)]
     elif isinstance(result, torch.nn.Module):
         result = [p.shape for p in result.parameters()]
     elif isinstance(result, theory.GroupPhases):
@@ -559,11 +561,8 @@ FUNCTIONS = {
         train_ufm,
         dict(ufms=SMALL, dim=3, seed=0, iterations=3, tol=1e-3, device="cpu", features="linear"),
     ),
-    "Trained.cosines": (TRAINED.cosines, dict(member=0, of="features")),
-    "Trained.accuracy": (TRAINED.accuracy, dict(member=0, classes=[0, 1])),
-    "Trained.dead_features": (TRAINED.dead_features, dict(member=0)),
-    "Trained.logits": (TRAINED.logits, dict(member=0)),
-    "Trained.class_means": (TRAINED.class_means, dict(member=0)),
+    "TrainedModel.cosines": (TRAINED[0].cosines, dict(of="features")),
+    "TrainedModel.accuracy": (TRAINED[0].accuracy, dict(classes=[0, 1])),
     "MLP": (MLP, dict(image_shape=(1, 4, 4), widths=(5,), dim=3, features="linear")),
     "train_network": (
         train_network,
@@ -683,11 +682,14 @@ def test_every_public_function_is_here():
     }
     public |= {
         f"{kind.__name__}.{name}"
-        for kind in (Solution, TwoGroups, Trained)
+        for kind in (Solution, TwoGroups, TrainedModel)
         for name, function in vars(kind).items()
         if inspect.isfunction(function) and name[0] != "_"
     }
-    assert public - set(FUNCTIONS) == {"Trained.measures"}  # which `train_network` calls
+    # the first is called by `train_network`, the others take nothing
+    assert public - set(FUNCTIONS) == {
+        f"TrainedModel.{name}" for name in ("measures", "class_means", "classifier")
+    }
 
 
 def slow(argument, value):
@@ -1285,14 +1287,11 @@ def test_trained_models(folder, ufms, more, seed, features):
         except FloatingPointError as error:
             assert "penalties are too large" in str(error) and max(ufm.lam_z for ufm in ufms) > 1e20
             return
-        for e, (ufm, exact) in enumerate(zip(ufms, trained.exact)):
-            H = trained.features[e]
+        for model in trained:
+            ufm, exact, H = model.ufm, model.exact, model.features
             assert np.isfinite(H).all() and (features == "linear" or (H >= 0).all())
-            value = ufm_objective(ufm, trained.classifiers[e], H, trained.biases[e], ufm.labels)
-            assert (
-                value >= (exact.objective - exact.gap) * (1 - 1e-9)
-                and value == trained.objectives[e]
-            )
+            value = ufm_objective(ufm, model.classifier(), H, model.bias, ufm.labels)
+            assert value >= (exact.objective - exact.gap) * (1 - 1e-9) and value == model.objective
 
 
 @inputs(20)
@@ -1325,7 +1324,7 @@ def test_trained_networks(folder, ufm, epochs, batch_size, lr, recipe, seed):
             assert "training diverged" in str(error)
             return
         assert (
-            trained.gaps[0] >= -trained.exact[0].relative_gap - 1e-9
+            trained.gaps[0] >= -trained.certificate - 1e-9
             and trained.history[-1]["epoch"] == epochs
         )
 
