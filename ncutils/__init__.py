@@ -7,7 +7,7 @@ from .claims import check
 from .data import load_images
 from .exact import Solution, TwoGroups, dual_bound, solve, solve_two_groups, solve_two_groups_log
 from .ledger import Ledger
-from .training import MLP, Trained, train_network, train_ufm, ufm_objective
+from .training import MLP, Trained, TrainedModel, train_network, train_ufm, ufm_objective
 from .ufm import UFM, Phase
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Phase",
     "Solution",
     "Trained",
+    "TrainedModel",
     "TwoGroups",
     "check",
     "dual_bound",

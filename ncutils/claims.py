@@ -98,8 +98,8 @@ def collapse(report, ufm, seed):
     trained = report.trained(seed)
     if trained is None:
         return
-    H, excess = trained.features[0], trained.objectives[0] / lower - 1
-    spread = ufm.lam_h / 2 * ((H - trained.class_means(0)[:, ufm.labels]) ** 2).sum() / lower
+    H, excess = trained.features, trained.objective / lower - 1
+    spread = ufm.lam_h / 2 * ((H - trained.class_means()[:, ufm.labels]) ** 2).sum() / lower
     what = "trained UFM: objective / lower bound − 1"
     report.check_at_least(what, excess, -1e-12, evidence="trained")
     report.check_at_most(what, excess, CERTIFIED, evidence="trained")
@@ -119,7 +119,7 @@ def angles(report, ufm, seed):
     for g, members in enumerate(ufm.groups.values()):
         group[members] = g
     if trained := report.trained(seed):
-        spread = metrics.block_range(trained.logits(0), group)
+        spread = metrics.block_range(trained.logits, group)
         what = "trained UFM: range of Z within a block (nats)"
         report.check_at_most(what, spread, 5e-3, evidence="trained")
     predicted = _cosines(report, exact, group)

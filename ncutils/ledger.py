@@ -259,16 +259,12 @@ class Ledger:
 
 
 def _certificates(optima):
-    """The relative duality gaps of Solutions, TwoGroups and trained models, however they are
-    nested.
-    """
+    """The certificates, relative duality gaps, of what was solved or trained, in lists or dicts."""
     for one in optima.values() if isinstance(optima, dict) else optima:
-        gap = real_number(getattr(one, "worst_gap", getattr(one, "relative_gap", None)))
-        inside = getattr(one, "exact", one)
-        if gap is not None:
+        if (gap := real_number(getattr(one, "certificate", None))) is not None:
             yield gap
-        elif isinstance(inside, (dict, list, tuple)):
-            yield from _certificates(inside)
+        elif isinstance(one, (dict, list, tuple)):
+            yield from _certificates(one)
         else:
             raise ValueError(
                 f"optima hold {shown(one)}: must be solutions, trained models, or lists or dicts of these"

@@ -290,7 +290,7 @@ def test_a_value_that_is_no_number_is_refused_by_name():
 def test_rows_tell_their_theorem_and_the_worst_certificate_behind_them():
     close, tail = solve(UFM.from_lam_z([30, 30, 5], 0.01), tol=1e-12), solve(UFM([5, 4], 0.1, 0.1))
     batch = solve_two_groups(2, 2, 50, [10, 20], 0.01)
-    model = SimpleNamespace(exact=[tail, close])
+    model = SimpleNamespace(certificate=max(tail.certificate, close.certificate))
     ledger = Ledger("claim")
     ledger.check_true("before", True)
     ledger.about("thm-threshold", close, batch)
@@ -310,7 +310,7 @@ def test_rows_tell_their_theorem_and_the_worst_certificate_behind_them():
 
 @pytest.mark.parametrize("gap", [2e-9, -2e-9, NAN])
 def test_rows_cannot_rest_on_an_optimum_that_is_not_certified(gap):
-    good, bad = SimpleNamespace(relative_gap=1e-15), SimpleNamespace(relative_gap=gap)
+    good, bad = SimpleNamespace(certificate=1e-15), SimpleNamespace(certificate=gap)
     ledger = Ledger("claim")
     for optima in ([good, bad], [bad, good]):
         with pytest.raises(ValueError, match="relative duality gap"):

@@ -162,7 +162,8 @@ def train(plan, task, progress=None):
     seed, ufms = task[0][1], [plan.ufm(value) for value, _ in task]
     try:
         trained = _trained(plan, ufms, seed, checkpoint(plan, task), progress)
-        history, diverged = trained.history, trained.diverged
+        history = trained.history
+        diverged = {e: model.diverged for e, model in enumerate(trained) if model.diverged}
     except Diverged as error:  # all of them: there is no model to measure
         trained, history, diverged = None, [], error.members
     results, moments = [], []
@@ -223,7 +224,7 @@ def _member(row, e):
 def _weights(trained, e):
     """Z and b of one member, as text of four digits."""
     text = lambda array: " ".join(f"{number:.4g}" for number in array.ravel())
-    return {"logits": text(trained.logits(e)), "bias": text(trained.biases[e])}
+    return {"logits": text(trained[e].logits), "bias": text(trained[e].bias)}
 
 
 def _facts(plan, ufm, together):

@@ -2,9 +2,18 @@
 
 from .checkpoint import OtherRun
 from .free_features import train_ufm
-from .model import Trained
+from .model import Trained, TrainedModel
 from .network import Diverged, train_network
 from .networks import MLP
 from .objective import ufm_objective
 
-__all__ = ["MLP", "Diverged", "OtherRun", "Trained", "train_network", "train_ufm", "ufm_objective"]
+__all__ = [
+    "MLP",
+    "Diverged",
+    "OtherRun",
+    "Trained",
+    "TrainedModel",
+    "train_network",
+    "train_ufm",
+    "ufm_objective",
+]

@@ -8,8 +8,8 @@ import torch
 from .. import metrics
 from .._checks import check_choice, check_integer, check_memory, check_positive
 from .._device import pick_device
-from .model import Trained, problems, solutions
-from .objective import _objective
+from .model import Trained, TrainedModel, problems, solutions
+from .objective import objective_in_float64
 
 
 def geometric_grid(last, per_decade=8):
@@ -152,7 +152,9 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
         done = within_tol(new_value.flatten().cpu().numpy())
         if iteration in grid or done:
             W, H, b = finish(x)
-            values = np.array([_objective(*member) for member in zip(ufms, W, H, b, labels)])
+            values = np.array(
+                [objective_in_float64(*member) for member in zip(ufms, W, H, b, labels)]
+            )
             done = done and within_tol(
                 values
             )  # in which, unlike in `new_value`, tiny losses have all their digits
@@ -168,7 +170,11 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
         if done:
             break
     W, H, b = finish(x)
-    return Trained(ufms, W, b, H, labels, exact, start, history)
+    models = (
+        TrainedModel(ufm, b[e], H[e], labels[e], exact[e], start[e], W[e])
+        for e, ufm in enumerate(ufms)
+    )
+    return Trained(tuple(models), history)
 
 
 def _collapse(features, labels):

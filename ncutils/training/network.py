@@ -7,7 +7,6 @@ import os
 import sys
 import time
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from ..exact.convex import FEATURES
 from .checkpoint import _fingerprint, _load, _save
 from .ensemble import _One, _Stack
 from .free_features import geometric_grid
-from .model import Trained, problems, solutions
+from .model import Trained, TrainedModel, problems, solutions
 from .recipes import RECIPES
 
 
@@ -132,8 +131,8 @@ def train_network(
 
     Returns `Trained`; its history has "epoch", "seconds" (of training, since its start, checkpoints
     included), "peak_mib" (of the GPU's memory, or the process's) and arrays (E,) of all
-    `Trained.measures`, "gap" being that of `features`. A member that diverges is named in a warning
-    and in `diverged`, has NaN from then on, and the others go on; if all do, `Diverged`, a
+    `TrainedModel.measures`, "gap" being that of `features`. A member that diverges is named in a warning
+    and in its model's `diverged`, has NaN from then on, and the others go on; if all do, `Diverged`, a
     FloatingPointError. Raises ValueError where an argument is not allowed, before any work, and
     `OtherRun` where the checkpoint is not of this run. Source: ours; recipe "authors" after the
     paper's code.
@@ -235,23 +234,26 @@ def train_network(
             H = torch.cat([net.forward(part) for part in x.split(512)], 1)  # (E, N, d)
         net.body.train()
         to_numpy = lambda tensor: tensor.double().cpu().numpy()
-        return Trained(
-            ufms,
-            to_numpy(W),
-            to_numpy(b * has_bias[:, None]),
-            list(to_numpy(H).transpose(0, 2, 1)),
-            [labels] * E,
-            exact[features],
-            start,
-            history,
-            dict(diverged),
-        )
+        W_now, b_now, H = to_numpy(W), to_numpy(b * has_bias[:, None]), to_numpy(H).mT
+        return [
+            TrainedModel(
+                ufm,
+                b_now[e],
+                H[e],
+                labels,
+                exact[features][e],
+                start[e] if start else H[e],
+                W_now[e],
+                diverged.get(e),
+            )
+            for e, ufm in enumerate(ufms)
+        ]
 
     def measured(now):
         rows = []
         for e in range(E):
             row = (
-                now.measures(e, {kind: exact[kind][e] for kind in FEATURES})
+                now[e].measures({kind: exact[kind][e] for kind in FEATURES})
                 if e not in diverged
                 else {}
             )
@@ -261,10 +263,10 @@ def train_network(
 
     start, history, diverged, done, seconds = [], [], {}, 0, 0.0
     first = snapshot()
-    start = first.features
+    start = [model.features for model in first]
     if features == "relu" and any((H < 0).any() for H in start):
         raise ValueError("features = 'relu', but the model gives negative ones: must be 'linear'")
-    limits = 100 * np.maximum(math.log(K), first.objectives)
+    limits = 100 * np.maximum(math.log(K), [model.objective for model in first])
     network = repr(model) + "".join(
         f"; frozen {name}" for name, p in model.named_parameters() if not p.requires_grad
     )
@@ -348,8 +350,10 @@ def train_network(
         now = snapshot() if epoch + 1 in grid else None
         if now is not None:  # the last step may have been the one too far
             losses = [
-                loss if np.isfinite(H).all() and np.isfinite(W_e).all() else math.nan
-                for loss, H, W_e in zip(losses, now.features, now.classifiers)
+                loss
+                if np.isfinite(model.features).all() and np.isfinite(model.classifier()).all()
+                else math.nan
+                for loss, model in zip(losses, now)
             ]
         _find_diverged(diverged, epoch + 1, losses, limits, ufms)
         if now is not None:
@@ -388,7 +392,7 @@ def train_network(
                 },
             )
             saved_at = time.perf_counter()
-    return replace(now or snapshot(), start=start, history=history, diverged=dict(diverged))
+    return Trained(tuple(snapshot()), history)
 
 
 def _checked_images(images):

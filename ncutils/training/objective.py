@@ -30,14 +30,14 @@ def ufm_objective(ufm, W, H, b, labels):
         )
     labels = check_labels(labels, H.shape[1], K)
     with np.errstate(over="ignore"):
-        return _objective(ufm, W, H, b, labels)
+        return objective_in_float64(ufm, W, H, b, labels)
 
 
 CHUNK = 2**18  # logits that are held at once: 2 MiB, which a cache holds
 LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
 
-def _objective(ufm, W, H, b, labels):
+def objective_in_float64(ufm, W, H, b, labels):
     most = max(1, CHUNK // len(W))
     parts = [slice(first, first + most) for first in range(0, len(labels), most)]
     loss = np.concatenate([_losses(W @ H[:, part] + b[:, None], labels[part]) for part in parts])

@@ -151,11 +151,11 @@ def test_two_steps_from_one_start_are_those_of_the_trainer(data, model):
     )
     with torch.no_grad():
         H = loop.body(torch.cat([x for x, _ in loop.samples])).T
-    assert np.abs(ours.features[0] - ours.start[0]).max() > 1e-3  # it has moved
+    assert np.abs(ours[0].features - ours[0].start).max() > 1e-3  # it has moved
     for found, expected in (
-        (loop.W, ours.classifiers[0]),
-        (loop.b, ours.biases[0]),
-        (H, ours.features[0]),
+        (loop.W, ours[0].classifier()),
+        (loop.b, ours[0].bias),
+        (H, ours[0].features),
     ):
         np.testing.assert_allclose(
             found.detach().numpy(), expected, rtol=0, atol=1e-6

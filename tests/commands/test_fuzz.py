@@ -40,6 +40,7 @@ from ncutils import (
     Phase,
     Solution,
     Trained,
+    TrainedModel,
     TwoGroups,
     check,
     dual_bound,
@@ -164,10 +165,11 @@ def flat(result):
     elif isinstance(result, TwoGroups):
         result = list(vars(result).values())
     elif isinstance(result, Trained):
-        result = result.objectives, result.classifiers, result.features
+        models = [(m.classifier(), m.features) for m in result]
+        result = [result.objectives, *(part for model in models for part in model)]
     elif isinstance(result, torch.nn.Module):
         result = [p.shape for p in result.parameters()]
-    elif isinstance(result, theory.GroupPhases):
+    elif isinstance(result, GroupPhases):
         result = list(result.collapsed.values()), result.rank
     if isinstance(result, dict):
         result = list(result.values())
@@ -361,11 +363,8 @@ FUNCTIONS = {
     "convex.objective": convex.objective,
     "TwoGroups.cosines": PLACES.cosines,
     "TwoGroups.logits": PLACES.logits,
-    "Trained.cosines": TRAINED.cosines,
-    "Trained.accuracy": TRAINED.accuracy,
-    "Trained.dead_features": TRAINED.dead_features,
-    "Trained.logits": TRAINED.logits,
-    "Trained.class_means": TRAINED.class_means,
+    "TrainedModel.cosines": TRAINED[0].cosines,
+    "TrainedModel.accuracy": TRAINED[0].accuracy,
     "check": lambda **k: [row["passed"] for row in check(**k).rows],
     "Ledger": entries_of_ledger,
     "figures.exact": mark("exact"),
@@ -434,11 +433,8 @@ ARGUMENTS = {
     "metrics.relative_gap": dict(objective=1.5, optimum=1.0),
     "ufm_objective": FACTORS | dict(ufm=SMALL, labels=CLASSES),
     "train_ufm": TRAINING,
-    "Trained.cosines": dict(member=0, of="features"),
-    "Trained.accuracy": dict(member=0, classes=[0, 1]),
-    "Trained.dead_features": dict(member=0),
-    "Trained.logits": dict(member=0),
-    "Trained.class_means": dict(member=0),
+    "TrainedModel.cosines": dict(of="features"),
+    "TrainedModel.accuracy": dict(classes=[0, 1]),
     "MLP": dict(image_shape=(1, 4, 4), widths=(5,), dim=3, features="linear"),
     "train_network": NETWORK,
     "load_images": IMAGE_SET | dict(dtype="float32"),
@@ -473,11 +469,11 @@ def test_every_public_function_is_here():
     public |= {name for name, thing in things.items() if inspect.isfunction(thing)}
     public |= {
         f"{kind.__name__}.{name}"
-        for kind in (Solution, TwoGroups, Trained)
+        for kind in (Solution, TwoGroups, TrainedModel)
         for name, function in vars(kind).items()
         if inspect.isfunction(function) and name[0] != "_"
     }
-    assert public - set(ARGUMENTS) == {"Trained.measures"}  # which `train_network` calls
+    assert public - set(ARGUMENTS) == {"TrainedModel.measures"}  # which `train_network` calls
 
 
 def slow(argument, value):
@@ -1011,14 +1007,11 @@ def test_trained_models(folder, ufms, more, seed, features):
         except FloatingPointError as error:
             assert "penalties are too large" in str(error) and max(ufm.lam_z for ufm in ufms) > 1e20
             return
-        for e, (ufm, exact) in enumerate(zip(ufms, trained.exact)):
-            H = trained.features[e]
+        for model in trained:
+            ufm, exact, H = model.ufm, model.exact, model.features
             assert np.isfinite(H).all() and (features == "linear" or (H >= 0).all())
-            value = ufm_objective(ufm, trained.classifiers[e], H, trained.biases[e], ufm.labels)
-            assert (
-                value >= (exact.objective - exact.gap) * (1 - 1e-9)
-                and value == trained.objectives[e]
-            )
+            value = ufm_objective(ufm, model.classifier(), H, model.bias, ufm.labels)
+            assert value >= (exact.objective - exact.gap) * (1 - 1e-9) and value == model.objective
 
 
 @inputs(20)
@@ -1051,7 +1044,7 @@ def test_trained_networks(folder, ufm, epochs, batch_size, lr, recipe, seed):
             assert "training diverged" in str(error)
             return
         assert (
-            trained.gaps[0] >= -trained.exact[0].relative_gap - 1e-9
+            trained.gaps[0] >= -trained.certificate - 1e-9
             and trained.history[-1]["epoch"] == epochs
         )
 

@@ -176,7 +176,7 @@ def test_a_row_is_what_the_trainer_gives_alone(ran):
     options = dict(epochs=2, batch_size=128, lr=2e-3, warm_start=True, seed=1, recipe="fast")
     model = build("mlp", (1, 2, 2), "relu")
     trained = train_network(model, images, labels, ufm, device="cpu", progress=False, **options)
-    W, b, H = trained.classifiers[0], trained.biases[0], trained.features[0]
+    W, b, H = trained[0].classifier(), trained[0].bias, trained[0].features
     Z = W @ np.stack([H[:, labels == k].mean(axis=1) for k in range(10)], axis=1)
     scores = W @ H + b[:, None]
     loss = np.log(np.exp(scores).sum(axis=0)).mean() - scores[labels, np.arange(1500)].mean()

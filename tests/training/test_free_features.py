@@ -36,13 +36,13 @@ def test_the_papers_settings_reach_the_optimum_within_200_iterations(seed):
     assert trained.history[-1]["iteration"] <= 200
     assert (-1e-11 <= trained.gaps).all() and (trained.gaps <= 1e-9).all()
     assert trained.history[-1]["gap"] == pytest.approx(trained.gaps, abs=1e-13)
-    for e, exact in enumerate(trained.exact):
-        assert metrics.nc1(trained.features[e], trained.labels[e]) <= 1e-9
-        assert trained.logits(e) == pytest.approx(exact.logits, abs=2e-3)  # a flat optimum
+    for e, exact in enumerate(model.exact for model in trained):
+        assert metrics.nc1(trained[e].features, trained[e].labels) <= 1e-9
+        assert trained[e].logits == pytest.approx(exact.logits, abs=2e-3)  # a flat optimum
         assert (
-            metrics.nc1(trained.start[e], trained.labels[e]) > 0.1
+            metrics.nc1(trained[e].start, trained[e].labels) > 0.1
         )  # nothing was collapsed at the start
-    assert np.abs(trained.logits(9)).max() < 1e-6  # trivial
+    assert np.abs(trained[9].logits).max() < 1e-6  # trivial
 
 
 @pytest.mark.parametrize("around", ["float64", "no grad", "inference", "autocast", "device"])
@@ -62,8 +62,10 @@ def test_the_callers_modes_change_no_bit(around):
             found = train_ufm(**setting)
     finally:
         torch.set_default_dtype(before)
-    for name in ("classifiers", "biases", "features", "start"):
-        assert np.array_equal(getattr(found, name), getattr(plain, name))
+    for model, twin in zip(found, plain):
+        for part in (lambda m: m.classifier(), lambda m: m.bias, lambda m: m.features):
+            assert np.array_equal(part(model), part(twin))
+        assert np.array_equal(model.start, twin.start)
 
 
 PADDED = [
@@ -79,13 +81,13 @@ def test_problems_of_different_size_in_one_batch_reach_their_own_optimum():
     for e, problem in enumerate(PADDED):
         N = problem.num_samples
         assert (
-            batch.features[e].shape == batch.start[e].shape == (6, N)
-            and batch.labels[e].tolist() == problem.labels.tolist()
+            batch[e].features.shape == batch[e].start.shape == (6, N)
+            and batch[e].labels.tolist() == problem.labels.tolist()
         )
         alone = train_ufm(problem, dim=6, device="cpu")
         assert batch.objectives[e] == pytest.approx(alone.objectives[0], rel=1e-11)
-        assert batch.logits(e) == pytest.approx(alone.logits(0), abs=1e-4)
-    assert not batch.biases[1].any() and batch.biases[[0, 2]].all()
+        assert batch[e].logits == pytest.approx(alone[0].logits, abs=1e-4)
+    assert not batch[1].bias.any() and all(batch[e].bias.all() for e in (0, 2))
 
 
 def test_padding_adds_nothing_to_the_objective_from_the_first_step_on():
@@ -111,8 +113,8 @@ def test_two_classes_single_samples_and_long_tails_are_trained_too(sizes, l, lam
         device="cpu",
     )
     assert abs(trained.gaps[0]) < 1e-9
-    assert trained.cosines(0, "features") == pytest.approx(
-        trained.exact[0].cosines("features"), abs=1e-3
+    assert trained[0].cosines("features") == pytest.approx(
+        trained[0].exact.cosines("features"), abs=1e-3
     )
 
 
@@ -120,17 +122,17 @@ def test_in_the_trivial_phase_everything_goes_to_zero():
     problem = UFM.from_lam_z([20, 20, 5, 5], 1.2 * math.sqrt(20) / 50, 0.02)
     assert theory.phase(problem) == theory.Phase.TRIVIAL
     trained = train_ufm(problem, dim=5, device="cpu")
-    assert np.abs(trained.start[0]).max() > 0.1
-    assert max(np.abs(trained.classifiers).max(), np.abs(trained.features[0]).max()) < 1e-8
+    assert np.abs(trained[0].start).max() > 0.1
+    assert max(np.abs(trained[0].classifier()).max(), np.abs(trained[0].features).max()) < 1e-8
 
 
 def differentiated(trained):
     """W, H, b of the only member, a solution of SMALL, as tensors that hold the objective's
     gradient.
     """
-    point = trained.classifiers[0], trained.features[0], trained.biases[0]
+    point = trained[0].classifier(), trained[0].features, trained[0].bias
     W, H, b = (torch.tensor(array, requires_grad=True) for array in point)
-    objective = nn.functional.cross_entropy((W @ H).T + b, torch.as_tensor(trained.labels[0]))
+    objective = nn.functional.cross_entropy((W @ H).T + b, torch.as_tensor(trained[0].labels))
     for lam, parameter in ((SMALL.lam_w, W), (SMALL.lam_h, H), (SMALL.lam_b, b)):
         objective = objective + lam / 2 * parameter.square().sum()
     objective.backward()
@@ -142,7 +144,7 @@ def test_the_result_is_a_critical_point_by_automatic_differentiation():
     trained = train_ufm(SMALL, dim=5, iterations=300, device="cpu")
     for parameter in differentiated(trained):
         assert parameter.grad.abs().max() < 1e-7
-    assert metrics.balance_residual(trained.classifiers[0], trained.features[0], SMALL) < 1e-6
+    assert metrics.balance_residual(trained[0].classifier(), trained[0].features, SMALL) < 1e-6
 
 
 def test_class_weights_multiply_the_losses_of_their_classes():
@@ -151,12 +153,12 @@ def test_class_weights_multiply_the_losses_of_their_classes():
     weighted = UFM.from_lam_z([8, 8, 3, 3], 0.04, 0.02, balance=4, class_weights=[1, 1, 3, 3])
     trained = train_ufm([SMALL, weighted], dim=5, iterations=300, device="cpu")
     assert np.abs(trained.gaps).max() < 2e-15
-    assert np.abs(trained.logits(1) - weighted_optimum(weighted)).max() < 1e-7  # measured 1.5e-8
-    point = trained.classifiers[1], trained.features[1], trained.biases[1]
+    assert np.abs(trained[1].logits - weighted_optimum(weighted)).max() < 1e-7  # measured 1.5e-8
+    point = trained[1].classifier(), trained[1].features, trained[1].bias
     W, H, b = (torch.tensor(array, requires_grad=True) for array in point)
     w, labels = (
         torch.tensor([1.0, 1, 3, 3], dtype=torch.float64),
-        torch.as_tensor(trained.labels[1]),
+        torch.as_tensor(trained[1].labels),
     )
     loss = (
         nn.functional.cross_entropy((W @ H).T + b, labels, weight=w) * w[labels].sum() / len(labels)
@@ -168,7 +170,7 @@ def test_class_weights_multiply_the_losses_of_their_classes():
     for part in (W, H, b):
         assert part.grad.abs().max() < 3e-11  # measured 3e-12
     assert (
-        metrics.nc1(trained.features[1], trained.labels[1]) < 1e-28
+        metrics.nc1(trained[1].features, trained[1].labels) < 1e-28
     )  # rounding, as at any collapse
 
 
@@ -280,8 +282,8 @@ def test_what_is_reported_of_a_training_is_right_where_the_losses_are_tiny():
 
 def test_a_repeated_problem_gets_another_start_and_the_same_end():
     trained = train_ufm([SMALL, SMALL], dim=5, device="cpu")
-    assert np.abs(trained.start[0] - trained.start[1]).max() > 0.1
-    assert trained.exact[0] is trained.exact[1]
+    assert np.abs(trained[0].start - trained[1].start).max() > 0.1
+    assert trained[0].exact is trained[1].exact
     assert trained.objectives[0] == pytest.approx(trained.objectives[1], rel=1e-11)
 
 
@@ -289,10 +291,10 @@ def test_the_seed_fixes_the_run():
     one, again, other = (
         train_ufm(SMALL, dim=5, seed=seed, iterations=7, device="cpu") for seed in (3, 3, 4)
     )
-    assert (one.features[0] == again.features[0]).all() and (
-        one.classifiers == again.classifiers
+    assert (one[0].features == again[0].features).all() and (
+        one[0].classifier() == again[0].classifier()
     ).all()
-    assert np.abs(one.start[0] - other.start[0]).max() > 0.1
+    assert np.abs(one[0].start - other[0].start).max() > 0.1
 
 
 def test_history_is_on_a_geometric_grid_and_falls():
@@ -307,13 +309,13 @@ def test_history_is_on_a_geometric_grid_and_falls():
         "trace_ratio",
     }
     for row in trained.history:
-        assert row["gap"] == pytest.approx(row["objective"] / trained.exact[0].objective - 1)
+        assert row["gap"] == pytest.approx(row["objective"] / trained[0].exact.objective - 1)
     last = trained.history[-1]
     assert last["nc1"][0] == pytest.approx(
-        metrics.nc1(trained.features[0], trained.labels[0]), rel=1e-12
+        metrics.nc1(trained[0].features, trained[0].labels), rel=1e-12
     )
     assert last["trace_ratio"][0] == pytest.approx(
-        metrics.trace_ratio(trained.features[0], trained.labels[0]), rel=1e-12
+        metrics.trace_ratio(trained[0].features, trained[0].labels), rel=1e-12
     )
 
 
@@ -352,19 +354,19 @@ def test_the_objective_is_the_papers_sample_by_sample():
 def test_views_of_a_trained_model():
     trained = train_ufm([SMALL, SMALL], dim=5, iterations=20, device="cpu")
     W, H, b, labels = (
-        trained.classifiers[1],
-        trained.features[1],
-        trained.biases[1],
-        trained.labels[1],
+        trained[1].classifier(),
+        trained[1].features,
+        trained[1].bias,
+        trained[1].labels,
     )
     means = np.stack([H[:, labels == k].mean(axis=1) for k in range(4)], axis=1)
-    assert trained.class_means(1) == pytest.approx(means, abs=1e-14)
-    assert trained.logits(1) == pytest.approx(W @ means, abs=1e-13)
+    assert trained[1].class_means() == pytest.approx(means, abs=1e-14)
+    assert trained[1].logits == pytest.approx(W @ means, abs=1e-13)
     for of, matrix in (("logits", W @ means), ("features", means), ("classifier", W.T)):
-        assert trained.cosines(1, of) == pytest.approx(metrics.cosines(matrix), abs=1e-12)
+        assert trained[1].cosines(of) == pytest.approx(metrics.cosines(matrix), abs=1e-12)
     right = (W @ H + b[:, None]).argmax(axis=0) == labels
     for classes in ([0, 1], [2, 3], [3]):
-        assert trained.accuracy(1, classes) == np.mean(right[np.isin(labels, classes)])
+        assert trained[1].accuracy(classes) == np.mean(right[np.isin(labels, classes)])
 
 
 # Nonnegative features -----------------------------------------------------------------------------
@@ -378,7 +380,7 @@ def tenth(l, lam_b=0.02):
 
 def own_classes(trained, e):
     """Which classes have features at all (K,)."""
-    lengths = np.linalg.norm(trained.class_means(e), axis=0)
+    lengths = np.linalg.norm(trained[e].class_means(), axis=0)
     return lengths > 1e-6 * lengths.max()
 
 
@@ -394,18 +396,18 @@ def test_with_many_nonnegative_features_training_reaches_the_optimum():
     trained = train_ufm(problems, dim=160, tol=1e-9, features="relu", device="cpu")
     assert trained.history[-1]["iteration"] < 200
     assert (-1e-11 <= trained.gaps).all() and (trained.gaps <= 1e-9).all()
-    for e, exact in enumerate(trained.exact):
+    for e, exact in enumerate(model.exact for model in trained):
         assert exact.features == "relu" and exact.certified
         assert (
-            trained.start[e].min() == 0 < trained.start[e].max() and trained.features[e].min() >= 0
+            trained[e].start.min() == 0 < trained[e].start.max() and trained[e].features.min() >= 0
         )
-        assert trained.logits(e) == pytest.approx(exact.logits, abs=5e-3)  # a flat optimum
+        assert trained[e].logits == pytest.approx(exact.logits, abs=5e-3)  # a flat optimum
         if exact.rank == 10:
-            assert trained.cosines(e, "features") == pytest.approx(np.eye(10), abs=1e-6)
-            assert metrics.nc1(trained.features[e], trained.labels[e]) <= 1e-9
-    assert np.abs(trained.logits(4)).max() < 1e-4  # trivial
+            assert trained[e].cosines("features") == pytest.approx(np.eye(10), abs=1e-6)
+            assert metrics.nc1(trained[e].features, trained[e].labels) <= 1e-9
+    assert np.abs(trained[4].logits).max() < 1e-4  # trivial
     without_bias = theory.relu_logits(TENTH, problems[5].lam_z)
-    assert trained.logits(5) == pytest.approx(without_bias, abs=5e-3)
+    assert trained[5].logits == pytest.approx(without_bias, abs=5e-3)
 
 
 def test_with_few_features_classes_go_missing_and_each_costs_the_same():
@@ -418,7 +420,7 @@ def test_with_few_features_classes_go_missing_and_each_costs_the_same():
     loss = 10 / 300 * (math.log(np.exp(z).sum()) - z[-1]) + problem.lam_z * math.sqrt(
         10
     ) * np.linalg.norm(z)
-    cost = (10 / 300 * math.log(K) - loss) / trained.exact[0].objective
+    cost = (10 / 300 * math.log(K) - loss) / trained[0].exact.objective
     for e, gap in enumerate(trained.gaps):
         assert own_classes(trained, e)[:5].all()
         assert gap == pytest.approx(cost * (~own_classes(trained, e)).sum(), abs=1e-8)
@@ -434,11 +436,11 @@ def test_a_better_optimum_than_the_exact_upper_bound_has_a_gap_below_zero_and_is
     trained = train_ufm(
         UNCERTIFIED, dim=16, iterations=400, tol=1e-9, features="relu", device="cpu"
     )
-    exact = trained.exact[0]
+    exact = trained[0].exact
     assert not exact.certified and trained.history[-1]["iteration"] == 400
     assert -exact.relative_gap <= trained.gaps[0] < -1e-6
     assert trained.history[-1]["gap"] == pytest.approx(trained.gaps, abs=1e-13)
-    assert not exact.logits[:, 2:].any() and trained.cosines(0, "features")[2, 3] == pytest.approx(
+    assert not exact.logits[:, 2:].any() and trained[0].cosines("features")[2, 3] == pytest.approx(
         1, abs=1e-6
     )
 
@@ -454,9 +456,9 @@ def test_the_result_with_nonnegative_features_is_a_critical_point_by_automatic_d
 
 def test_dead_features_are_those_without_any_sample():
     trained = train_ufm([SMALL, SMALL], dim=6, iterations=1, device="cpu")
-    trained.features[1][[0, 4]] = 0.0
-    trained.features[1][2, 1:] = 0.0  # still alive on one sample
-    assert [trained.dead_features(e) for e in (0, 1)] == [0, 2]
+    trained[1].features[[0, 4]] = 0.0
+    trained[1].features[2, 1:] = 0.0  # still alive on one sample
+    assert [trained[e].dead_features for e in (0, 1)] == [0, 2]
 
 
 # The machine --------------------------------------------------------------------------------------
@@ -555,7 +557,7 @@ def test_cosines_of_a_trained_model_name_what_there_is(view):
     with pytest.raises(
         ValueError, match="of = .*: must be one of 'logits', 'features', 'classifier'"
     ):
-        trained.cosines(0, view)
+        trained[0].cosines(view)
 
 
 def test_penalties_that_overflow_stop_with_an_error_instead_of_no_end(monkeypatch):
