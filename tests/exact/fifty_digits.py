@@ -136,10 +136,8 @@ def _squared_norm(groups, q, features):
     K, unit = groups.K, groups.w * root(groups.n) / groups.N  # scale of a column
     rest = (groups.others * q).sum(0)
     same = q.diagonal()
-    columns = (
-        -q * unit
-        # (h, g): entry of a column of group g of G in the rows of group h; rest_g · unit_g in its own
-    )
+    # (h, g): entry of a column of group g of G in the rows of group h; rest_g · unit_g in its own
+    columns = -q * unit
     own = rest * unit
     if features == "linear":
         M = groups.pair * columns

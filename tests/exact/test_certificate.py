@@ -209,7 +209,7 @@ def test_the_bound_is_finite_for_any_penalty():
 
 
 def test_weights_and_many_groups():
-    """Unlike weights need no order: none of these ends above its tolerance, nor after many steps."""
+    """Unlike weights need no order: none ends above its tolerance, nor after many steps."""
     rng = np.random.default_rng(1)
     for groups in (20, 30, 40, 80):
         sizes = rng.choice(10**6, groups, replace=False) + 1
@@ -228,7 +228,7 @@ def test_steps_are_damped_where_a_singular_value_would_pass_0(at_50_digits):
     """48 groups, n from 28 to 3.4e8: without damping 200 iterations ended at a gap of 1e-2."""
     ufm, features = list(fifty_digits.hard_problems(108, seed=77))[107]
     found = quietly(ufm, features)
-    assert found.certified and found.iterations < 60
+    assert found.certified and found.iterations < 22  # 17; it takes 25 without damping
     assert not at_50_digits or certify(found) <= 1
 
 

@@ -1,4 +1,4 @@
-"""The exact solver: against CVXPY, its certificate, and the properties that an optimum must have."""
+"""The exact solver: against CVXPY, its certificate, and properties that an optimum must have."""
 
 import functools
 import math
@@ -445,7 +445,7 @@ def test_tiny_losses_keep_all_their_digits(margin):
 
 @st.composite
 def weighted(draw):
-    """Problems of up to five groups with class weights; classes of equal size may differ in theirs."""
+    """Up to five groups with class weights; classes of equal size may differ in theirs."""
     counts = draw(st.lists(st.integers(1, 3), min_size=2, max_size=5))
     sizes = np.repeat([draw(st.integers(1, 1000)) for _ in counts], counts)
     weights = np.repeat([draw(st.floats(0.01, 100)) for _ in counts], counts)
