@@ -1,9 +1,9 @@
 """The programs (CVX) and (CVX+) and their dual at 50 digits, and hard problems to try them on.
 
-Points are float64 arrays in the coordinates of `ncutils/blocks.py`, one column a group, and every
-number is taken for exactly what it is. The formulas are derived from the definitions, for a column
-k of group g, and share nothing with the package. Results are numbers of a context of their own,
-`mp`, whose arithmetic has 50 digits whatever mpmath is set to elsewhere.
+Points are float64 arrays in the coordinates of `ncutils/exact/_blocks.py`, one column a group, and
+every number is taken for exactly what it is. The formulas are derived from the definitions, for a
+column k of group g, and share nothing with the package. Results are numbers of a context of their
+own, `mp`, whose arithmetic has 50 digits whatever mpmath is set to elsewhere.
 """
 
 import math
@@ -49,9 +49,8 @@ class _Groups:
         )
         self.G, self.N = len(self.n), self.n @ self.K
         self.share = self.w * self.n * self.K / self.N
-        self.others = self.K[:, None] - np.eye(
-            self.G, dtype=int
-        )  # classes of group h other than one of group g
+        # classes of group h other than one of group g
+        self.others = self.K[:, None] - np.eye(self.G, dtype=int)
         self.pair = root(self.K[:, None] * self.K)
 
 
@@ -63,9 +62,8 @@ def primal(sizes, counts, weights, lam_z, lam_b, C, bias, features):
     several = np.array([count > 1 for count in counts])
     assert not y[~several].any() and (math.isfinite(lam_b) or not b.any())
     a = np.where(several, y / root(np.where(several, K - 1, 1) * n), mp.zero)
-    Z = M / (
-        groups.pair * root(n)
-    )  # (h, g): logit of a class of group h at one of group g; within a group less a/K
+    # (h, g): logit of a class of group h at one of group g; within a group less a/K
+    Z = M / (groups.pair * root(n))
     same = Z.diagonal() - a / K
     own = same + a
     logits = Z.copy()
@@ -136,10 +134,8 @@ def _squared_norm(groups, q, features):
     K, unit = groups.K, groups.w * root(groups.n) / groups.N  # scale of a column
     rest = (groups.others * q).sum(0)
     same = q.diagonal()
-    columns = (
-        -q * unit
-        # (h, g): entry of a column of group g of G in the rows of group h; rest_g · unit_g in its own
-    )
+    # (h, g): entry of a column of group g of G in the rows of group h; rest_g · unit_g in its own
+    columns = -q * unit
     own = rest * unit
     if features == "linear":
         M = groups.pair * columns

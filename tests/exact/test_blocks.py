@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fuzzed import fuzzed
 from hypothesis import strategies as st
+from pytest import approx
 
 from ncutils import UFM, solve
 from ncutils.exact import _blocks, convex
@@ -49,16 +50,16 @@ def test_classes_in_groups_and_one_by_one_have_the_same_solution(groups, level, 
     grouped = solve(ufm, features, tol=1e-13)
     Z, b, primal, dual = one_by_one(ufm, NORMS[features], 1e-13)
     assert primal - dual <= 1e-13 * primal
-    assert grouped.objective == pytest.approx(primal, rel=3e-13)
-    assert grouped.logits == pytest.approx(Z, abs=1e-9)
-    assert grouped.bias == pytest.approx(b, abs=1e-9)
+    assert grouped.objective == approx(primal, rel=3e-13)
+    assert grouped.logits == approx(Z, abs=1e-9)
+    assert grouped.bias == approx(b, abs=1e-9)
 
 
 @fuzzed(groupings, levels, biases, st.sampled_from(["linear", "relu"]))
 def test_the_objective_in_groups_is_that_of_the_full_matrix(groups, level, lam_b, features):
     found = solve(problem(groups, level, lam_b), features, tol=1e-6)
     full = convex.objective(found.ufm, found.logits, found.bias, features)
-    assert full == pytest.approx(found.objective, rel=1e-13)
+    assert full == approx(found.objective, rel=1e-13)
 
 
 def random_point(counts, seed, lam=0.01, biased=True):
@@ -89,21 +90,19 @@ class TestDerivatives:
     def test_a_point_has_the_norms_and_the_loss_of_the_full_matrix(self, counts, seed):
         program, C, _ = random_point(counts, seed)
         X, sizes = expand(program, C)
-        assert np.linalg.norm(C) == pytest.approx(np.linalg.norm(X), rel=1e-13)
+        assert np.linalg.norm(C) == approx(np.linalg.norm(X), rel=1e-13)
         split = program.y_weight @ abs(C[0]) + np.linalg.norm(C[1:], "nuc")
-        assert split == pytest.approx(np.linalg.norm(X, "nuc"), rel=1e-12)
+        assert split == approx(np.linalg.norm(X, "nuc"), rel=1e-12)
         columns = np.sqrt(program.counts) @ np.linalg.norm(C, axis=0)
-        assert columns == pytest.approx(np.linalg.norm(X, axis=0).sum(), rel=1e-12)
+        assert columns == approx(np.linalg.norm(X, axis=0).sum(), rel=1e-12)
         loss, _ = convex.cross_entropy(X / np.sqrt(sizes))
         by_group, _ = program.softmax(program.margins(C))
-        assert program.weights @ by_group == pytest.approx(sizes @ loss / program.N, rel=1e-13)
+        assert program.weights @ by_group == approx(sizes @ loss / program.N, rel=1e-13)
 
     def test_margins_and_point_are_inverse(self, counts, seed):
         program, C, _ = random_point(counts, seed)
         E = program.margins(C) * (program.others > 0)
-        assert program.margins(program.point(E)) * (program.others > 0) == pytest.approx(
-            E, abs=1e-12
-        )
+        assert program.margins(program.point(E)) * (program.others > 0) == approx(E, abs=1e-12)
         X, _ = expand(program, program.point(E))
         assert abs(X.sum(axis=0)).max() < 1e-11
 
@@ -114,11 +113,11 @@ class TestDerivatives:
         at = lambda step: smooth_part(program, C + step * D, np.zeros(program.G))
         h = 1e-4
         slope = (at(h).value - at(-h).value) / (2 * h)
-        assert np.vdot(at(0).gradient, D) == pytest.approx(slope, rel=1e-6, abs=1e-9)
+        assert np.vdot(at(0).gradient, D) == approx(slope, rel=1e-6, abs=1e-9)
         change = (at(h).gradient - at(-h).gradient) / (2 * h)
         follow = (at(h).bias - at(-h).bias) / (2 * h)
-        assert at(0).bias_change(D) == pytest.approx(follow, abs=1e-6)
-        assert at(0).hessian(D) == pytest.approx(change, abs=1e-6 * abs(change).max())
+        assert at(0).bias_change(D) == approx(follow, abs=1e-6)
+        assert at(0).hessian(D) == approx(change, abs=1e-6 * abs(change).max())
 
     def test_the_shifted_inverse_undoes_the_second_derivative(self, counts, seed):
         program, C, rng = random_point(counts, seed, biased=False)
@@ -127,7 +126,7 @@ class TestDerivatives:
         D[0, program.siblings == 0] = 0
         for alpha in (1e-3, 0.1):
             x = smooth.shifted_inverse(alpha)(D)
-            assert smooth.hessian(x) + alpha * x == pytest.approx(D, abs=1e-11)
+            assert smooth.hessian(x) + alpha * x == approx(D, abs=1e-11)
 
     def test_the_norms_are_proximal_points_with_their_curvature(self, counts, seed):
         program, Y, rng = random_point(counts, seed, lam=0.3)
@@ -139,20 +138,20 @@ class TestDerivatives:
             t, h = 0.5, 1e-6
             norm = norm_at(program, Y, t)
             X, _ = expand(program, norm.point)
-            assert norm.value == pytest.approx(program.lam * value(X), rel=1e-12)
+            assert norm.value == approx(program.lam * value(X), rel=1e-12)
             assert norm.rank == np.linalg.matrix_rank(X, tol=1e-9)
-            assert norm.point + t * norm.subgradient == pytest.approx(Y, abs=1e-13)
+            assert norm.point + t * norm.subgradient == approx(Y, abs=1e-13)
             assert norm_at.dual_norm(program, norm.subgradient) <= program.lam * (1 + 1e-13)
             # the derivative of the proximal map is (1 + t C)⁻¹: by finite differences
             E = np.where(norm.active, rng.standard_normal(Y.shape), 0.0)
             D = norm.from_basis(E + t * norm.curvature(E))
             moved = norm_at(program, Y + h * D, t).point - norm_at(program, Y - h * D, t).point
             size = max(1, abs(D).max())
-            assert norm.to_basis(moved / (2 * h)) == pytest.approx(E, abs=1e-4 * size)
+            assert norm.to_basis(moved / (2 * h)) == approx(E, abs=1e-4 * size)
             F = rng.standard_normal(Y.shape)
-            assert np.vdot(norm.from_basis(E), F) == pytest.approx(np.vdot(E, norm.to_basis(F)))
+            assert np.vdot(norm.from_basis(E), F) == approx(np.vdot(E, norm.to_basis(F)))
             root = lambda D: norm.inverse_root(D, 0.7)
-            assert root(root(norm.curvature(E) + 0.7 * E)) == pytest.approx(E, abs=1e-9 * size)
+            assert root(root(norm.curvature(E) + 0.7 * E)) == approx(E, abs=1e-9 * size)
 
 
 def test_merging_groups_keeps_classes_and_samples():
@@ -161,7 +160,7 @@ def test_merging_groups_keeps_classes_and_samples():
     assert (
         merged.G == 2
         and merged.K == 11
-        and merged.N == pytest.approx(program.N)
+        and merged.N == approx(program.N)
         and part.tolist() == [0, 0, 0, 1, 1]
     )
 
@@ -173,8 +172,8 @@ def test_conjugate_gradients_and_direct_solution_agree(monkeypatch, features, la
     reference = solve(ufm, features, tol=1e-13)
     monkeypatch.setattr(_blocks, "SMALL", 0)
     found = solve(ufm, features, tol=1e-13)
-    assert found.objective == pytest.approx(reference.objective, rel=2e-13)
-    assert found.logits == pytest.approx(reference.logits, abs=1e-10)
+    assert found.objective == approx(reference.objective, rel=2e-13)
+    assert found.logits == approx(reference.logits, abs=1e-10)
 
 
 def test_conjugate_gradients_solve_a_system():
@@ -182,4 +181,4 @@ def test_conjugate_gradients_solve_a_system():
     A = rng.standard_normal((40, 40))
     A, right = A @ A.T + np.eye(40), rng.standard_normal(40)
     x = conjugate_gradients(lambda x: A @ x, right, lambda x: x / np.diag(A), accuracy=1e-10)
-    assert A @ x == pytest.approx(right, abs=1e-7)
+    assert A @ x == approx(right, abs=1e-7)

@@ -12,13 +12,14 @@ import torch
 from fuzzed import depth, fuzzed
 from hypothesis import strategies as st
 from mpmath.ctx_mp import MPContext
+from pytest import approx
 
 from ncutils import UFM, metrics, solve, solve_two_groups, solve_two_groups_log, theory
 from ncutils.exact import _roots, _scalar_equations, _two_group_values
 from ncutils.ufm import Phase
 
 INF = math.inf
-PHASES = list(Phase)
+distinct, collapse, vanishes, trivial = Phase
 VALUES = [f"{name}_{g}" for name in "a m bias norm own other cross".split() for g in "ab"]
 VALUES += ["log_objective", "relative_gap", "objective"]
 # NaN in a group of one class, only there
@@ -47,8 +48,7 @@ def assert_sound(solved, gap=1e-12):
         assert np.array_equal(np.isfinite(cosines["AB"]), told)
 
 
-# The numbers of THEORY
-# -----------------------------------------------------------------------------
+# The numbers of THEORY ----------------------------------------------------------------------------
 
 EXACT = [  # n_B, lam_b, cosines A, B, AB of c = λ_Z N = 0.1, r = 2, 5 + 5
     (250, INF, -0.137276, -0.078339, -0.111284),
@@ -64,7 +64,7 @@ def test_table_of_the_diminishing_imbalance(n_b, lam_b, a, b, ab):
     by_size = solve_two_groups(5, 5, 2 * n_b, n_b, 0.1 / (15 * n_b), lam_b)
     by_log = solve_two_groups_log(5, 5, math.log(2), math.log(0.1) - math.log(n_b) / 2, lam_b)
     for solved in by_size, by_log:
-        assert list(solved.cosines().values()) == pytest.approx([a, b, ab], abs=5.1e-7)
+        assert list(solved.cosines().values()) == approx([a, b, ab], abs=5.1e-7)
 
 
 def test_table_at_e_to_the_1000_and_the_limits():
@@ -72,16 +72,15 @@ def test_table_at_e_to_the_1000_and_the_limits():
         5, 5, math.log(2), math.log(0.1) - np.array([1000.0, 3000.0, 2e8]) / 2
     )
     assert_sound(solved, gap=1e-7)
-    assert solved.relative_gap[:2] == pytest.approx(0.0, abs=1e-12)
-    assert [c[0] for c in solved.cosines().values()] == pytest.approx(
-        [-0.111863, -0.110216, -0.111166], abs=5.1e-7
-    )
+    assert solved.relative_gap[:2] == approx(0.0, abs=1e-12)
+    at_1000 = [c[0] for c in solved.cosines().values()]
+    assert at_1000 == approx([-0.111863, -0.110216, -0.111166], abs=5.1e-7)
     for of, limit in [
         ("logits", (-1 / 9,) * 3),
         ("features", (-0.092335, -0.134237, -0.108079)),
         ("classifier", (-0.127901, -0.084041, -0.113880)),
     ]:
-        assert [c[2] for c in solved.cosines(of).values()] == pytest.approx(limit, abs=6e-7)
+        assert [c[2] for c in solved.cosines(of).values()] == approx(limit, abs=6e-7)
 
 
 def test_rate_of_the_limit_is_that_of_theory():
@@ -89,19 +88,16 @@ def test_rate_of_the_limit_is_that_of_theory():
         log_n = 1e6
         solved = solve_two_groups_log(k_a, k_b, math.log(2), math.log(0.1) - log_n / 2)
         slope = {group: (c + 1 / (k_a + k_b - 1)) * log_n for group, c in solved.cosines().items()}
-        assert slope == pytest.approx(
-            theory.deviation_constants(k_a, k_b, 2.0, 0.1), rel=1e-3, nan_ok=True
-        )
+        constants = theory.deviation_constants(k_a, k_b, 2.0, 0.1)
+        assert slope == approx(constants, rel=1e-3, nan_ok=True)
 
 
 @pytest.mark.parametrize("lam_b, v", [(INF, 13.815946935), (0.02, 11.949789)])
 def test_minority_vanishes_at_v_on_both_sides(lam_b, v):
     solved = solve_two_groups(5, 5, 500, 100, v / 3000 * np.array([1 - 1e-6, 1 + 1e-6]), lam_b)
-    assert solved.phase.tolist() == [Phase.MINORITY_COLLAPSE, Phase.MINORITY_VANISHES]
+    assert solved.phase.tolist() == [collapse, vanishes]
     assert_sound(solved)
-    assert (
-        solved.norm_b[0] > 0 and solved.norm_b[1] == 0 and solved.a_b[0] == 0 and solved.a_a[1] > 0
-    )
+    assert solved.norm_b[0] > 0 == solved.norm_b[1] and solved.a_b[0] == 0 < solved.a_a[1]
 
 
 @pytest.mark.parametrize("lam_b", [INF, 0.02, 1e-4])
@@ -115,19 +111,14 @@ def test_a_level_on_a_threshold_is_on_it(groups, lam_b):
     beside = np.array([1 - 1e-9, 1, 1 + 1e-9])
     at = lambda level: solve_two_groups(*groups, level * beside / N, lam_b).phase.tolist()
     if k_b > 1:
-        assert at(theory.minority_threshold(n_b)) == [Phase.DISTINCT] + 2 * [
-            Phase.MINORITY_COLLAPSE
-        ]
-    before = Phase.MINORITY_COLLAPSE if k_b > 1 else Phase.DISTINCT
-    assert at(v) == [before] + 2 * [Phase.MINORITY_VANISHES if k_a > 1 else Phase.TRIVIAL]
+        assert at(theory.minority_threshold(n_b)) == [distinct, collapse, collapse]
+    before, after = collapse if k_b > 1 else distinct, vanishes if k_a > 1 else trivial
+    assert at(v) == [before, after, after]
     if k_a > 1:
-        assert at(theory.trivial_threshold(*groups, lam_b)) == [Phase.MINORITY_VANISHES] + 2 * [
-            Phase.TRIVIAL
-        ]
+        assert at(theory.trivial_threshold(*groups, lam_b)) == [vanishes, trivial, trivial]
 
 
-# Against the generic solver
-# ------------------------------------------------------------------------
+# Against the generic solver -----------------------------------------------------------------------
 
 
 def random_problems(count, seed):
@@ -181,11 +172,10 @@ def test_cosines_are_those_of_the_generic_solver(groups, level, lam_b, of):
     generic = solve(UFM.from_lam_z(two(*groups), lam_z, lam_b), tol=1e-13)
     solved = solve_two_groups(*groups, lam_z, lam_b)
     expected = metrics.group_means(generic.cosines(of), groups[0])
-    assert solved.cosines(of) == pytest.approx(expected, abs=1e-11, nan_ok=True)
+    assert solved.cosines(of) == approx(expected, abs=1e-11, nan_ok=True)
 
 
-# Optimality, in full
-# -------------------------------------------------------------------------------
+# Optimality, in full ------------------------------------------------------------------------------
 
 
 def conditions(n, lam_z, lam_b, Z, b):
@@ -197,17 +187,14 @@ def conditions(n, lam_z, lam_b, Z, b):
     G = (np.diag(others.sum(axis=0)) - others) * np.sqrt(n) / N  # (I − P) D^{1/2}/N
     X = Z * np.sqrt(n)
     nuclear = np.linalg.norm(X, "nuc")
-    pull = np.linalg.norm(G, 2) / lam_z - 1
     worst = [
-        pull,
+        np.linalg.norm(G, 2) / lam_z - 1,
         abs((G * X).sum() / lam_z - nuclear) / max(nuclear, 1.0),
         np.abs(Z.sum(axis=0)).max() / max(np.abs(Z).max(), 1.0),
     ]
     if math.isfinite(lam_b):
-        worst.append(
-            np.abs(lam_b * b - G @ np.sqrt(n)).max()
-            / max(np.abs(G).max() * np.sqrt(n).max(), 1e-300)
-        )
+        size = max(np.abs(G).max() * np.sqrt(n).max(), 1e-300)
+        worst.append(np.abs(lam_b * b - G @ np.sqrt(n)).max() / size)
     return max(worst)
 
 
@@ -228,11 +215,9 @@ def test_optimality_conditions_hold_on_the_full_problem(k_a, k_b, n_b, ratio, pl
     assert_sound(solved)
     Z, b = solved.logits(), np.repeat([solved.bias_a, solved.bias_b], [k_a, k_b])
     assert conditions(n, lam_z, lam_b, Z, b) < 1e-11
-    assert np.linalg.norm(Z[:, 0]) == pytest.approx(solved.norm_a, rel=1e-12)
-    assert np.linalg.norm(Z[:, -1]) == pytest.approx(solved.norm_b, rel=1e-12)
-    assert k_a * b[0] + k_b * b[-1] == pytest.approx(0, abs=1e-13) and (b == 0).all() >= math.isinf(
-        lam_b
-    )
+    assert np.linalg.norm(Z[:, 0]) == approx(solved.norm_a, rel=1e-12)
+    assert np.linalg.norm(Z[:, -1]) == approx(solved.norm_b, rel=1e-12)
+    assert k_a * b[0] + k_b * b[-1] == approx(0, abs=1e-13) and (b == 0).all() >= math.isinf(lam_b)
 
 
 @fuzzed(
@@ -250,14 +235,13 @@ def test_scaling_law(k_a, k_b, ratio, level, factor, lam_b):
     )
     for name in ("own_a", "own_b", "cross_a", "cross_b", "bias_a", "log_objective"):
         first, second = getattr(solved, name)
-        assert second == pytest.approx(first, rel=1e-9, abs=1e-9), name
+        assert second == approx(first, rel=1e-9, abs=1e-9), name
 
 
-# At 50 digits
-# -------------------------------------------------------------------------------------- The
-# objective and a dual bound of THEORY §2 at the logits returned, every float64 number being taken
-# for exactly what it is. n_B = 1, so n_A = r, N = K_A r + K_B and λ_Z = τ/N, which is all the same
-# by the scaling law.
+# At 50 digits -------------------------------------------------------------------------------------
+# The objective and a dual bound of THEORY §2 at the logits returned, every float64 number being
+# taken for exactly what it is. n_B = 1, so n_A = r, N = K_A r + K_B and λ_Z = τ/N, which is all the
+# same by the scaling law.
 
 mp = MPContext()
 mp.dps = 150  # of which 50 are right, whatever cancels: probabilities are as small as e^-200
@@ -449,7 +433,7 @@ def test_cosines_are_those_of_50_digits(hard, of):
     for place, problem in enumerate(exact):
         for key, cosine in problem.cosines(of).items():
             # within a group a cosine is a difference of two parts, of which neither is above 1
-            assert cosines[key][place] == pytest.approx(
+            assert cosines[key][place] == approx(
                 float(cosine) if problem.m[1] > 0 or key != "AB" else math.nan,
                 rel=1e-13,
                 abs=1e-14 if key != "AB" else 0.0,
@@ -463,26 +447,24 @@ def test_a_cosine_across_of_1e_9_does_not_cancel(lam_b, cosine):
     near = solve_two_groups(
         5, 5, 500, 100, v / 3000 * (1 - np.array([1e-6, 1e-8])), lam_b
     ).cosines()["AB"]
-    assert near[1] == pytest.approx(cosine, rel=2e-4)
-    assert near[0] == pytest.approx(
-        100 * near[1], rel=1e-5
-    )  # the fall is linear; 1e-8 is known to 1e-16 only
+    assert near[1] == approx(cosine, rel=2e-4)
+    # the fall is linear; 1e-8 is known to 1e-16 only
+    assert near[0] == approx(100 * near[1], rel=1e-5)
 
 
-# What the root finder once missed
-# ------------------------------------------------------------------
+# What the root finder once missed -----------------------------------------------------------------
 
 
 def test_a_minority_that_is_all_but_certain_to_be_taken_for_the_majority():
     solved = solve_two_groups_log(1, 20_000, 40, 40, 1e-14)  # 1 − K_A p_xB is 5e-13
-    assert solved.bias_a - solved.bias_b == pytest.approx(38.29403439164372, rel=1e-14)
+    assert solved.bias_a - solved.bias_b == approx(38.29403439164372, rel=1e-14)
     assert abs(solved.relative_gap) < 1e-15
 
 
 def test_a_root_where_the_equation_is_all_but_flat():
     solved = solve_two_groups_log(81, 2555, 96.38910012999655, 0.0024697735525200004)
     found = solved.m_b, solved.a_a, solved.log_objective
-    assert found == pytest.approx((4.06129619562426, 56.7541665372, -44.148094257227), rel=1e-12)
+    assert found == approx((4.06129619562426, 56.7541665372, -44.148094257227), rel=1e-12)
     assert abs(solved.relative_gap) < 1e-15
 
 
@@ -504,9 +486,8 @@ def test_a_root_where_the_equation_is_all_but_flat():
 def test_every_increasing_function_has_its_root_found_in_time(function, slope):
     steep = bool(torch.isinf(slope(torch.tensor([-1e3, 1e3], dtype=torch.float64))).any())
     far = 15.0 if steep else 1e9  # nothing overflows
-    places = torch.tensor(
-        [-far, -12.0, -7.5, 0.0, 1.0, far], dtype=torch.float64
-    )  # the roots; all start at 0
+    # the roots; all start at 0
+    places = torch.tensor([-far, -12.0, -7.5, 0.0, 1.0, far], dtype=torch.float64)
     calls = []
 
     def shifted(p, x):
@@ -571,13 +552,12 @@ def test_an_angle_is_known_where_m_a_underflows():
             ("classifier", between * exact.k[0] / exact.K / sine),
         ):
             share = part / (part + exact.a[1] * (exact.k[1] - 1))
-            assert solved.cosines(of)["B"][place] == pytest.approx(
+            assert solved.cosines(of)["B"][place] == approx(
                 float(share - (1 - share) / (exact.k[1] - 1)), rel=1e-11
             )
 
 
-# Special cases
-# -------------------------------------------------------------------------------------
+# Special cases ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("k_a, k_b", [(5, 5), (2, 7), (1, 9), (9, 1), (1, 1)])
@@ -589,19 +569,19 @@ def test_equal_sizes_give_the_closed_form_of_balanced_classes(k_a, k_b, lam_b):
     a = np.log1p((1 - np.minimum(tau, 1)) / p)
     assert_sound(solved)
     for i in range(len(tau)):
-        assert solved.logits(i) == pytest.approx(a[i] * (np.eye(K) - 1 / K), rel=1e-9, abs=1e-14)
-    assert solved.bias_a == pytest.approx(0, abs=1e-13)
-    assert solved.phase.tolist() == 3 * [Phase.DISTINCT] + 2 * [Phase.TRIVIAL]
+        assert solved.logits(i) == approx(a[i] * (np.eye(K) - 1 / K), rel=1e-9, abs=1e-14)
+    assert solved.bias_a == approx(0, abs=1e-13)
+    assert solved.phase.tolist() == 3 * [distinct] + 2 * [trivial]
 
 
 def test_equal_sizes_do_not_care_which_group_is_called_a():
     tau = np.geomspace(1e-3, 2, 20)
     one, other = (solve_two_groups_log(*k, 0.0, np.log(tau), 0.02) for k in [(3, 6), (6, 3)])
     for name in ("own", "other", "cross", "norm", "bias"):
-        assert getattr(one, f"{name}_a") == pytest.approx(
+        assert getattr(one, f"{name}_a") == approx(
             getattr(other, f"{name}_b"), rel=1e-12, abs=1e-13
         )
-    assert one.objective == pytest.approx(other.objective, rel=1e-14)
+    assert one.objective == approx(other.objective, rel=1e-14)
 
 
 def test_one_sample_a_class():
@@ -614,23 +594,23 @@ def test_one_sample_a_class():
 def test_tiny_and_huge_penalties(lam_b):
     solved = solve_two_groups(4, 6, 500, 100, [1e-300, 1e-100, 1e-12, 1e12, 1e300], lam_b)
     assert_sound(solved, gap=1e-12)
-    assert solved.phase.tolist() == 3 * [Phase.DISTINCT] + 2 * [Phase.TRIVIAL]
+    assert solved.phase.tolist() == 3 * [distinct] + 2 * [trivial]
     # λ_Z → 0: Z is proportional to I − 11ᵀ/K, as slowly as 1/|ln λ_Z|
-    assert np.abs(np.array(list(solved.cosines().values()))[:, :3] + 1 / 9).max(
-        axis=0
-    ) == pytest.approx(0, abs=0.1)
+    assert np.abs(np.array(list(solved.cosines().values()))[:, :3] + 1 / 9).max(axis=0) == approx(
+        0, abs=0.1
+    )
     deviation = np.abs(solved.cosines()["A"][:3] + 1 / 9)
     assert (np.diff(deviation) > 0).all()
     # λ_Z → ∞: Z = 0; without bias all classes are equally likely, with it the loss is that of the
     # best bias
     assert (solved.norm_a[3:] == 0).all() and (solved.norm_b[3:] == 0).all()
     if math.isinf(lam_b):
-        assert solved.objective[3:] == pytest.approx(math.log(10), rel=1e-15)
+        assert solved.objective[3:] == approx(math.log(10), rel=1e-15)
     else:
         assert solved.bias_a[3] > 0 and solved.bias_a[3] == solved.bias_a[4]
         p = np.exp([solved.bias_a[3], solved.bias_b[3]])
         p /= p @ [4, 6]  # λ_b b_A = (1/N) Σ n_k (e_k − p_k) in a class of A
-        assert 0.02 * solved.bias_a[3] == pytest.approx(500 / 2600 - p[0], rel=1e-12)
+        assert 0.02 * solved.bias_a[3] == approx(500 / 2600 - p[0], rel=1e-12)
 
 
 def test_extremes_are_certified():
@@ -646,9 +626,8 @@ def test_extremes_are_certified():
     assert_sound(solved)
     assert min(np.sum(solved.phase == phase) for phase in Phase) > 100
     tau_a, tau_b = log_tau - log_ratio / 2, log_tau
-    assert np.array_equal(
-        solved.a_a == 0, (tau_a >= -1e-12) & (k_a > 1)
-    )  # the sharp thresholds of claim (c)
+    # the sharp thresholds of claim (c)
+    assert np.array_equal(solved.a_a == 0, (tau_a >= -1e-12) & (k_a > 1))
     assert np.array_equal(solved.a_b == 0, (tau_b >= -1e-12) & (k_b > 1))
     assert (solved.m_b[tau_b < -1e-9] > 0).all() and (solved.m_b[tau_a >= 0] == 0).all()
 
@@ -659,7 +638,8 @@ def test_a_majority_of_e_to_the_2000():
     )
     assert_sound(solved)
     assert solved.phase.tolist() == [
-        [PHASES[i] for i in row] for row in ([0, 1, 1, 2, 3], [0, 1, 2, 2, 3])
+        [distinct, collapse, collapse, vanishes, trivial],
+        [distinct, collapse, vanishes, vanishes, trivial],
     ]
 
 
@@ -672,8 +652,7 @@ def test_gap_tells_when_the_root_is_wrong(monkeypatch):
     assert gap.max() > 1e-9 and gap.min() > -1e-14
 
 
-# Shapes, devices, errors
-# ---------------------------------------------------------------------------
+# Shapes, devices, errors --------------------------------------------------------------------------
 
 
 def test_arguments_broadcast_and_fields_have_one_shape():
@@ -699,7 +678,7 @@ def test_numbers_give_numbers():
     for name in VALUES:
         assert isinstance(getattr(solved, name), float), name
     assert all(isinstance(cosine, float) for cosine in solved.cosines("classifier").values())
-    assert solved.phase is Phase.DISTINCT
+    assert solved.phase is distinct
     assert solved.logits().shape == (5, 5) and solved.certificate < 1e-14
 
 
@@ -709,7 +688,7 @@ def test_chunks_do_not_show(monkeypatch):
     monkeypatch.setattr("ncutils.exact.two_groups.CHUNK", {"cpu": 7, "cuda": 7})
     parts = solve_two_groups(*arguments)
     for name in VALUES:
-        expected = pytest.approx(getattr(whole, name), rel=1e-11, abs=1e-13)
+        expected = approx(getattr(whole, name), rel=1e-11, abs=1e-13)
         assert getattr(parts, name) == expected, name
 
 
@@ -723,8 +702,8 @@ def test_cpu_and_gpu_agree():
     cpu, gpu = (solve_two_groups(*arguments, device=device) for device in ("cpu", None))
     assert_sound(gpu)
     assert np.array_equal(cpu.phase, gpu.phase)
-    assert gpu.objective == pytest.approx(cpu.objective, rel=1e-13)
-    assert gpu.norm_a == pytest.approx(cpu.norm_a, rel=1e-9, abs=1e-12)
+    assert gpu.objective == approx(cpu.objective, rel=1e-13)
+    assert gpu.norm_a == approx(cpu.norm_a, rel=1e-9, abs=1e-12)
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch):
