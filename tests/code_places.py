@@ -77,19 +77,22 @@ def places(where, old, package=PACKAGE):
 
 def nearest(where, old, package=PACKAGE):
     """What may have been meant by a place that is not there."""
-    names = [name for name, _, _ in scopes(package)]
-    if here := ending(where, package):
-        texts = {ast.unparse(node) for _, _, scope in here for node, _, _ in pieces(scope)}
-        alike = difflib.get_close_matches(ast.unparse(parsed(old)[-1]), texts, cutoff=0.5)
-        told = f"{', '.join(name for name, _, _ in here)} holds, alike: {' | '.join(alike)}"
-    else:
-        ends = [".".join(name.split(".")[-1 - where.count(".") :]) for name in names]
-        close, last = difflib.get_close_matches(where, ends), where.split(".")[-1]
-        alike = [n for n, end in zip(names, ends) if end in close or n.split(".")[-1] == last]
-        told = f"no function is called so; alike: {', '.join(alike)}"
-    holding = [name for name in names if places(name, old, package)]
+
+    def likeness(scope):
+        end = ".".join(scope[0].split(".")[-1 - where.count(".") :])
+        return difflib.SequenceMatcher(None, where, end).ratio()
+
+    every = scopes(package)
+    here = ending(where, package) or sorted(every, key=likeness, reverse=True)[:4]
+    texts = {ast.unparse(node) for _, _, scope in here for node, _, _ in pieces(scope)}
+    alike = difflib.get_close_matches(ast.unparse(parsed(old)[-1]), texts, cutoff=0.5)
+    holding = [name for name, _, _ in every if places(name, old, package)]
     inner = [name for name in holding if not any(n.startswith(f"{name}.") for n in holding)]
-    return f"{told}; {old} stands in: {', '.join(inner)}"
+    return (
+        f"{'it is' if ending(where, package) else 'there is no such name, but'} "
+        f"{', '.join(name for name, _, _ in here)}, with {' | '.join(alike) or 'nothing alike'}; "
+        f"{old} stands in {', '.join(inner) or 'no function'}"
+    )
 
 
 def place(where, old, package=PACKAGE):
