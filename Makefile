@@ -61,8 +61,8 @@ reproduce: export CUDA_VISIBLE_DEVICES :=
 reproduce: venv  ## run the notebooks, or ONLY=03_threshold, twice, with two threads and with other seeds: do they print what is stored? (20 minutes)
 	@$(VENV) notebooks/reproduce.py $(ONLY)
 
-# One processor thread and no GPU, as for the stored outputs: these are compared character by character. Notebooks begin, since
-# they are longest; what two processes do not share then ends with the short tests.
+# One processor thread and no GPU, as for the stored outputs: these are compared character by character. The notebooks come
+# first, since they take longest: short tests then keep both processes busy to the end.
 test test-all: export CUDA_VISIBLE_DEVICES :=
 test test-all: export OMP_NUM_THREADS := 1
 test test-all: export MKL_NUM_THREADS := 1

@@ -283,18 +283,12 @@ def test_the_theme_changes_and_stays(visit):
 def test_print_shows_the_text_alone(visit):
     page = visit("notebooks/03_threshold.html")
     page.emulate_media(media="print")
-    for part in (
-        ".bd-sidebar-primary",
-        ".bd-sidebar-secondary",
-        ".page-tools",
-        ".bd-header-article",
-        ".prev-next-area",
-    ):
-        assert not any(one.is_visible() for one in page.locator(part).all()), part
-    assert [title.is_visible() for title in page.locator("h1").all()].count(
-        True
-    ) == 1 and page.locator("figure img").first.is_visible()
-    assert page.locator("table.ledger").is_visible()
+    sides = ".bd-sidebar-primary, .bd-sidebar-secondary, .bd-header-article"
+    for part in page.locator(f"{sides}, .page-tools, .prev-next-area").all():
+        assert not part.is_visible()
+    assert [title.is_visible() for title in page.locator("h1").all()].count(True) == 1
+    for part in "figure img", "table.ledger":
+        assert page.locator(part).first.is_visible()
     inside = page.evaluate("""[...document.querySelectorAll('article img, article table')]
         .map((one) => one.getBoundingClientRect().right <= document.documentElement.clientWidth)""")
     assert inside and all(inside)
@@ -334,19 +328,12 @@ def test_every_page_has_its_policy_ahead_of_all_that_it_is_about(site):
         policy = dict(part.split(" ", 1) for part in meta["content"].split("; "))
         assert policy["default-src"] == policy["object-src"] == policy["base-uri"] == "'none'"
         self, *hashes = policy["script-src"].split()
-        assert self == "'self'" and all(
-            re.fullmatch(r"'sha256-[\w+/]{43}='", one) for one in hashes
-        )
-        assert len(hashes) == len(
-            {script.get_text() for script in page.find_all("script", src=False)}
-        )
-        assert {one for sources in policy.values() for one in sources.split()} <= {
-            "'self'",
-            "'none'",
-            "data:",
-            "'unsafe-inline'",
-            *hashes,
-        }
+        assert self == "'self'"
+        assert all(re.fullmatch(r"'sha256-[\w+/]{43}='", one) for one in hashes)
+        scripts = {script.get_text() for script in page.find_all("script", src=False)}
+        assert len(hashes) == len(scripts)
+        allowed = {"'self'", "'none'", "data:", "'unsafe-inline'", *hashes}
+        assert {one for sources in policy.values() for one in sources.split()} <= allowed
         assert [name for name, sources in policy.items() if "unsafe" in sources] == ["style-src"]
 
 
@@ -355,21 +342,16 @@ def test_pages_from_a_server_keep_to_it(goto, served):
     for name in ("book/setting.html", "book/explorer.html", "notebooks/03_threshold.html"):
         page = goto(served + name)
         page.wait_for_load_state("networkidle")
-        assert (
-            page.messages == []
-            and page.requests
-            and all(url.startswith((served, "data:")) for url in page.requests)
-        ), name
+        assert page.messages == [] and page.requests, name
+        assert all(url.startswith((served, "data:")) for url in page.requests), name
         assert page.locator("mjx-container").count() > 0
     page.requests.clear()
     page.goto(f"{served}index.html")
     page.wait_for_url(f"{served}book/index.html")
-    asked = [
-        url for url in page.requests if url.endswith("/favicon.ico")
-    ]  # the page that leads on names no icon
-    assert len(page.messages) <= len(asked) <= 1 and all(
-        "404" in message for message in page.messages
-    )
+    # the page that leads on names no icon
+    asked = [url for url in page.requests if url.endswith("/favicon.ico")]
+    assert len(page.messages) <= len(asked) <= 1
+    assert all("404" in message for message in page.messages)
 
 
 def test_what_pages_do_is_allowed(goto, home):
@@ -485,19 +467,12 @@ def test_nothing_of_an_address_becomes_part_of_a_page(goto, home):
             page.evaluate(
                 "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
             )
-            assert (
-                page.locator("#explorer :is(img, script, iframe, [onload], [onerror])").count() == 0
-            )
-    assert (
-        page.locator("#explorer *").count() < 2 * tags
-        and page.messages == []
-        and page.evaluate("window.harm") is None
-    )
+            planted = "#explorer :is(img, script, iframe, [onload], [onerror])"
+            assert page.locator(planted).count() == 0
+    assert page.locator("#explorer *").count() < 2 * tags
+    assert page.messages == [] and page.evaluate("window.harm") is None
     for query in ("q", "highlight"):
         page = goto(f"{home}search.html?" + urlencode({"q": "bisection", query: " ".join(SCRIPTS)}))
         until(page, "document.querySelector('#search-results p')?.textContent")
-        assert (
-            page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0
-            and page.messages == []
-        )
-        assert page.evaluate("window.harm") is None
+        assert page.locator("main :is(img, svg[onload], iframe, [onerror])").count() == 0
+        assert page.messages == [] and page.evaluate("window.harm") is None

@@ -175,8 +175,8 @@ class TestRepository:
         )
 
 
-def test_links_within_the_pages_lead_to_a_file_and_a_place_on_it(site):
-    pages = read(site)
+def test_links_within_the_pages_lead_to_a_file_and_a_place_on_it(site, private):
+    pages = private
     places = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in pages.items()}
     wrong, fragments = [], 0
     for name, page in pages.items():

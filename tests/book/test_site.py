@@ -30,23 +30,22 @@ def pages(site):
 def value(text):
     """The number that a table cell such as "≤ 1.5 · 10−9" begins with."""
     text = re.sub(r"\s", "", text).lstrip("=≤≥").split("±")[0].replace("−", "-")
-    text = (
-        re.sub(r"^(-?)10(-?\d+)$", r"\g<1>1·10\2", text)
-        if "·" not in text and "-" in text[1:]
-        else text
-    )
+    if "·" not in text and "-" in text[1:]:
+        text = re.sub(r"^(-?)10(-?\d+)$", r"\g<1>1·10\2", text)
     mantissa, _, power = text.partition("·10")
     return float(f"{mantissa}e{power or 0}")
 
 
+def stored_ledger(page):
+    """What the notebook of a page has checked."""
+    name = page.stem.split("_", 1)[1]
+    return json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())
+
+
 def stored_rows():
     """(name, row) of all ledgers, in the order of their notebooks."""
-    names = [path.stem.split("_", 1)[1] for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
-    return [
-        (name, row)
-        for name in names
-        for row in json.loads((NOTEBOOKS / "ledgers" / f"{name}.json").read_text())["rows"]
-    ]
+    ledgers = [stored_ledger(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+    return [(ledger["ledger"], row) for ledger in ledgers for row in ledger["rows"]]
 
 
 @pytest.mark.parametrize(
@@ -55,30 +54,20 @@ def stored_rows():
 def test_numbers_in_the_table_are_those_of_the_ledgers(site, pages, name, chosen):
     table = pages[site / "book" / f"{name}.html"].find("table", class_="ledger")
     assert table.caption and all(cell.name == "th" for cell in table.thead.find_all(["th", "td"]))
-    shown = [
-        [cell.get_text() for cell in row.find_all(["th", "td"])]
-        for row in table.tbody.find_all("tr")
-    ]
+    lines = [row.find_all(["th", "td"]) for row in table.tbody.find_all("tr")]
+    shown = [[cell.get_text() for cell in line] for line in lines]
 
     stored = [(claim, row) for claim, row in stored_rows() if chosen(row)]
     assert len(shown) == len(stored) > 0
     total = len(stored_rows())
     counted = f"All {total} checks" if name == "checks" else f"{len(stored)} of {total} checks"
-    assert (
-        table.select_one(".caption-text")
-        .get_text()
-        .startswith(f"{counted} on {len(list(NOTEBOOKS.glob('*.ipynb')))} pages:")
-    )
-    for (claim, what, evidence, measured, predicted, certificate, verdict), (name, row) in zip(
-        shown, stored
-    ):
+    caption = table.select_one(".caption-text").get_text()
+    assert caption.startswith(f"{counted} on {len(list(NOTEBOOKS.glob('*.ipynb')))} pages:")
+    for cells, (name, row) in zip(shown, stored):
+        claim, what, evidence, measured, predicted, certificate, verdict = cells
         what = what.replace("’", "'")  # as typeset
-        assert (claim.split(",")[0], what, evidence, verdict) == (
-            name,
-            row["what"],
-            row["evidence"],
-            "PASS",
-        )
+        said = claim.split(",")[0], what, evidence, verdict
+        assert said == (name, row["what"], row["evidence"], "PASS")
         if row["certificate"] is None:
             assert certificate == ("closed form" if row["theorem"] else "")
         else:
@@ -88,9 +77,8 @@ def test_numbers_in_the_table_are_those_of_the_ledgers(site, pages, name, chosen
             assert value(predicted) == pytest.approx(row["predicted"], rel=1e-5)
             assert predicted[0] == {"=": "=", "<=": "≤", ">=": "≥"}[row["relation"]]
             if row["tolerance"]:
-                assert value(predicted.partition("±")[2]) == pytest.approx(
-                    row["tolerance"], rel=0.05
-                )
+                around = value(predicted.partition("±")[2])
+                assert around == pytest.approx(row["tolerance"], rel=0.05)
             else:
                 assert "±" not in predicted
         else:
@@ -99,28 +87,24 @@ def test_numbers_in_the_table_are_those_of_the_ledgers(site, pages, name, chosen
 
 def test_ids_are_unique(pages):
     for path, page in pages.items():
-        ids = [
-            tag["id"] for tag in page.find_all(id=True) if tag["id"] != "proof-content"
-        ]  # which the theme repeats
+        ids = [tag["id"] for tag in page.find_all(id=True)]
+        ids = [name for name in ids if name != "proof-content"]  # which the theme repeats
         assert sorted(ids) == sorted(set(ids)), path
 
 
 def test_every_theorem_in_the_table_is_linked(site, pages):
     page = site / "book" / "checks.html"
-    for row, (_, stored) in zip(
-        pages[page].select("table.ledger tbody tr"), stored_rows(), strict=True
-    ):
+    rows = pages[page].select("table.ledger tbody tr")
+    for row, (_, stored) in zip(rows, stored_rows(), strict=True):
         links = [urlsplit(link["href"]) for link in row.td.find_all("a")]
-        assert ("observed" in row.td.get_text()) == (
-            stored["theorem"] is None or stored["evidence"] == "network"
-        )
+        observed = stored["theorem"] is None or stored["evidence"] == "network"
+        assert ("observed" in row.td.get_text()) == observed
         assert (page.parent / links[0].path).exists()
         if stored["theorem"]:
             target = pages[(page.parent / links[1].path).resolve()].find(id=links[1].fragment)
             assert links[1].fragment == stored["theorem"] and "proof" in target["class"]
-            assert (
-                links[1].path and row.td.find_all("a")[1].get_text() in target.get_text()
-            )  # "Theorem 3"
+            name = row.td.find_all("a")[1].get_text()  # "Theorem 3"
+            assert links[1].path and name in target.get_text()
         else:
             assert row.td.get_text().endswith(", observed") and len(links) == 1
 
@@ -133,15 +117,10 @@ def test_the_file_of_claims_holds_what_the_ledgers_hold(site, pages):
         for key in ("evidence", "relation", "measured", "tolerance", "certificate", "headline"):
             assert check[key] == row[key]
         assert check["predicted"] == (True if row["relation"] == "true" else row["predicted"])
-        assert {key: check[key] for key in ("cell", "seconds", "hardware", "versions")} == {
-            key: ledger["run"][key] for key in ("cell", "seconds", "hardware", "versions")
-        }
-        assert (
-            pages[site / check["url"].partition("#")[0]]
-            .find(id=check["url"].partition("#")[2])
-            .h2.get_text()
-            .startswith("Check")
-        )
+        for key in ("cell", "seconds", "hardware", "versions"):
+            assert check[key] == ledger["run"][key]
+        page, _, place = check["url"].partition("#")
+        assert pages[site / page].find(id=place).h2.get_text().startswith("Check")
         notebook = json.loads((site / check["notebook"]).read_text())
         [cell] = [cell for cell in notebook["cells"] if cell["id"] == check["cell"]]
         assert "ledger.show()" in "".join(cell["source"])
@@ -159,18 +138,15 @@ def test_images_say_what_they_show(pages):
 
 def test_ledgers_on_the_pages_of_notebooks_show_what_was_measured(site, pages):
     for path in site.glob("notebooks/*.html"):
-        rows = json.loads(
-            (NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text()
-        )["rows"]
+        rows = stored_ledger(path)["rows"]
         [table] = pages[path].select("table.ledger")
         for line, row in zip(table.tbody.find_all("tr"), rows, strict=True):
             what, _, measured = (cell.get_text() for cell in line.find_all(["th", "td"])[:3])
             assert what == row["what"]
-            assert (
-                measured == "yes"
-                if row["relation"] == "true"
-                else value(measured) == pytest.approx(row["measured"], rel=1e-3)
-            )
+            if row["relation"] == "true":
+                assert measured == "yes"
+            else:
+                assert value(measured) == pytest.approx(row["measured"], rel=1e-3)
 
 
 def test_sources_can_be_taken_home(site, pages):
@@ -179,24 +155,17 @@ def test_sources_can_be_taken_home(site, pages):
         suffixes = [".ipynb", ".md"] if path.parent.name == "notebooks" else [".md"]
         assert links == [path.stem + suffix for suffix in suffixes]
         for name in links:
-            assert (path.parent / name).read_bytes() == (
-                ROOT / path.parent.name / name
-            ).read_bytes()
+            source = ROOT / path.parent.name / name
+            assert (path.parent / name).read_bytes() == source.read_bytes()
 
 
 def test_the_run_box_says_how_and_how_long(site, pages):
     for path in site.glob("notebooks/*.html"):
         [box] = pages[path].select("h1 + .page-tools details.run-box")
-        run = json.loads(
-            (NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text()
-        )["run"]
-        text = box.get_text()
+        run, text = stored_ledger(path)["run"], box.get_text()
         assert f".venv/bin/python notebooks/run.py {path.stem} " in text and "make book " in text
-        assert (
-            run["seconds"] > 0
-            and f"took {run['seconds']:.0f} seconds on {run['hardware']} ({run['versions']})"
-            in text
-        )
+        took = f"took {run['seconds']:.0f} seconds on {run['hardware']} ({run['versions']})"
+        assert run["seconds"] > 0 and took in text
 
 
 def test_every_word_of_the_glossary_that_is_linked_is_explained(pages):
@@ -205,11 +174,8 @@ def test_every_word_of_the_glossary_that_is_linked_is_explained(pages):
         for link in page.select("a:has(> .std-term)"):
             if path.stem != "glossary":
                 tip = page.find(id=link["aria-describedby"])
-                assert (
-                    tip["role"] == "tooltip"
-                    and len(tip.get_text().split()) >= 5
-                    and not tip.find("a")
-                ), (path, link)
+                assert tip["role"] == "tooltip" and not tip.find("a"), (path, link)
+                assert len(tip.get_text().split()) >= 5, (path, link)
                 count += 1
     assert count > 20
 

@@ -87,9 +87,8 @@ def test_every_kind_of_features_and_gap_has_its_rows(quick):
             training.QUICK.authors_epochs,
         )
         assert row["fast_settings"] == list(training.QUICK.fast[row["features"], row["gap"]])
-        assert (
-            row["authors_reached"] == 0 and row["authors_last_gap"] > row["gap"]
-        )  # six epochs are not enough
+        # six epochs are not enough
+        assert row["authors_reached"] == 0 and row["authors_last_gap"] > row["gap"]
         assert row["ratio"] is row["authors_seconds"] is row["authors_fed_seconds"] is None
     table = [line for line in shown.splitlines() if line.startswith(("linear ", "relu "))]
     assert len(table) == 12 and sum("authors, fed in their way" in line for line in table) == 4
@@ -105,9 +104,8 @@ def test_every_way_of_training_eight_has_a_row_and_ends_at_the_same_gaps(quick):
     assert len(singles) == len(training.QUICK.lams)
     for row in figures["ensemble"]:
         assert row["seconds"] > 0 and row["members"] == 2 and row["rounds"] == 1
-        assert row["gaps"] == pytest.approx(
-            singles, rel=1e-3
-        )  # each way has trained, and the same networks
+        # each way has trained, and the same networks
+        assert row["gaps"] == pytest.approx(singles, rel=1e-3)
     assert "one after the other, 1 thread " in shown
 
 
@@ -115,11 +113,8 @@ def test_machine_versions_and_what_is_not_measured_are_named(quick):
     figures, shown = quick
     facts = figures["environment"]
     assert list(facts["versions"]) == ["python", "numpy", "scipy", "torch"]
-    assert (
-        facts["date"] in shown
-        and facts["processor"] in shown
-        and f"torch {facts['versions']['torch']}" in shown
-    )
+    named = facts["date"], facts["processor"], f"torch {facts['versions']['torch']}"
+    assert all(name in shown for name in named)
     assert facts["threads"]["torch"] == 1 and "torch 1" in shown and "device: cpu" in shown
     assert figures["gpu"] == [] and "not measured, no GPU" in shown
     assert "targets" not in figures  # small problems have none
@@ -152,14 +147,9 @@ def test_two_steps_from_one_start_are_those_of_the_trainer(data, model):
     with torch.no_grad():
         H = loop.body(torch.cat([x for x, _ in loop.samples])).T
     assert np.abs(ours[0].features - ours[0].start).max() > 1e-3  # it has moved
-    for found, expected in (
-        (loop.W, ours[0].classifier()),
-        (loop.b, ours[0].bias),
-        (H, ours[0].features),
-    ):
-        np.testing.assert_allclose(
-            found.detach().numpy(), expected, rtol=0, atol=1e-6
-        )  # measured 1e-7
+    expected = ours[0].classifier(), ours[0].bias, ours[0].features
+    for found, wanted in zip((loop.W, loop.b, H), expected):
+        assert found.detach().numpy() == pytest.approx(wanted, abs=1e-6)  # measured 1e-7
 
 
 def test_objective_of_all_samples_is_the_ufms_and_minibatches_average_to_it(data):
@@ -179,10 +169,8 @@ def test_minibatches_are_the_samples_one_by_one(data):
         y.shape == (1,) for _, y in samples
     )
     together = torch.cat([x for x, _ in samples])
-    assert (
-        together.mean((0, 2, 3)).abs().max() < 1e-5
-        and (together.std((0, 2, 3)) - 1).abs().max() < 1e-5
-    )
+    assert together.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (together.std((0, 2, 3)) - 1).abs().max() < 1e-5
     for chosen in [3, 0, 11], [5]:
         x, y = (training.stacked(part, CPU) for part in zip(*[samples[i] for i in chosen]))
         assert torch.equal(x, together[chosen]) and x.dtype == torch.float32
@@ -215,12 +203,8 @@ def test_the_first_epoch_is_not_counted(data, monkeypatch):
         training, "train_network", lambda *_, **settings: asked.update(settings) or Trained
     )
     assert training.our_seconds(None, None, None, None, epochs=2, device="cpu") == 4.0
-    assert (asked["recipe"], asked["epochs"], asked["record"], asked["batch_size"]) == (
-        "authors",
-        3,
-        [1],
-        128,
-    )
+    asked = {key: asked[key] for key in ("recipe", "epochs", "record", "batch_size")}
+    assert asked == {"recipe": "authors", "epochs": 3, "record": [1], "batch_size": 128}
 
 
 # Figures from given measurements ------------------------------------------------------------------
@@ -245,10 +229,8 @@ def test_a_gap_is_reached_where_it_is_first_recorded():
     assert training.first_reached(history, 1e-2) == (1, 2.0)
     assert training.first_reached(history, 1e-3) == (3, 6.0)
     assert training.first_reached(history, 1e-4) is None
-    assert (
-        training.first_reached([{"epoch": 1, "seconds": 1.0, "gap": np.array([np.nan])}], 1.0)
-        is None
-    )
+    unknown = [{"epoch": 1, "seconds": 1.0, "gap": np.array([np.nan])}]
+    assert training.first_reached(unknown, 1.0) is None
 
 
 FAST = training.Fast(20, 64, 4e-3)
@@ -261,28 +243,14 @@ def test_ratios_of_a_reached_gap():
     assert (row["fast_epochs"], row["fast_seconds"]) == (10, 0.7)
     assert row["ratio"] == pytest.approx(30) and row["fed_ratio"] == pytest.approx(355 * 0.2 / 0.7)
     fast, authors, fed = training.gap_lines(row)
-    assert fast.split() == [
-        "relu",
-        "0.01",
-        "fast,",
-        "20",
-        "x",
-        "64,",
-        "lr",
-        "0.004",
-        "3",
-        "10",
-        "0.70",
-    ]
-    assert authors.split() == ["relu", "0.01", "authors", "1", "355", "21.00", "0.70", "30.0"]
+    assert fast.split() == "relu 0.01 fast, 20 x 64, lr 0.004 3 10 0.70".split()
+    assert authors.split() == "relu 0.01 authors 1 355 21.00 0.70 30.0".split()
     assert "authors, fed in their way" in fed and fed.split()[-3:] == ["71.00", "0.70", "101.4"]
     unknown = training.gap_row(
         "relu", 1e-2, FAST, [(355, 21.0)], [(10, 0.7)]
     )  # feeding was not measured
-    assert (
-        unknown["ratio"] == pytest.approx(30)
-        and unknown["authors_fed_seconds"] is unknown["fed_ratio"] is None
-    )
+    assert unknown["ratio"] == pytest.approx(30)
+    assert unknown["authors_fed_seconds"] is unknown["fed_ratio"] is None
 
 
 @pytest.mark.parametrize(
@@ -328,12 +296,8 @@ def test_targets_compare_the_measured_figures():
         features, gap, FAST, [(355, 30.0)], [(10, seconds)]
     )
     gaps = [gap("linear", 1e-2, 1.0), gap("linear", 1e-3, 2.0), gap("relu", 1e-2, 1.5)]
-    feedings = [
-        feeding(12.0),
-        feeding(3.0, precision="float32"),
-        feeding(9.9),
-        feeding(50.0, "cpu", "float32"),
-    ]
+    feedings = [feeding(12.0), feeding(3.0, precision="float32"), feeding(9.9)]
+    feedings.append(feeding(50.0, "cpu", "float32"))
     rows = training.targets(
         feedings, gaps, training.ensemble_rows(ENSEMBLE | {("ensemble", 2): [4.0]}, 8, 20)
     )
@@ -357,13 +321,10 @@ def test_targets_compare_the_measured_figures():
 
 def test_operations_are_counted_forward_and_backward():
     linear = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    assert (
-        training.flops_per_image(linear, (3, 2, 2)) == 2 * 2 * 12 * 5
-    )  # its weights' gradient; images need none
-    assert (
-        training.flops_per_image(nn.Sequential(*linear, nn.Linear(5, 7)), (3, 2, 2))
-        == 4 * 12 * 5 + 6 * 5 * 7
-    )
+    two = nn.Sequential(*linear, nn.Linear(5, 7))
+    # the gradient of its weights; images need none
+    assert training.flops_per_image(linear, (3, 2, 2)) == 2 * 2 * 12 * 5
+    assert training.flops_per_image(two, (3, 2, 2)) == 4 * 12 * 5 + 6 * 5 * 7
     assert training.flops_per_image(ResNet18(), (3, 32, 32)) == pytest.approx(6 * 0.56e9, rel=0.02)
 
 
@@ -378,10 +339,8 @@ def test_throughput_is_measured_for_each_batch_size_and_is_a_share_of_the_rate()
     rows = training.measure_throughput(
         "small", model, (3, 8, 8), [3] * 10, (10, 15), 1, 2, CPU, rate=1e9
     )
-    assert [(row["batch_size"], row["rounds"], row["epochs"]) for row in rows] == [
-        (10, 2, 1),
-        (15, 2, 1),
-    ]
+    kinds = [(row["batch_size"], row["rounds"], row["epochs"]) for row in rows]
+    assert kinds == [(10, 2, 1), (15, 2, 1)]
     for row in rows:
         assert row["share"] == row["images_per_second"] * row["flops_per_image"] / 1e9 > 0
     row = training.throughput_row(
@@ -399,10 +358,7 @@ def test_a_row_for_each_precision_on_a_gpu(data, monkeypatch):
         training, "our_seconds", lambda *_, amp=None: asked.append(amp) or seconds[amp]
     )
     rows = training.compare_feeding("MLP", MLP((2, 6, 6)), *data, None, 2, 3, torch.device("cuda"))
-    assert [(row["precision"], row["ratio"]) for row in rows] == [
-        ("bfloat16", 6.0),
-        ("float32", 3.0),
-    ]
+    assert {row["precision"]: row["ratio"] for row in rows} == {"bfloat16": 6.0, "float32": 3.0}
     assert asked == [None, False] * 2
 
 

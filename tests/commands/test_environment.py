@@ -28,12 +28,8 @@ def direct_requirements():
 
 
 def pins():
-    lines = [
-        line
-        for line in (ROOT / "constraints.txt").read_text().splitlines()
-        if not line.startswith("#")
-    ]
-    parts = [line.split("==") for line in lines]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    parts = [line.split("==") for line in lines if not line.startswith("#")]
     return {canonicalize_name(name): Version(pin) for name, pin in parts}
 
 
@@ -70,11 +66,8 @@ def test_conda_environment_only_refers():
 
 
 def test_every_pin_lies_in_its_range():
-    assert [
-        str(r)
-        for r in direct_requirements()
-        if not r.specifier.contains(pins()[canonicalize_name(r.name)])
-    ] == []
+    for one in direct_requirements():
+        assert one.specifier.contains(pins()[canonicalize_name(one.name)]), one
 
 
 def test_everything_needed_is_pinned_and_nothing_else():

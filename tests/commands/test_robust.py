@@ -396,36 +396,25 @@ def test_a_page_that_cannot_be_listed_is_not_begun(disk):
 # -----------------------------------------------------------------------------------
 
 
-def test_the_package_works_from_a_read_only_checkout(read_only, tmp_path):
-    result = python(
-        read_only,
-        "-W",
-        "error",
-        "-c",
-        """
+@pytest.mark.parametrize("trains", [False, pytest.param(True, marks=DEPTH)])
+def test_the_package_works_from_a_read_only_checkout(read_only, tmp_path, trains):
+    code = """
 import sys
 import ncutils
 from ncutils.__main__ import main
 print(ncutils.__file__, ncutils.solve(ncutils.UFM.from_lam_z([5, 3], 0.01)).certified)
-assert main(["paper", "list"]) == 0
-words = sys.argv[2:]
-print(main(words), main([*words, "--out", sys.argv[1]]))
-""",
-        tmp_path / "out",
-        *PAPER[:-1],
-    )
+out, *words = sys.argv[1:]
+print(main(words), main([*words, "--out", out] if out else ["paper", "list"]))
+"""
+    out = tmp_path / "out"
+    result = python(read_only, "-W", "error", "-c", code, out if trains else "", *PAPER[:-1])
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == f"{read_only}/ncutils/__init__.py True" and lines[-1] == "2 0"
-    assert (
-        result.stderr.startswith("python -m ncutils paper: [Errno ")
-        and "'results'" in result.stderr.splitlines()[0]
-    )
-    assert sorted(path.suffix for path in (tmp_path / "out").glob("sizes*")) == [
-        ".csv",
-        ".csv",
-        ".png",
-    ]
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("python -m ncutils paper: [Errno ") and "'results'" in first
+    made = sorted(path.suffix for path in out.glob("sizes*"))
+    assert made == ([".csv", ".csv", ".png"] if trains else [])
 
 
 @pytest.mark.parametrize(
