@@ -18,7 +18,8 @@ from .._device import named_device, pick_device, processor
 from ..data import available, load_images, shortage
 from ..theory import phase
 from ..training.checkpoint import OtherRun
-from ..training.network import Diverged, train_network, uses_bfloat16
+from ..training.modes import uses_bfloat16
+from ..training.network import Diverged, train_network
 from ..training.networks import NETWORKS, build
 from ..training.recipes import RECIPES
 from ..ufm import UFM, Phase

@@ -34,7 +34,7 @@ from ncutils.paper.results import Results
 from ncutils.paper.run import estimate, run
 from ncutils.paper.task import Plan
 from ncutils.theory import phase
-from ncutils.training import network
+from ncutils.training import arguments, checkpoint, network
 from ncutils.training.network import train_network
 from ncutils.training.networks import MLP, build
 from ncutils.ufm import Phase
@@ -833,10 +833,10 @@ def test_rows_of_an_ensemble_get_into_a_file_all_or_none(monkeypatch, tmp_path, 
 def test_training_goes_on_from_the_checkpoint_and_ends_the_same(monkeypatch, tmp_path):
     whole, cut = (small(tmp_path / name, values=(100,), epochs=9) for name in ("whole", "cut"))
     quiet(whole)
-    epochs, original, save = [], network._find_diverged, network._save
+    epochs, original, save = [], network.find_diverged, checkpoint.write_state
     monkeypatch.setattr(
         network,
-        "_find_diverged",
+        "find_diverged",
         lambda diverged, epoch, *rest: epochs.append(epoch) or original(diverged, epoch, *rest),
     )
 
@@ -846,7 +846,7 @@ def test_training_goes_on_from_the_checkpoint_and_ends_the_same(monkeypatch, tmp
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(network, "_save", stop_after_four)
+        patch.setattr(checkpoint, "write_state", stop_after_four)
         patch.setattr(task, "train_network", functools.partial(train_network, checkpoint_seconds=0))
         with pytest.raises(KeyboardInterrupt):
             quiet(cut)
@@ -864,15 +864,15 @@ def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_
     """
     whole, plan = (small(tmp_path / name, values=(100,), epochs=4) for name in ("whole", "cut"))
     quiet(whole)
-    save, file = network._save, task.checkpoint(plan, [(100, 0)])
+    save, file = checkpoint.write_state, task.checkpoint(plan, [(100, 0)])
 
     def stop(path, state):
         save(path, state)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(network, "_save", stop)
-        patch.setattr(network, "uses_bfloat16", lambda device: True)
+        patch.setattr(checkpoint, "write_state", stop)
+        patch.setattr(arguments, "uses_bfloat16", lambda device: True)
         patch.setattr(task, "train_network", functools.partial(train_network, checkpoint_seconds=0))
         with pytest.raises(KeyboardInterrupt):
             quiet(plan)
@@ -1356,7 +1356,7 @@ def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_pat
     alone, plan = (small(tmp_path / name, values=(100,), seeds=2) for name in ("alone", "threads"))
     expected = [task.train(alone, settings, False) for settings in tasks]
     found, second_seeded, first_done, order = {}, threading.Event(), threading.Event(), []
-    starts, reset = network._starts, torch.nn.Linear.reset_parameters
+    starts, reset = network.starts, torch.nn.Linear.reset_parameters
 
     def work(i):
         found[i] = running._train_alone(plan, tasks[i], False)
@@ -1378,7 +1378,7 @@ def test_two_threads_of_a_worker_give_what_each_gives_alone(monkeypatch, tmp_pat
         monkeypatch.setattr(torch.nn.Linear, "reset_parameters", seeded)
         return starts(*arguments)
 
-    monkeypatch.setattr(network, "_starts", starting)
+    monkeypatch.setattr(network, "starts", starting)
     if not locked:
         monkeypatch.setattr(running, "_ALONE", contextlib.nullcontext())
     work(0)
