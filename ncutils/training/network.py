@@ -1,7 +1,6 @@
 """Training networks on images with the UFM's penalties: ensembles, two recipes, checkpoints."""
 
 import math
-import sys
 import time
 import warnings
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,10 @@ from ..exact.convex import FEATURES
 from . import checkpoint as checkpoints
 from .arguments import check_arguments
 from .ensemble import One, Stack, starts
-from .model import Trained, TrainedModel, solutions
+from .model import Trained, solutions
 from .modes import own_modes
 from .objective import Penalties, objective, penalties
+from .record import evaluate, measured
 
 
 class Diverged(FloatingPointError):
@@ -113,27 +113,7 @@ def train_network(
     >>> trained.gaps.shape, bool(trained.gaps[0] > 0)  # the exact optimum is a bound
     ((1,), True)
     """
-    s = check_arguments(
-        model,
-        images,
-        labels,
-        ufms,
-        epochs,
-        batch_size,
-        lr,
-        warm_start,
-        seed,
-        device,
-        progress,
-        features,
-        recipe,
-        weight_decay,
-        amp,
-        compiled,
-        checkpoint,
-        checkpoint_seconds,
-        record,
-    )
+    s = check_arguments(**locals())
     exact = {kind: solutions(s.ufms, kind) for kind in FEATURES}
     run = prepare(s)
     start = evaluate(run, s, exact)
@@ -264,44 +244,6 @@ def train_step(batch, ease, run, s):
     return values.detach()
 
 
-@torch.no_grad()
-def evaluate(run, s, exact, start=None):
-    """The models as they are now, in evaluation mode; `start` are those before training."""
-    run.net.body.eval()
-    cudnn = torch.backends.cudnn  # on a GPU: float32, where convolutions would round to 10 bits
-    with cudnn.flags(
-        enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    ):
-        H = torch.cat([run.net.forward(part) for part in run.x.split(512)], 1)  # (E, N, d)
-    run.net.body.train()
-    W, b, H = (part.double().cpu().numpy() for part in (run.W, run.bias, H))
-    return [
-        TrainedModel(
-            ufm=ufm,
-            bias=b[e],
-            features=H[e].T,
-            labels=s.labels,
-            exact=exact[s.features][e],
-            start=H[e].T if start is None else start[e].features,
-            _classifier=W[e],
-        )
-        for e, ufm in enumerate(s.ufms)
-    ]
-
-
-def measured(models, run, s, exact):
-    """One row of the history, NaN for members that have diverged."""
-    rows = []
-    for e, model in enumerate(models):
-        optima = {kind: exact[kind][e] for kind in FEATURES}
-        row = {} if e in run.diverged else model.measures(optima)
-        rows.append(row | {"gap": row.get(f"gap_{s.features}", math.nan)})
-    names = next((row for row in rows if len(row) > 1), rows[0])
-    found = {name: np.array([row.get(name, math.nan) for row in rows]) for name in names}
-    known = {"epoch": run.done, "seconds": run.seconds, "peak_mib": peak_mib(s.device)}
-    return known | found
-
-
 def find_diverged(diverged, epoch, losses, models, limits, ufms):
     """Note members whose objective is above its limit, or whose last step was the one too far;
     `Diverged` once all are.
@@ -321,18 +263,3 @@ def find_diverged(diverged, epoch, losses, models, limits, ufms):
         raise Diverged(diverged)
     for message in new.values():
         warnings.warn(f"{message}; the others go on", RuntimeWarning, stacklevel=4)
-
-
-def peak_mib(device):
-    """Most memory used so far, in MiB: of the GPU in this training, or of this process in its whole
-    life.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**10 if sys.platform != "darwin" else 2**20
-    )

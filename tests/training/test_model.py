@@ -11,8 +11,8 @@ from small_runs import NOISE, Q1, Q2, noise_run
 
 from ncutils import UFM, metrics, solve, train_ufm
 from ncutils.training.free_features import geometric_grid
-from ncutils.training.network import peak_mib
 from ncutils.training.objective import ufm_objective
+from ncutils.training.record import peak_mib
 
 SMALL = UFM.from_lam_z([8, 8, 3, 3], 0.04, 0.02, balance=4)
 
