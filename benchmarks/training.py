@@ -36,7 +36,8 @@ included. All take turns in each round; medians.
 GPU, where there is one: ResNet18 on random images in bfloat16, images/s of our loop, and its
 arithmetic as a share of the card's own rate in products of bfloat16 matrices.
 
-    make bench    or    python benchmarks/training.py [--quick] [--parts feeding gaps ensemble gpu] [--threads N]
+    make bench    or    python benchmarks/training.py [--quick] [--threads N]
+                                                      [--parts feeding gaps ensemble gpu]
 """
 
 import argparse
@@ -65,7 +66,8 @@ from ncutils import UFM
 from ncutils._device import pick_device
 from ncutils.data import load_images
 from ncutils.paper.provenance import hardware
-from ncutils.training.network import _starts, train_network
+from ncutils.training.ensemble import starts
+from ncutils.training.network import train_network
 from ncutils.training.networks import MLP, ConvNet, ResNet18
 from ncutils.training.recipes import RECIPES
 
@@ -154,7 +156,7 @@ class AuthorsLoop:
     def __init__(self, model, images, labels, ufm, device=None, seed=0, batch_size=BATCH):
         self.samples, self.ufm, self.batch_size = sample_list(images, labels), ufm, batch_size
         self.device, self.rng = pick_device(device), np.random.default_rng(seed)
-        [self.body], W, b = _starts(model, RECIPES["authors"], ufm.num_classes, [seed], 1)
+        [self.body], W, b = starts(model, RECIPES["authors"].classifier, ufm.num_classes, [seed], 1)
         self.body.to(self.device)
         self.W, self.b = (nn.Parameter(part[0].to(self.device)) for part in (W, b))
         self.optimizer = torch.optim.SGD(
@@ -277,7 +279,8 @@ FEED_COLUMNS = "{:<20} {:<10} {:>7} {:>7} {:>13} {:>10} {:>8}"
 
 def show_feeding(sizes, rounds, device):
     print(
-        "\nSeconds per epoch, fed in the authors' way and in ours: medians of rounds of so many epochs each\n"
+        "\nSeconds per epoch, fed in the authors' way and in ours: medians of rounds of so many "
+        "epochs each\n"
     )
     print(
         FEED_COLUMNS.format(
@@ -396,7 +399,8 @@ def show_gaps(sizes, device, feeding):
             rows.append(row | {"authors_schedule": sizes.authors_epochs, "authors_last_gap": last})
             print("\n".join(gap_lines(rows[-1])), flush=True)
     print(
-        f"\nruns: each with another seed, medians. The authors' schedule has {sizes.authors_epochs} epochs."
+        "\nruns: each with another seed, medians. The authors' schedule has "
+        f"{sizes.authors_epochs} epochs."
     )
     return rows
 
@@ -556,7 +560,8 @@ def show_ensemble(sizes, rounds, device):
     images, labels = load_images("mnist5k", sizes.class_sizes, pool=2)
     ufms = [problem(sizes.class_sizes, lam_z) for lam_z in sizes.lams]
     threads = sorted({1, cores()})
-    title = f"{len(ufms)} values of λ_Z, MLP, {sizes.ensemble_epochs} epochs: seconds of whole calls, medians"
+    epochs = f"{sizes.ensemble_epochs} epochs"
+    title = f"{len(ufms)} values of λ_Z, MLP, {epochs}: seconds of whole calls, medians"
     print(f"\n{title}\n", flush=True)
     times, gaps = compare_ensemble(
         ufms, images, labels, sizes.ensemble_epochs, rounds, device, threads
@@ -663,7 +668,8 @@ def show_gpu(rounds, device):
         return []
     rate = matmul_rate(device)
     print(
-        f"\nResNet18 in bfloat16, random images 3 x 32 x 32; the card's matrix products: {rate / 1e12:.0f} TFLOP/s\n"
+        "\nResNet18 in bfloat16, random images 3 x 32 x 32; the card's matrix products: "
+        f"{rate / 1e12:.0f} TFLOP/s\n"
     )
     rows = measure_throughput(
         "ResNet18", ResNet18(), (3, 32, 32), [1024] * 10, (128, 512), 3, rounds, device, rate
@@ -717,7 +723,10 @@ def targets(feeding, gaps, ensemble):
                 rows.append((target, f"1/{row['ratio']:.1f}", row["ratio"] >= 20))
     found = [row for row in ensemble if row["way"] == "ensemble"]
     for row in found:
-        target = f"ensemble of {row['members']}, threads: {row['number']}: at most 1/2 of one after the other"
+        target = (
+            f"ensemble of {row['members']}, threads: {row['number']}: "
+            "at most 1/2 of one after the other"
+        )
         rows.append((target, f"1/{row['ratio']:.2f}", row["ratio"] >= 2))
     return rows if found else [*rows, ("ensemble: at most 1/2 of one after the other", None, None)]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .._device import processor
-from ..training.network import uses_bfloat16
+from ..training.modes import uses_bfloat16
 
 
 def hardware(device, float32=False):

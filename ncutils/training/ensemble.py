@@ -2,8 +2,10 @@
 
 import torch
 
+from .arguments import drawn_anew
 
-class _One:
+
+class One:
     """A network alone: the module itself, channels last."""
 
     def __init__(self, copies, device, compiled):
@@ -25,7 +27,7 @@ class _One:
         self.body.load_state_dict(state)
 
 
-class _Stack:
+class Stack:
     """E copies of a network with their weights stacked, one tensor (E, …) for each, and one call
     for all.
     """
@@ -65,3 +67,18 @@ class _Stack:
         with torch.no_grad():
             for name, part in [*self.weights.items(), *self.buffers.items()]:
                 part.copy_(state[name])
+
+
+def starts(model, classifier, K, seeds, E):
+    """E networks, W (E, K, d) and b (E, K), each initialised anew; `classifier` is the recipe's.
+    Of one seed for all, each goes on where the last one stopped.
+    """
+    found = []
+    with torch.random.fork_rng(devices=[]):
+        for e in range(E):
+            if e == 0 or len(seeds) > 1:  # the CPU's only, which fork_rng puts back
+                torch.default_generator.manual_seed(seeds[e])
+            body = drawn_anew(model)
+            found.append((body, *classifier(K, model.dim)))
+    copies, W, b = zip(*found)
+    return list(copies), torch.stack(W), torch.stack(b)

@@ -1,6 +1,7 @@
 """Training the UFM itself: classifier, bias and free features, from random starts."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +10,11 @@ from .. import metrics
 from .._checks import check_choice, check_integer, check_memory, check_positive
 from .._device import pick_device
 from .model import Trained, TrainedModel, problems, solutions
-from .objective import objective_in_float64
+from .modes import own_modes
+from .objective import Penalties, objective, penalties
+
+LONGER = 1.1  # every step tries to be longer than the last by this factor
+SLACK = 1e-15  # of the objective: what rounding may add to it
 
 
 def geometric_grid(last, per_decade=8):
@@ -18,6 +23,7 @@ def geometric_grid(last, per_decade=8):
     return sorted({min(last, round(p)) for p in points} | {last})
 
 
+@own_modes()
 def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features="linear"):
     """Minimise UFMs over all of W, H, b from random starts, several at once on one device.
 
@@ -50,136 +56,171 @@ def train_ufm(ufms, dim, seed=0, iterations=200, tol=None, device=None, features
     >>> bool(trained.gaps[0] < 1e-8), trained.history[-1]["iteration"] < 200
     (True, True)
     """
-    ufms = problems(ufms)
-    K, E = ufms[0].num_classes, len(ufms)
-    dim, seed = check_integer("dim", dim, at_least=K), check_integer("seed", seed, at_least=0)
-    iterations = check_integer("iterations", iterations, at_least=1)
-    if tol is not None:
-        tol = check_positive("tol", tol)
-    device, largest = pick_device(device), max(ufm.num_samples for ufm in ufms)
-    check_memory(
-        "dim", f"{dim} with {largest} samples", 10 * E * max(K, dim) * max(K, largest)
-    )  # there are about ten such arrays
-    exact = solutions(ufms, check_choice("features", features, ("linear", "relu")))
-
-    # Shorter members are padded with samples of weight 0, whose features start at 0 and stay there.
-    sizes = [ufm.num_samples for ufm in ufms]
-    target, weight = np.zeros((E, K, max(sizes))), np.zeros((E, 1, max(sizes)))
-    for e, ufm in enumerate(ufms):
-        target[e, ufm.labels, np.arange(sizes[e])] = 1.0
-        weight[e, 0, : sizes[e]] = ufm.weights[ufm.labels] / sizes[e]
-    to_device = lambda values: torch.as_tensor(values, dtype=torch.float64, device=device)
-    column = lambda values: to_device(values)[:, None, None]
-    Y, weight = to_device(target), to_device(weight)  # (E, K, N), (E, 1, N)
-    lam = column([ufm.lam_z for ufm in ufms])
-    has_bias = column([not math.isinf(ufm.lam_b) for ufm in ufms])
-    lam_b = column([ufm.lam_b if math.isfinite(ufm.lam_b) else 0.0 for ufm in ufms])
-    # b = unit · b̃ gives b about the curvature that W̃ and H̃ have
-    steepest = column([(ufm.weights * np.sqrt(ufm.sizes)).max() for ufm in ufms])
-    unit = has_bias * (steepest / column(sizes)).sqrt()
-
-    def objective(point, slope=False):
-        """Values (E,), and gradients in (W̃, H̃, b̃) if asked for."""
-        W, H, b = point
-        logits = W @ H + unit * b  # (E, K, N)
-        log_p = logits.log_softmax(1)
-        penalty = lam / 2 * (sq(W) + sq(H)) + lam_b / 2 * sq(unit * b)
-        value = -(weight * Y * log_p).sum((1, 2), keepdim=True) + penalty
-        if not slope:
-            return value
-        G = weight * (log_p.exp() - Y)
-        return value, (
-            G @ H.mT + lam * W,
-            W.mT @ G + lam * H,
-            unit * (G.sum(2, keepdim=True) + lam_b * unit * b),
-        )
-
-    sq = lambda array: (array**2).sum((1, 2), keepdim=True)
-    rng = np.random.default_rng(seed)
-    spread = [(n / (K * dim)) ** 0.25 for n in sizes]  # logits of order 1, ‖W̃‖ ≈ ‖H̃‖
-    allowed = (
-        (lambda W, H, b: (W, H.clamp(min=0), b)) if features == "relu" else (lambda *point: point)
+    ufms, dim, seed, iterations, tol, device = _checked(
+        ufms, dim, seed, iterations, tol, device, features
     )
-    x = allowed(
-        to_device(rng.standard_normal((E, K, dim))) * column(spread),
-        to_device(rng.standard_normal((E, dim, max(sizes))))
-        * (weight > 0)
-        / column(spread)
-        / dim**0.5,
-        to_device(np.zeros((E, K, 1))),
-    )
-
-    def finish(point):
-        """(W, H, b) of the problem as posed, in NumPy, without padding."""
-        W, H, b = (array.cpu().numpy() for array in (point[0], point[1], unit * point[2]))
-        ratio = [ufm.lam_w**0.25 / ufm.lam_h**0.25 for ufm in ufms]
-        W = np.stack([w / r for w, r in zip(W, ratio)])
-        return W, [h[:, :n] * r for h, n, r in zip(H, sizes, ratio)], b[:, :, 0]
-
-    labels = [ufm.labels for ufm in ufms]
-    start = finish(x)[1]
-    before, momentum = x, torch.zeros_like(lam)
-    step = 2 * column(sizes) / steepest
+    exact = solutions(ufms, features)
+    batch = _prepare(ufms, device)
+    state = _begin(batch, dim, seed, nonnegative=features == "relu")
+    start = _models(batch, state.point, exact)
+    lowest = np.array([solution.objective - solution.gap for solution in exact])
+    reached = lambda values: tol is not None and bool((values <= (1 + tol) * lowest).all())
     history, grid = [], set(geometric_grid(iterations))
-    optimum = np.array([s.objective for s in exact])
-    lowest = optimum - [s.gap for s in exact]
-    within_tol = lambda values: tol is not None and bool((values <= (1 + tol) * lowest).all())
-    t = torch.ones_like(lam)
     for iteration in range(1, iterations + 1):
-        y = tuple(a + momentum * (a - b) for a, b in zip(x, before))
-        value, slope = objective(y, slope=True)
-        if not value.isfinite().all():  # no step would ever be short enough
-            raise FloatingPointError(
-                f"the objective overflows in iteration {iteration}: the penalties are too large"
-            )
-        while True:
-            new = allowed(*(a - step * g for a, g in zip(y, slope)))
-            new_value = objective(new)
-            move = [n - a for n, a in zip(new, y)]
-            model = sum(
-                (g * m + m**2 / (2 * step)).sum((1, 2), keepdim=True) for g, m in zip(slope, move)
-            )
-            short = new_value <= value + model + 1e-15 * value.abs()
-            if short.all():
-                break
-            step = torch.where(short, step, step / 2)
-        uphill = (
-            sum(((a - n) * (n - o)).sum((1, 2), keepdim=True) for a, n, o in zip(y, new, x)) > 0
-        )
-        t_new = torch.where(uphill, 1.0, (1 + (1 + 4 * t**2).sqrt()) / 2)
-        momentum = torch.where(uphill, 0.0, (t - 1) / t_new)
-        before, x, t, step = x, new, t_new, step * 1.1
-        done = within_tol(new_value.flatten().cpu().numpy())
+        state = _step(batch, state, iteration, nonnegative=features == "relu")
+        done = reached(state.values.cpu().numpy())
         if iteration in grid or done:
-            W, H, b = finish(x)
-            values = np.array(
-                [objective_in_float64(*member) for member in zip(ufms, W, H, b, labels)]
-            )
-            done = done and within_tol(
-                values
-            )  # in which, unlike in `new_value`, tiny losses have all their digits
+            models = _models(batch, state.point, exact, start)
+            # unlike in `state.values`, tiny losses have all their digits here
+            done = done and reached(np.array([model.objective for model in models]))
         if iteration in grid or done:
-            history.append(
-                {
-                    "iteration": iteration,
-                    "objective": values,
-                    "gap": values / optimum - 1,
-                    **_collapse(H, labels),
-                }
-            )
+            history.append(_record(iteration, models))
         if done:
             break
-    W, H, b = finish(x)
-    models = (
-        TrainedModel(ufm, b[e], H[e], labels[e], exact[e], start[e], W[e])
-        for e, ufm in enumerate(ufms)
-    )
     return Trained(tuple(models), history)
 
 
-def _collapse(features, labels):
-    pairs = list(zip(features, labels))
+def _checked(ufms, dim, seed, iterations, tol, device, features):
+    """The arguments of `train_ufm` in the form that is worked with, else ValueError."""
+    ufms = problems(ufms)
+    K, E, largest = ufms[0].num_classes, len(ufms), max(ufm.num_samples for ufm in ufms)
+    dim, seed = check_integer("dim", dim, at_least=K), check_integer("seed", seed, at_least=0)
+    iterations = check_integer("iterations", iterations, at_least=1)
+    tol = None if tol is None else check_positive("tol", tol)
+    device = pick_device(device)
+    check_memory(
+        "dim", f"{dim} with {largest} samples", 10 * E * max(K, dim) * max(K, largest)
+    )  # there are about ten such arrays
+    check_choice("features", features, ("linear", "relu"))
+    return ufms, dim, seed, iterations, tol, device
+
+
+class _Batch(NamedTuple):
+    """E UFMs as tensors, the shorter ones padded with samples of weight 0."""
+
+    ufms: list
+    labels: torch.Tensor  # (E, N)
+    weights: torch.Tensor  # (E, N)
+    sizes: torch.Tensor  # (E,)
+    lam: Penalties  # λ_Z for λ_W and λ_H
+    unit: torch.Tensor  # (E,), b = unit · b̃
+    steepest: torch.Tensor  # (E,), the largest w √n
+
+    @property
+    def device(self):
+        return self.labels.device
+
+
+def _prepare(ufms, device):
+    """The `_Batch` of a list of UFMs. With b = unit · b̃, b̃ has about the curvature of W̃ and H̃."""
+    sizes = [ufm.num_samples for ufm in ufms]
+    labels = np.zeros((len(ufms), max(sizes)), dtype=np.int64)
+    weights = np.zeros((len(ufms), max(sizes)))
+    for e, ufm in enumerate(ufms):
+        labels[e, : sizes[e]] = ufm.labels
+        weights[e, : sizes[e]] = ufm.weights[ufm.labels]
+    member = lambda values: torch.as_tensor(values, dtype=torch.float64, device=device)
+    lam, lam_z = penalties(ufms, torch.float64, device), member([ufm.lam_z for ufm in ufms])
+    steepest = member([(ufm.weights * np.sqrt(ufm.sizes)).max() for ufm in ufms])
+    return _Batch(
+        ufms,
+        torch.as_tensor(labels, device=device),
+        member(weights),
+        member(sizes),
+        lam._replace(lam_w=lam_z, lam_h=lam_z),
+        lam.has_bias * (steepest / member(sizes)).sqrt(),
+        steepest,
+    )
+
+
+def _values(batch, point):
+    """The objectives (E,) at a point (W̃, H̃, b̃)."""
+    W, H, b = point
+    b = batch.unit[:, None, None] * b
+    return objective(
+        W @ H + b, batch.labels, batch.weights, batch.sizes, W, H, b[..., 0], batch.lam
+    )
+
+
+class _State(NamedTuple):
+    """Where Nesterov's method is; everything but the points is (E,)."""
+
+    point: tuple  # W̃ (E, K, d), H̃ (E, d, N), b̃ (E, K, 1)
+    before: tuple  # the point of the iteration before
+    values: torch.Tensor | None  # the objectives at `point`
+    length: torch.Tensor  # of the step
+    momentum: torch.Tensor
+    t: torch.Tensor  # t_{k+1} = (1 + √(1 + 4 t_k²))/2, 1 again at a restart
+
+
+def _begin(batch, dim, seed, nonnegative):
+    """Random starts: logits of order 1 and ‖W̃‖ ≈ ‖H̃‖, b̃ = 0; features of padding are 0 and stay
+    so.
+    """
+    rng, (E, N), K = np.random.default_rng(seed), batch.labels.shape, batch.ufms[0].num_classes
+    to_device = lambda values: torch.as_tensor(values, dtype=torch.float64, device=batch.device)
+    spread = to_device([(ufm.num_samples / (K * dim)) ** 0.25 for ufm in batch.ufms])
+    W = to_device(rng.standard_normal((E, K, dim))) * spread[:, None, None]
+    H = to_device(rng.standard_normal((E, dim, N))) * (batch.weights > 0)[:, None]
+    H = H / spread[:, None, None] / dim**0.5
+    point = (W, H.clamp(min=0) if nonnegative else H, to_device(np.zeros((E, K, 1))))
+    ones = torch.ones_like(spread)
+    return _State(point, point, None, 2 * batch.sizes / batch.steepest, 0 * ones, ones)
+
+
+def _step(batch, state, iteration, nonnegative):
+    """One iteration: along the gradient at the extrapolated point, as far as the objective falls
+    at least as its quadratic model does; momentum is given up where it leads uphill.
+    """
+    column = lambda values: values[:, None, None]
+    inner = lambda one, other: sum((a * b).sum((1, 2)) for a, b in zip(one, other))  # (E,)
+    minus = lambda one, other: tuple(a - b for a, b in zip(one, other))
+    y = tuple(a + column(state.momentum) * (a - b) for a, b in zip(state.point, state.before))
+    value = _values(batch, [part.requires_grad_() for part in y])
+    if not value.isfinite().all():  # no step would ever be short enough
+        raise FloatingPointError(
+            f"the objective overflows in iteration {iteration}: the penalties are too large"
+        )
+    slope = torch.autograd.grad(value.sum(), y)  # members share nothing, so neither do gradients
+    with torch.no_grad():
+        length = state.length
+        while True:
+            W, H, b = (a - column(length) * g for a, g in zip(y, slope))
+            new = (W, H.clamp(min=0) if nonnegative else H, b)
+            values, move = _values(batch, new), minus(new, y)
+            model = value + inner(slope, move) + inner(move, move) / (2 * length)
+            short = values <= model + SLACK * value.abs()
+            if short.all():
+                break
+            length = torch.where(short, length, length / 2)
+        uphill = inner(minus(y, new), minus(new, state.point)) > 0
+        t = torch.where(uphill, 1.0, (1 + (1 + 4 * state.t**2).sqrt()) / 2)
+        momentum = torch.where(uphill, 0.0, (state.t - 1) / t)
+    return _State(new, state.point, values, length * LONGER, momentum, t)
+
+
+def _models(batch, point, exact, start=None):
+    """The models at a point, in NumPy, as the problems are posed and without padding; `start` are
+    those before training.
+    """
+    W, H, b = point[0], point[1], batch.unit[:, None] * point[2][..., 0]
+    W, H, b = (array.detach().cpu().numpy() for array in (W, H, b))
+    models = []
+    for e, ufm in enumerate(batch.ufms):
+        ratio = ufm.lam_w**0.25 / ufm.lam_h**0.25
+        features = H[e, :, : ufm.num_samples] * ratio
+        first = features if start is None else start[e].features
+        models.append(TrainedModel(ufm, b[e], features, ufm.labels, exact[e], first, W[e] / ratio))
+    return models
+
+
+def _record(iteration, models):
+    """One row of the history."""
+    each = lambda measure: np.array([measure(model) for model in models])
     return {
-        "nc1": np.array([metrics.nc1(*pair) for pair in pairs]),
-        "trace_ratio": np.array([metrics.trace_ratio(*pair) for pair in pairs]),
+        "iteration": iteration,
+        "objective": each(lambda model: model.objective),
+        "gap": each(lambda model: model.objective / model.exact.objective - 1),
+        "nc1": each(lambda model: metrics.nc1(model.features, model.labels)),
+        "trace_ratio": each(lambda model: metrics.trace_ratio(model.features, model.labels)),
     }

@@ -92,7 +92,7 @@ class TrainedModel:
 
     @property
     def group_gaps(self):
-        """{n: a_g in nats}, the mean diagonal minus the mean off-diagonal entry of the group's block
+        """{n: a_g in nats}, the mean diagonal minus the mean off-diagonal entry of a group's block
         of Z, of groups of two classes at least; the keys are those of `UFM.groups`.
         """
         return {

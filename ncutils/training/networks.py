@@ -156,7 +156,8 @@ class ResNet18(nn.Sequential):
 
     Parameters
     ----------
-    image_shape : (C, H, W), H, W ≥ 8.   features : "relu", means of the last block's ReLU; or "linear", without it.
+    image_shape : (C, H, W), H, W ≥ 8.
+    features : "relu", means of the last block's ReLU; or "linear", without it.
 
     Source: He, Zhang, Ren and Sun (2016), arXiv:1512.03385, with the first layer that is usual for
     32 × 32.

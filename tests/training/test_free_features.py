@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import tracemalloc
 import warnings
 
 import numpy as np
@@ -12,9 +11,7 @@ from torch import nn
 
 from ncutils import UFM, metrics, solve, theory, train_ufm
 from ncutils._device import pick_device
-from ncutils.training import objective
 from ncutils.training.free_features import geometric_grid
-from ncutils.training.objective import ufm_objective
 
 INF = math.inf
 L_55 = [0.0027, 0.0030, 0.0033, 0.0039, 0.0045, 0.0051, 0.0057, 0.0063, 0.0069, 0.0075]
@@ -209,66 +206,6 @@ def weighted_optimum(ufm):
     return best[1]
 
 
-@pytest.mark.parametrize(
-    "sizes, lam_z, lam_b, optimum",
-    [
-        ([21] * 4, 1e-16, INF, 4.993050784667e-14),
-        ([21] * 4, 1e-16, 0.02, 4.993050784667e-14),
-        ([30, 30, 2], 1e-12, INF, None),
-    ],
-)
-def test_the_objective_is_right_where_the_losses_are_tiny(sizes, lam_z, lam_b, optimum):
-    """1 − p of each sample is about 1e-15: as a difference from 1 it would have a digit at most."""
-    problem = UFM.from_lam_z(sizes, lam_z, lam_b)
-    exact = solve(problem)
-    dim = len(sizes)
-    point = exact.classifier(dim), exact.class_means(dim)[:, problem.labels], exact.bias
-    assert ufm_objective(problem, *point, problem.labels) == pytest.approx(
-        optimum or exact.objective, rel=1e-12, abs=0
-    )
-
-
-def test_the_objective_of_wrong_and_of_huge_logits_is_the_logit_difference():
-    """Loss z_l − z_k where class l wins by far, whatever the sizes of the logits."""
-    problem = UFM.from_lam_z([1, 1], 1e-30)
-    for far in (30.0, 700.0, 1e5, 1e120):
-        found = ufm_objective(
-            problem, np.array([[far], [0.0]]), np.ones((1, 2)), np.zeros(2), problem.labels
-        )
-        assert found == pytest.approx(
-            far / 2 + 5e-31 * far**2 + math.log1p(math.exp(-far)), rel=1e-15, abs=0
-        )
-    huge = ufm_objective(
-        problem, np.full((2, 1), 1e150), np.full((1, 2), 1e150), np.zeros(2), problem.labels
-    )
-    assert huge == pytest.approx(5e-31 * 4e300, rel=1e-12)  # finite
-
-
-def test_the_objective_does_not_depend_on_how_many_samples_are_taken_at_once(monkeypatch):
-    problem = UFM.from_lam_z([5, 9, 3], 0.01, 0.02, class_weights=[1, 2, 5])
-    rng = np.random.default_rng(0)
-    point = rng.standard_normal((3, 4)), rng.standard_normal((4, 17)), rng.standard_normal(3)
-    labels = rng.permutation(problem.labels)
-    whole = ufm_objective(problem, *point, labels)
-    for entries in (1, 12, 51):
-        monkeypatch.setattr(objective, "CHUNK", entries)
-        assert ufm_objective(problem, *point, labels) == pytest.approx(whole, rel=1e-15)
-
-
-def test_memory_of_the_objective_is_that_of_the_features():
-    """60,000 samples of 2,000 classes: their logits are 1 GB."""
-    problem = UFM.from_lam_z([30] * 2000, 1e-3)
-    tracemalloc.start()
-    try:
-        value = ufm_objective(
-            problem, np.zeros((2000, 2)), np.zeros((2, 60_000)), np.zeros(2000), problem.labels
-        )
-        peak = tracemalloc.get_traced_memory()[1] / 2**20
-    finally:
-        tracemalloc.stop()
-    assert value == pytest.approx(math.log(2000), rel=1e-14) and peak < 100
-
-
 def test_what_is_reported_of_a_training_is_right_where_the_losses_are_tiny():
     """log(softmax) has no digit left there: training would seem done, below the optimum."""
     problem = UFM.from_lam_z([21] * 4, 1e-16)
@@ -331,42 +268,6 @@ def test_geometric_grid_has_both_ends_and_steady_ratios(last):
     assert grid[0] == 1 and grid[-1] == last and grid == sorted(set(grid))
     large = [b / a for a, b in zip(grid, grid[1:]) if 30 < a and b < last]
     assert all(ratio == pytest.approx(10 ** (1 / 8), rel=0.02) for ratio in large)
-
-
-def test_the_objective_is_the_papers_sample_by_sample():
-    rng = np.random.default_rng(0)
-    W, H, b = rng.standard_normal((4, 5)), rng.standard_normal((5, 22)), rng.standard_normal(4)
-    total = 0.0
-    for h, k in zip(H.T, SMALL.labels):
-        scores = W @ h + b
-        total -= math.log(math.exp(scores[k]) / sum(math.exp(s) for s in scores)) / 22
-    total += SMALL.lam_w / 2 * np.sum(W**2) + SMALL.lam_h / 2 * np.sum(H**2)
-    assert ufm_objective(SMALL, W, H, b, SMALL.labels) == pytest.approx(
-        total + 0.01 * np.sum(b**2), rel=1e-13
-    )
-    unbiased = UFM(SMALL.class_sizes, SMALL.lam_w, SMALL.lam_h)
-    assert ufm_objective(unbiased, W, H, b, SMALL.labels) == pytest.approx(total, rel=1e-13)
-    assert (
-        ufm_objective(unbiased, 1e4 * W, H, b, SMALL.labels) < INF
-    )  # large logits do not overflow
-
-
-def test_views_of_a_trained_model():
-    trained = train_ufm([SMALL, SMALL], dim=5, iterations=20, device="cpu")
-    W, H, b, labels = (
-        trained[1].classifier(),
-        trained[1].features,
-        trained[1].bias,
-        trained[1].labels,
-    )
-    means = np.stack([H[:, labels == k].mean(axis=1) for k in range(4)], axis=1)
-    assert trained[1].class_means() == pytest.approx(means, abs=1e-14)
-    assert trained[1].logits == pytest.approx(W @ means, abs=1e-13)
-    for of, matrix in (("logits", W @ means), ("features", means), ("classifier", W.T)):
-        assert trained[1].cosines(of) == pytest.approx(metrics.cosines(matrix), abs=1e-12)
-    right = (W @ H + b[:, None]).argmax(axis=0) == labels
-    for classes in ([0, 1], [2, 3], [3]):
-        assert trained[1].accuracy(classes) == np.mean(right[np.isin(labels, classes)])
 
 
 # Nonnegative features -----------------------------------------------------------------------------
@@ -432,7 +333,7 @@ UNCERTIFIED = UFM.from_lam_z(
 )  # sharing a feature pays for the two small classes
 
 
-def test_a_better_optimum_than_the_exact_upper_bound_has_a_gap_below_zero_and_is_not_stopped_early():
+def test_a_better_optimum_than_the_upper_bound_has_a_gap_below_zero_and_is_not_stopped_early():
     trained = train_ufm(
         UNCERTIFIED, dim=16, iterations=400, tol=1e-9, features="relu", device="cpu"
     )
@@ -452,13 +353,6 @@ def test_the_result_with_nonnegative_features_is_a_critical_point_by_automatic_d
         max(W.grad.abs().max(), b.grad.abs().max(), (H * H.grad).abs().max(), -H.grad.min()) < 1e-7
     )
     assert (H == 0).any() and (H > 1e-3).any()
-
-
-def test_dead_features_are_those_without_any_sample():
-    trained = train_ufm([SMALL, SMALL], dim=6, iterations=1, device="cpu")
-    trained[1].features[[0, 4]] = 0.0
-    trained[1].features[2, 1:] = 0.0  # still alive on one sample
-    assert [trained[e].dead_features for e in (0, 1)] == [0, 2]
 
 
 # The machine --------------------------------------------------------------------------------------
@@ -549,15 +443,6 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
 def test_cuda_is_chosen_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device(None).type == pick_device("cuda:0").type == "cuda"
-
-
-@pytest.mark.parametrize("view", ["logits ", "bias", None])
-def test_cosines_of_a_trained_model_name_what_there_is(view):
-    trained = train_ufm(TINY, 2, iterations=1, device="cpu")
-    with pytest.raises(
-        ValueError, match="of = .*: must be one of 'logits', 'features', 'classifier'"
-    ):
-        trained[0].cosines(view)
 
 
 def test_penalties_that_overflow_stop_with_an_error_instead_of_no_end(monkeypatch):
