@@ -32,7 +32,7 @@ from ncutils.paper import results as stored
 from ncutils.paper import run as running
 from ncutils.paper import task
 from ncutils.paper.results import Results, results_of
-from ncutils.training import network
+from ncutils.training import arguments
 from ncutils.training.network import train_network
 
 alone = pytest.fixture(autouse=True, scope="module")(one_thread)
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_another_kind_of_device_is_no_dead_end(monkeypatch, tmp_
     file = task.checkpoint(plan, [(100, 0)])
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at_checkpoint(patch, 1)
-        patch.setattr(network, "uses_bfloat16", lambda device: True)
+        patch.setattr(arguments, "uses_bfloat16", lambda device: True)
         quiet(plan)
     said = f"{re.escape(str(file))} is of another version or device: training starts anew"
     assert file.exists()
