@@ -1,7 +1,5 @@
 """Hypothesis at two depths."""
 
-import functools
-
 import pytest
 from hypothesis import given, settings
 
@@ -14,8 +12,7 @@ def fuzzed(*strategies, few=8, many=40):
     def at_two_depths(test):
         @pytest.mark.parametrize("examples", [few, pytest.param(many, marks=depth)])
         def run(examples):
-            of_strategies = functools.wraps(test)(lambda *args, **kwargs: test(*args, **kwargs))
-            settings(max_examples=examples)(given(*strategies)(of_strategies))()
+            settings(max_examples=examples)(given(*strategies)(test))()
 
         run.__name__, run.__doc__ = test.__name__, test.__doc__
         return run
