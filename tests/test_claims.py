@@ -79,9 +79,18 @@ def test_every_passage_is_named(level, phase):
     sizes = [16006] * 10 + [1] * 4007
     said = report.prediction(UFM.from_lam_z(sizes, level / sum(sizes), 0.00124386830))
     assert said == (
-        f"λ_Z N = {level}, predicted: {phase} (minority one vector from 1 on, minority zero from 5.09366 on, "
-        "not zero again from 6.57039 on, zero from 7.28344 on, all zero from 126.515 on)"
+        f"λ_Z N = {level}, predicted: {phase} (minority one vector from 1 on, minority zero from "
+        "5.09366 on, not zero again from 6.57039 on, zero from 7.28344 on, all zero from 126.515 "
+        "on)"
     )
+
+
+def test_a_passage_back_that_is_none_fails(monkeypatch):
+    """The minority is zero from 13.8 on, and stays so."""
+    passages = lambda *sizes: [*vanishing_thresholds(*sizes), 15.0, 16.0]
+    monkeypatch.setattr(theory, "vanishing_thresholds", passages)
+    row = "minority not zero again from λ_Z N = 15 on, not 1e-05 of it before"
+    assert row in failed(check("threshold", EXAMPLE))
 
 
 @pytest.mark.depth
@@ -514,7 +523,9 @@ def test_missing_and_unknown_options_show_the_usage(capsys, words):
 
 
 def test_the_command_runs_anywhere_and_loads_no_plotting(tmp_path):
-    """In a process of its own, with a terminal that knows ASCII only. Figures come when asked for."""
+    """In a process of its own, with a terminal that knows ASCII only; figures come when asked
+    for.
+    """
     program = """
 import sys
 from ncutils.__main__ import main
