@@ -124,7 +124,7 @@ def angles(report, ufm, seed):
         report.check_at_most(what, spread, 5e-3, evidence="trained")
     predicted = _cosines(report, exact, group)
     named = [(group_name(kind), members) for kind, members in report.some()]
-    pairs = [(name, members[:2]) for name, members in named if len(members) > 1]
+    pairs = [(name, tuple(members[:2])) for name, members in named if len(members) > 1]
     pairs += [
         (f"{a} to {b}", (A[0], B[0])) for i, (a, A) in enumerate(named) for b, B in named[i + 1 :]
     ]

@@ -60,7 +60,7 @@ COMMANDS = {  # words, settings, seeds, end of the picture's name
         2,
         "pool14",
     ),
-    "fig7": ("fig7 --only 100 200 300 --seeds 2", (100, 200, 300), 2, "pool14"),
+    "fig7": ("fig7 --only 100 200 --seeds 2", (100, 200), 2, "pool14"),
     "fig8": (
         "fig8 --only 100 400 --network convnet --pool 7 --recipe authors",
         (100, 400),
