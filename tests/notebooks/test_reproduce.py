@@ -63,22 +63,27 @@ def reproduced(monkeypatch, capsys, folder, conditions, **notebooks):
     return fine, {tuple(line[:2]): tuple(line[2:]) for line in cells}
 
 
-def test_what_is_the_same_is_called_the_same(tmp_path, monkeypatch, capsys):
+def test_what_is_the_same_what_differs_and_what_fails_is_told(tmp_path, monkeypatch, capsys):
     conditions = ["as stored", "again", "two threads"]
-    fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, n01_sound=SOUND)
-    assert fine and table == {
-        ("n01_sound", condition): ("0 of 0", "0 of 0", "same") for condition in conditions
+    planted = [PLANTED[2].replace("print", "import os\nprint"), PLANTED[-1]]
+    notebooks = {"n01_sound": SOUND, "n02_planted": planted, "n03_failing": FAILING}
+    fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, **notebooks)
+    told = {(name, condition): line[-1] for (name, condition), line in table.items()}
+    random, both = (f"another text in {n} of 2 cells: " for n in (1, 2))
+    assert not fine and told == {
+        ("n01_sound", "as stored"): "same",
+        ("n01_sound", "again"): "same",
+        ("n01_sound", "two threads"): "same",
+        ("n02_planted", "as stored"): f"{random}cell-002",
+        ("n02_planted", "again"): f"{random}cell-002",
+        ("n02_planted", "two threads"): f"{both}cell-001, cell-002",
+        ("n03_failing", "as stored"): "same",
+        ("n03_failing", "again"): "same",
+        ("n03_failing", "two threads"): "FAILED: AssertionError: two are too many",
     }
 
 
-def test_a_notebook_that_fails_is_told_with_its_reason(tmp_path, monkeypatch, capsys):
-    fine, table = reproduced(
-        monkeypatch, capsys, tmp_path, ["as stored", "two threads"], n01_failing=FAILING
-    )
-    assert not fine and table["n01_failing", "as stored"][2] == "same"
-    assert table["n01_failing", "two threads"][-1] == "FAILED: AssertionError: two are too many"
-
-
+@pytest.mark.depth
 def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch, capsys):
     fine, table = reproduced(
         monkeypatch, capsys, tmp_path, reproduce.CONDITIONS, n02_planted=PLANTED
@@ -112,6 +117,14 @@ def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch
             {"again": "not the first run's picture in cell-001"},
         ),
         ("values", {"row": ("network", 2.0)}, {"again": "not the first run's row"}),
+        (
+            "values",
+            {"row": ("exact", 1.0)},
+            {"again": "not the first run's row"}
+            | dict.fromkeys(
+                ["other seeds", "other images"], "called exact, but depends on it: row"
+            ),
+        ),
         (
             "text",
             {"cell-001": [(["b", None, None], {})]},
