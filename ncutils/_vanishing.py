@@ -6,7 +6,21 @@ import math
 
 from scipy.optimize import brentq
 
+from ._checks import check_integer, check_positive
+
+LARGEST_K = 1e12  # beyond, rounding shows
 WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs
+
+
+def check_two_groups(k_a, k_b, n_a, n_b):
+    """Numbers of classes and class sizes of two groups, if they are allowed, else ValueError."""
+    k_a, k_b = check_integer("k_a", k_a, 1), check_integer("k_b", k_b, 1)
+    if max(k_a, k_b) > LARGEST_K:
+        raise ValueError(f"k_a = {k_a}, k_b = {k_b}: must be at most {LARGEST_K:g}")
+    n_a, n_b = check_positive("n_a", n_a), check_positive("n_b", n_b)
+    if n_a < n_b:
+        raise ValueError(f"n_a = {n_a}, n_b = {n_b}: must have n_a >= n_b, A being the majority")
+    return k_a, k_b, n_a, n_b
 
 
 def _log(x):

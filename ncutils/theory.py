@@ -9,23 +9,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._checks import check_finite, check_integer, check_memory, check_positive
+from ._checks import check_integer, check_memory, check_positive
+from ._limits import deviation_constants, limit_logits, limit_logits_log
 from ._linalg import cosines_from_gram, scaled
-from ._vanishing import ZeroMinority
+from ._vanishing import ZeroMinority, check_two_groups
 from .ufm import ON_THE_LINE, UFM, GroupPhases, Phase, check_ufm
 
-# beyond these, rounding shows or sums overflow
-LARGEST_K, LARGEST_RATIO, LARGEST_LOG = 1e12, 1e20, 1e300
+__all__ = [
+    "Thresholds",
+    "deviation_constants",
+    "limit_logits",
+    "limit_logits_log",
+    "minority_threshold",
+    "phase",
+    "relu_logits",
+    "relu_vanishing_threshold",
+    "seli",
+    "simplex_etf",
+    "thresholds",
+    "trivial_threshold",
+    "vanishing_threshold",
+    "vanishing_thresholds",
+]
 
-
-def _two_groups(k_a, k_b, n_a, n_b):
-    k_a, k_b = check_integer("k_a", k_a, 1), check_integer("k_b", k_b, 1)
-    if max(k_a, k_b) > LARGEST_K:
-        raise ValueError(f"k_a = {k_a}, k_b = {k_b}: must be at most {LARGEST_K:g}")
-    n_a, n_b = check_positive("n_a", n_a), check_positive("n_b", n_b)
-    if n_a < n_b:
-        raise ValueError(f"n_a = {n_a}, n_b = {n_b}: must have n_a >= n_b, A being the majority")
-    return k_a, k_b, n_a, n_b
+LARGEST_RATIO = 1e20  # of class sizes: beyond, rounding shows
 
 
 def minority_threshold(n_b):
@@ -63,7 +70,7 @@ def vanishing_thresholds(k_a, k_b, n_a, n_b, lam_b=math.inf):
     >>> [round(v, 4) for v in theory.vanishing_thresholds(10, 10**4, 10**4, 1, lam_b=0.0016)]
     [4.3485, 7.1932, 14.1463]
     """
-    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    k_a, k_b, n_a, n_b = check_two_groups(k_a, k_b, n_a, n_b)
     lam_b = check_positive("lam_b", lam_b, infinite=True)
     if n_a == n_b:
         return [math.sqrt(n_a)]
@@ -101,7 +108,7 @@ def trivial_threshold(k_a, k_b, n_a, n_b, lam_b=math.inf):
     >>> theory.trivial_threshold(5, 5, 400, 100)
     20.0
     """
-    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
+    k_a, k_b, n_a, n_b = check_two_groups(k_a, k_b, n_a, n_b)
     lam_b = check_positive("lam_b", lam_b, infinite=True)
     if k_a == 1:
         return vanishing_threshold(k_a, k_b, n_a, n_b, lam_b)
@@ -283,75 +290,3 @@ def relu_logits(class_sizes, lam_z):
     wrong = np.exp(np.minimum(log_wrong, -math.log(K)))
     a = np.where(log_wrong < -math.log(K), np.log1p(-(K - 1) * wrong) - log_wrong, 0.0)
     return a * (np.eye(K) - 1 / K)
-
-
-def limit_logits(k_a, k_b, n_a, n_b, c):
-    """Z (K, K) to O(1) as n → ∞ with n_A/n_B and c = λ_Z N fixed, no bias; the error is O(1/ln n).
-
-    `limit_logits_log`, which has the formula, at n_a, n_b: floats up to 1e300.
-    Raises ValueError unless k_a, k_b ≥ 1, n_a ≥ n_b > 0 and c > 0.
-
-    >>> from ncutils import theory
-    >>> theory.limit_logits(2, 2, 2e6, 1e6, c=0.1)[:, 0].round(2)
-    array([ 8.18, -2.93, -2.62, -2.62])
-    """
-    k_a, k_b, n_a, n_b = _two_groups(k_a, k_b, n_a, n_b)
-    return limit_logits_log(k_a, k_b, max(math.log(n_a) - math.log(n_b), 0.0), math.log(n_b), c)
-
-
-def limit_logits_log(k_a, k_b, log_ratio, log_n_b, c):
-    """`limit_logits` in ln r = ln(n_A/n_B) ≥ 0 and ln n_B, of any size: nothing overflows.
-
-    Own class minus a class of the other group: ½ ln n_B − ln q with q = c/sqrt(K (K_B r + K_A)).
-    Own class minus another of the same group: ½ ln n_A − ln((c − K_B q sqrt(r))/K_A) in A,
-    ½ ln n_B − ln((c − K_A q)/K_B) in B. Columns sum to zero.
-    Raises ValueError unless k_a, k_b ≥ 1, log_ratio ≥ 0 and log_n_b are finite and c > 0.
-    Source: ours; the paper shows that the limit is an ETF, without a rate.
-
-    >>> import math
-    >>> from ncutils import theory
-    >>> theory.limit_logits_log(2, 2, math.log(2), 1000.0, c=0.1)[:, 0].round(2)
-    array([ 378.  , -126.21, -125.89, -125.89])
-    """
-    k_a, k_b, c = check_integer("k_a", k_a, 1), check_integer("k_b", k_b, 1), check_positive("c", c)
-    log_ratio = check_finite("log_ratio", log_ratio, LARGEST_LOG)
-    log_n_b = check_finite("log_n_b", log_n_b, LARGEST_LOG)
-    if log_ratio < 0:
-        raise ValueError(f"log_ratio = {log_ratio}: must be ln(n_A/n_B) >= 0, A being the majority")
-    K, log_n_a, log_c = k_a + k_b, log_n_b + log_ratio, math.log(c)
-    check_memory("k_a + k_b", K, K * K)
-    root = math.sqrt(K * (k_b + k_a * math.exp(-log_ratio)))  # c/(q sqrt(r))
-    cross = log_n_a / 2 - log_c + math.log(root)
-    within_a = log_n_a / 2 - log_c - math.log1p(-k_b / root) + math.log(k_a)
-    share = k_a * math.exp(-log_ratio / 2) / root  # K_A q/c
-    within_b = log_n_b / 2 - log_c - math.log1p(-share) + math.log(k_b)
-    Z = np.full((K, K), -cross)
-    Z[:k_a, :k_a], Z[k_a:, k_a:] = -within_a, -within_b
-    np.fill_diagonal(Z, 0.0)
-    return Z - Z.mean(axis=0)
-
-
-def deviation_constants(k_a, k_b, r, c):
-    """Limits of (cos + 1/(K−1)) · ln n_B for the columns of Z, n_B → ∞: {"A": …, "B": …, "AB": …}.
-
-    With Z = ½ ln(n_B) (I − 11ᵀ/K) + S + o(1), first order in 1/ln n_B. A group of one class has no
-    angle within: NaN. c = λ_Z N and r = n_A/n_B ≥ 1 are fixed, no bias. Raises ValueError unless
-    k_a, k_b ≥ 1, r ≥ 1 and c > 0. Source: ours.
-
-    >>> from ncutils import theory
-    >>> constants = theory.deviation_constants(5, 5, r=2, c=0.1)
-    >>> {group: round(value, 4) for group, value in constants.items()}
-    {'A': -0.7701, 'B': 0.9166, 'AB': -0.0586}
-    """
-    if check_positive("r", r) < 1:
-        raise ValueError(f"r = {r}: must be n_A/n_B >= 1")
-    k_a, k_b, r, _ = _two_groups(k_a, k_b, r, 1.0)
-    K = k_a + k_b
-    S = limit_logits(k_a, k_b, r, 1.0, c)  # at n_B = 1 the leading term is 0
-    frame = np.eye(K) - 1 / K
-    cross = frame @ S
-    # cos of u_k + ε s_k and u_l + ε s_l, ε = 2/ln n_B, to first order in ε, with ‖u_k‖² = 1 − 1/K
-    first = cross + cross.T + (np.diag(cross)[:, None] + np.diag(cross)) / (K - 1)
-    slope = 2 * first / (1 - 1 / K)
-    pick = lambda k, l, exists: float(slope[k, l]) if exists else math.nan
-    return {"A": pick(0, 1, k_a > 1), "B": pick(K - 2, K - 1, k_b > 1), "AB": pick(0, K - 1, True)}

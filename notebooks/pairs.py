@@ -112,17 +112,30 @@ def fault(source):
     return None
 
 
-def laid_out(source):
-    """The code of each cell of a .md source as ruff lays it out; ValueError if it is no Python."""
+def ruff(name, content, *command):
+    """What ruff makes of the bytes of an .ipynb; ValueError, with the `name`, if a cell is no
+    Python.
+    """
     settings = ["--config", ROOT / "pyproject.toml", "--config", f"line-length={COLUMNS}"]
     result = subprocess.run(
-        [sys.executable, "-m", "ruff", "format", *settings, "--stdin-filename", "x.ipynb", "-"],
-        input=written(read_source(source)),
+        [sys.executable, "-m", "ruff", *command, *settings, "--stdin-filename", "x.ipynb", "-"],
+        input=content,
         capture_output=True,
+        cwd=ROOT,  # where it sees which imports are of the package
     )
     if result.returncode:
-        raise ValueError(f"{source.name}: {result.stderr.decode().strip()}")
-    return [cell.source for cell in code_cells(nbformat.reads(result.stdout.decode(), 4))]
+        raise ValueError(f"{name}: {result.stderr.decode().strip()}")
+    return result.stdout
+
+
+def laid_out(source):
+    """The code of each cell of a .md source as ruff lays it out, imports sorted; ValueError if it
+    is no Python.
+    """
+    content = written(read_source(source))
+    content = ruff(source.name, content, "check", "--select=I", "--fix", "--exit-zero", "--quiet")
+    content = ruff(source.name, content, "format")
+    return [cell.source for cell in code_cells(nbformat.reads(content.decode(), 4))]
 
 
 def layout_fault(source):

@@ -334,11 +334,9 @@ def test_the_phases_are_those_of_the_solver():
     frame = stored("03_threshold", "fig-phases")
     pixels = frame[frame.panel.str.startswith("a_B") & frame.value.notna()]
     assert len(pixels) > 100 and 0 < (pixels.value == 0).sum() < len(pixels)
-    n_b = (
-        10**8
-        # the map depends on λ_Z N / √n_B and the ratio alone; few solutions, by the solver that knows
-        # nothing of the map
-    )
+    # the map depends on λ_Z N / √n_B and the ratio alone; few solutions, by the solver that knows
+    # nothing of the map
+    n_b = 10**8
     for _, pixel in pixels[pixels.value > 0][::8].iterrows():
         sizes = [round(pixel.x * n_b)] * 5 + [n_b] * 5
         solution = solve(UFM.from_lam_z(sizes, pixel.y * np.sqrt(n_b) / sum(sizes)))

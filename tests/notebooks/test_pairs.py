@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,14 +134,22 @@ def test_the_ledger_shown_is_the_ledger_stored(path):
     assert all(row["what"] in table for row in ledger["rows"])
 
 
-@pytest.fixture
-def small(tmp_path):
-    """A small notebook and its executed pair, made as the stored ones are."""
-    source = tmp_path / "source" / "01_small.md"
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The folders of a small notebook and of its executed pair, made as the stored ones are."""
+    folder = tmp_path_factory.mktemp("executed")
+    source = folder / "source" / "01_small.md"
     source.parent.mkdir()
     source.write_text(SMALL)
-    asyncio.run(run.run(source, tmp_path / "output"))
-    return source, tmp_path / "output" / "01_small.ipynb"
+    asyncio.run(run.run(source, folder / "output"))
+    return folder
+
+
+@pytest.fixture
+def small(executed, tmp_path):
+    """A copy: the source and its executed pair."""
+    shutil.copytree(executed, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "source" / "01_small.md", tmp_path / "output" / "01_small.ipynb"
 
 
 def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
@@ -162,6 +171,33 @@ def test_a_changed_source_is_noticed(small):
     ]:
         source.write_text(SMALL.replace(old, new, 1))
         assert pairs.difference(source, stored)
+
+
+def test_cells_are_laid_out_in_both_of_a_pair(small):
+    source, made = small
+    stored = source.with_suffix(".ipynb")
+    loose = SMALL.replace('print("value", 0.1250)', "x = [  1,\n 2 ]  # why\nprint('value',0.1250)")
+    source.write_text(loose)
+    notebook = nbformat.reads(made.read_text(), 4)
+    notebook.cells[1].source = pairs.read_source(source).cells[1].source
+    stored.write_bytes(pairs.written(notebook))
+    assert pairs.fault(source) is None
+    assert pairs.layout_fault(source) == "01_small.md: not laid out by ruff: cell-002"
+    outputs = notebook.cells[1].outputs
+    assert pairs.lay_out(source) and not pairs.lay_out(source)
+    laid_out = loose.replace(
+        "x = [  1,\n 2 ]  # why\nprint('value',0.1250)", 'x = [1, 2]  # why\nprint("value", 0.1250)'
+    )
+    assert source.read_text() == laid_out  # options, prose and header as they were
+    assert pairs.fault(source) is pairs.layout_fault(source) is None
+    assert pairs.read_stored(stored).cells[1].outputs == outputs
+    source.write_text(SMALL.replace("import json\n", "import (\n"))
+    assert "01_small.md: error: Failed to parse" in pairs.layout_fault(source)
+    long = f'print("{"word " * 10}", {"0, " * 12}0)'
+    source.write_text(SMALL.replace('print("value", 0.1250)', long))
+    pairs.lay_out(source)
+    lines = "\n".join(cell.source for cell in pairs.code_cells(pairs.read_source(source)))
+    assert 60 < max(map(len, lines.splitlines())) <= pairs.COLUMNS
 
 
 def test_what_is_wrong_with_a_pair_is_said(small):
@@ -308,6 +344,7 @@ def test_nbval_notices_a_changed_digit(small):
     assert not nbval_passes(stored)
 
 
+@pytest.mark.depth
 def test_nbval_notices_a_changed_digit_in_a_stored_notebook(tmp_path):
     """On the first notebook up to the first number that it prints."""
     notebook = nbformat.read(STORED[0], as_version=4)

@@ -29,14 +29,18 @@ SOUND = ['print("value", 0.125)']
 # One cell for each condition that tells it apart from the others, after what a sound notebook does
 # with a trained model.
 PLANTED = [
-    "import os\nfrom ncutils import UFM, Ledger, load_images, train_ufm\nufm = UFM.from_lam_z([6, 4], 0.05)",
-    "trained = train_ufm(ufm, 4, iterations=300)\nprint(f'{trained.objectives[0]:.6f}, gap below 1e-9: {trained.gaps[0] < 1e-9}')",
+    """import os
+from ncutils import UFM, Ledger, load_images, train_ufm
+ufm = UFM.from_lam_z([6, 4], 0.05)""",
+    """trained = train_ufm(ufm, 4, iterations=300)
+print(f'{trained.objectives[0]:.6f}, gap below 1e-9: {trained.gaps[0] < 1e-9}')""",
     "print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])",
     "print(train_ufm([ufm] * 2, 4, 5, iterations=1).start[0][0, 0])",
     "images, _ = load_images('digits', [5, 5])\nprint(images.sum())",
     """ledger = Ledger("planted")
-ledger.check_at_most("start of a trained model", abs(trained.start[0]).max(), 99, evidence="trained")
-ledger.check_at_most("one that is called exact", abs(trained.start[0]).max(), 99)
+start = abs(trained.start[0]).max()
+ledger.check_at_most("start of a trained model", start, 99, evidence="trained")
+ledger.check_at_most("one that is called exact", start, 99)
 ledger.check_at_most("one that is exact", trained.exact[0].relative_gap, 1e-9)
 ledger.show()""",
     "import random\nprint(random.random())",
@@ -63,22 +67,27 @@ def reproduced(monkeypatch, capsys, folder, conditions, **notebooks):
     return fine, {tuple(line[:2]): tuple(line[2:]) for line in cells}
 
 
-def test_what_is_the_same_is_called_the_same(tmp_path, monkeypatch, capsys):
+def test_what_is_the_same_what_differs_and_what_fails_is_told(tmp_path, monkeypatch, capsys):
     conditions = ["as stored", "again", "two threads"]
-    fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, n01_sound=SOUND)
-    assert fine and table == {
-        ("n01_sound", condition): ("0 of 0", "0 of 0", "same") for condition in conditions
+    planted = [PLANTED[2].replace("print", "import os\nprint"), PLANTED[-1]]
+    notebooks = {"n01_sound": SOUND, "n02_planted": planted, "n03_failing": FAILING}
+    fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, **notebooks)
+    told = {(name, condition): line[-1] for (name, condition), line in table.items()}
+    random, both = (f"another text in {n} of 2 cells: " for n in (1, 2))
+    assert not fine and told == {
+        ("n01_sound", "as stored"): "same",
+        ("n01_sound", "again"): "same",
+        ("n01_sound", "two threads"): "same",
+        ("n02_planted", "as stored"): f"{random}cell-002",
+        ("n02_planted", "again"): f"{random}cell-002",
+        ("n02_planted", "two threads"): f"{both}cell-001, cell-002",
+        ("n03_failing", "as stored"): "same",
+        ("n03_failing", "again"): "same",
+        ("n03_failing", "two threads"): "FAILED: AssertionError: two are too many",
     }
 
 
-def test_a_notebook_that_fails_is_told_with_its_reason(tmp_path, monkeypatch, capsys):
-    fine, table = reproduced(
-        monkeypatch, capsys, tmp_path, ["as stored", "two threads"], n01_failing=FAILING
-    )
-    assert not fine and table["n01_failing", "as stored"][2] == "same"
-    assert table["n01_failing", "two threads"][-1] == "FAILED: AssertionError: two are too many"
-
-
+@pytest.mark.depth
 def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch, capsys):
     fine, table = reproduced(
         monkeypatch, capsys, tmp_path, reproduce.CONDITIONS, n02_planted=PLANTED
@@ -112,6 +121,14 @@ def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch
             {"again": "not the first run's picture in cell-001"},
         ),
         ("values", {"row": ("network", 2.0)}, {"again": "not the first run's row"}),
+        (
+            "values",
+            {"row": ("exact", 1.0)},
+            {"again": "not the first run's row"}
+            | dict.fromkeys(
+                ["other seeds", "other images"], "called exact, but depends on it: row"
+            ),
+        ),
         (
             "text",
             {"cell-001": [(["b", None, None], {})]},
