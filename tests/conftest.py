@@ -67,7 +67,7 @@ def until(page, condition):
     """
     page.evaluate(
         """new Promise((done, fail) => {
-        const end = Date.now() + 20000;
+        const end = Date.now() + 60000;
         const fails = () => fail(new Error("never: CONDITION"));
         const look = () => (CONDITION) ? done() : Date.now() > end ? fails() : setTimeout(look, 20);
         look();

@@ -33,7 +33,7 @@ def pages(site):
 
 def listen(page):
     """Keep what a page asks for and what its console says."""
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)  # on a busy machine, too
     page.requests, page.messages = [], []
     page.on("request", lambda request: page.requests.append(request.url))
     page.on("console", lambda message: page.messages.append(message.text))
