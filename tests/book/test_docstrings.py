@@ -175,8 +175,8 @@ REFUSED = {
     "Solution.cosines": ("angles",),
     "TwoGroups.cosines": ("angles",),
     "TwoGroups.logits": (5,),
-    "Trained.cosines": (0, "angles"),
-    "Trained.accuracy": (0, [7]),
+    "TrainedModel.cosines": ("angles",),
+    "TrainedModel.accuracy": ([7],),
     "theory.simplex_etf": (1,),
 }
 
@@ -188,7 +188,7 @@ def instances():
         "UFM": ufm,
         "Solution": solve(ufm),
         "TwoGroups": solve_two_groups(2, 1, 6, 3, 0.03),
-        "Trained": train_ufm(ufm, dim=3, iterations=2),
+        "TrainedModel": train_ufm(ufm, dim=3, iterations=2)[0],
         "Ledger": Ledger("test"),
         "MLP": MLP((1, 2, 2)),
     }

@@ -170,7 +170,7 @@ SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
-from small_runs import TO_KILL, noise_run
+from test_checkpoint import TO_KILL, noise_run
 
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 

@@ -165,7 +165,8 @@ def test_class_weights_multiply_the_losses_of_their_classes():
     value.backward()
     assert value.item() == pytest.approx(trained.objectives[1], rel=1e-13)
     for part in (W, H, b):
-        assert part.grad.abs().max() < 3e-11  # measured 3e-12
+        # where rounding hides a further fall: ‖∇f‖² ≤ 2 L (f − f*), with f − f* of 1e-15
+        assert part.grad.abs().max() < 5e-8  # measured 4e-10 and 5e-9
     assert (
         metrics.nc1(trained[1].features, trained[1].labels) < 1e-28
     )  # rounding, as at any collapse
