@@ -267,7 +267,8 @@ def _certificates(optima):
             yield from _certificates(one)
         else:
             raise ValueError(
-                f"optima hold {shown(one)}: must be solutions, trained models, or lists or dicts of these"
+                f"optima hold {shown(one)}: must be solutions, trained models, "
+                "or lists or dicts of these"
             )
 
 

@@ -1,4 +1,4 @@
-"""The problem: class sizes and penalties of the unconstrained feature model (UFM), and its phases."""
+"""The problem: class sizes and penalties of the unconstrained feature model (UFM); phases."""
 
 import math
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ def ax():
         figures.use_theme()
         _, ax = figures.panels()
         yield ax
-        figures.plt.close("all")
+        matplotlib.pyplot.close("all")
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import brentq, minimize
 
 from ncutils import UFM, metrics, solve, solve_two_groups, theory
-from ncutils._vanishing import ZeroMinority
 from ncutils.exact.convex import objective
+from ncutils.theory._vanishing import ZeroMinority
 from ncutils.ufm import GroupPhases, Phase
 
 INF = math.inf

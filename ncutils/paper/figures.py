@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import figures, metrics
@@ -144,7 +145,7 @@ def draw(plan):
         warnings.simplefilter("ignore", UserWarning)  # fonts without a glyph of the labels
         picture = io.BytesIO()
         fig.savefig(picture, format="png", dpi=160)
-    figures.plt.close(fig)
+    plt.close(fig)
     path = picture_path(plan)
     write(path, picture.getbuffer())
     return path

@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,7 @@ from runs import (
     table,
 )
 
-from ncutils import UFM, figures, load_images, solve
+from ncutils import UFM, load_images, solve
 from ncutils.__main__ import main
 from ncutils.paper import figures as paper_figures
 from ncutils.paper import results as stored
@@ -106,10 +107,10 @@ def ran(tmp_path_factory):
                 patch.setattr(settings, "STRUCTURES", tenth)
                 draw, tell = paper_figures.draw, lambda *parts, **_: said.append(parts[0])
                 patch.setattr(paper_figures, "draw", lambda plan: plans.append(plan) or draw(plan))
-                patch.setattr(figures.plt, "close", drawn.append)
+                patch.setattr(plt, "close", drawn.append)
                 patch.setattr("builtins.print", tell)
                 code = paper(folder, *COMMANDS[name][0].split())
-            figures.plt.close(*drawn)
+            plt.close(*drawn)
             found[name] = code, folder, *plans, *drawn, said
         return found[name]
 

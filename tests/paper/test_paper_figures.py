@@ -1,10 +1,11 @@
 """Figures of stored results: which rows, which curves, which name."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from runs import LISTED, PNG, by_hand, lines, measured, one_thread, small, store
 
-from ncutils import figures, solve
+from ncutils import solve
 from ncutils.paper import figures as paper_figures
 from ncutils.paper.task import Plan
 
@@ -97,7 +98,7 @@ def test_networks_without_any_direction_are_drawn_too(tmp_path, few_points, figu
 def saved(monkeypatch, few_points):
     """[(path, figure)] of all that is drawn, instead of the pictures."""
     drawn, found = [], []
-    monkeypatch.setattr(figures.plt.Figure, "savefig", lambda fig, *_, **__: drawn.append(fig))
+    monkeypatch.setattr(plt.Figure, "savefig", lambda fig, *_, **__: drawn.append(fig))
     monkeypatch.setattr(paper_figures, "write", lambda path, _: found.append((path, drawn[-1])))
     return found
 

@@ -1,10 +1,10 @@
-"""The limit of many samples, n → ∞ with n_A/n_B and λ_Z N fixed. `theory` offers it."""
+"""The limit of many samples, n → ∞ with n_A/n_B and λ_Z N fixed."""
 
 import math
 
 import numpy as np
 
-from ._checks import check_finite, check_integer, check_memory, check_positive
+from .._checks import check_finite, check_integer, check_memory, check_positive
 from ._vanishing import check_two_groups
 
 LARGEST_LOG = 1e300  # beyond, sums overflow

@@ -1,6 +1,6 @@
 """The look of all figures: colours, markers and lines of groups."""
 
-from ._checks import check_choice
+from .._checks import check_choice
 
 # Okabe and Ito's palette, told apart by colour-blind readers; markers tell them apart in grey.
 STYLES = {

@@ -1,10 +1,10 @@
-"""Figures of matrices and of class means: maps, planes and directions. `figures` offers them."""
+"""Figures of matrices and of class means: maps, planes and directions."""
 
 import numpy as np
 import seaborn as sns
 
-from ._checks import array_of, check_array, check_labels, check_square, shown
-from ._look import DECORATION, GREY, OTHERS, STYLES
+from .._checks import array_of, check_array, check_labels, check_square, shown
+from .look import DECORATION, GREY, OTHERS, STYLES
 
 
 def heatmap(ax, matrix, title, class_sizes, limits=None, unit="", bar=True):

@@ -1,38 +1,11 @@
-"""Closed forms: thresholds and phases, the optimum with ReLU features, and the geometries that
-class means can tend to.
-
-The paper is Hong and Ling, arXiv:2309.09725. Thresholds are values of λ_Z N.
-"""
+"""Thresholds and phases. Thresholds are values of λ_Z N."""
 
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from ._checks import check_integer, check_memory, check_positive
-from ._limits import deviation_constants, limit_logits, limit_logits_log
-from ._linalg import cosines_from_gram, scaled
+from .._checks import check_positive
+from ..ufm import ON_THE_LINE, GroupPhases, Phase, check_ufm
 from ._vanishing import ZeroMinority, check_two_groups
-from .ufm import ON_THE_LINE, UFM, GroupPhases, Phase, check_ufm
-
-__all__ = [
-    "Thresholds",
-    "deviation_constants",
-    "limit_logits",
-    "limit_logits_log",
-    "minority_threshold",
-    "phase",
-    "relu_logits",
-    "relu_vanishing_threshold",
-    "seli",
-    "simplex_etf",
-    "thresholds",
-    "trivial_threshold",
-    "vanishing_threshold",
-    "vanishing_thresholds",
-]
-
-LARGEST_RATIO = 1e20  # of class sizes: beyond, rounding shows
 
 
 def minority_threshold(n_b):
@@ -207,86 +180,3 @@ def phase(ufm):
     collapsed = {kind: bool(level >= line) for kind, line in thresholds(ufm).merged.items()}
     within = sum(len(ufm.groups[kind]) - 1 for kind, flag in collapsed.items() if not flag)
     return GroupPhases(collapsed, (within, within + len(ufm.groups) - 1))
-
-
-def simplex_etf(num_classes):
-    """Cosines (K, K) of a simplex equiangular tight frame of K = `num_classes` vectors: 1 and
-    −1/(K−1), the balanced optimum.
-
-    Raises ValueError unless K ≥ 2. Source: Papyan, Han and Donoho (2020).
-
-    >>> from ncutils import theory
-    >>> theory.simplex_etf(3)
-    array([[ 1. , -0.5, -0.5],
-           [-0.5,  1. , -0.5],
-           [-0.5, -0.5,  1. ]])
-    """
-    K = check_integer("num_classes", num_classes, 2)
-    check_memory("num_classes", K, K * K)
-    return (K * np.eye(K) - 1) / (K - 1)
-
-
-def seli(class_sizes):
-    """Cosines (K, K) of features and of classifiers in the SELI geometry of the given class sizes.
-
-    With (I − 11ᵀ/K) D^{1/2} = U Σ Vᵀ, features have Gram D^{-1/2} V Σ Vᵀ D^{-1/2}, classifiers U Σ
-    Uᵀ. Raises ValueError unless `class_sizes` are at least 2 positive whole numbers. Source:
-    Thrampoulidis et al., Imbalance Trouble, NeurIPS 2022.
-
-    >>> from ncutils import theory
-    >>> features, classifiers = theory.seli([200] * 5 + [100] * 5)
-    >>> print(features[0, 1].round(6), classifiers[0, 1].round(6))
-    -0.092335 -0.127901
-    """
-    n = scaled(UFM.from_lam_z(class_sizes, 1.0).sizes)
-    if n.max() > LARGEST_RATIO * n.min():
-        raise ValueError(
-            f"class_sizes: the largest must be at most {LARGEST_RATIO:g} times the smallest, "
-            "beyond which rounding shows"
-        )
-    K = len(n)
-    U, s, Vt = np.linalg.svd((np.eye(K) - 1 / K) * np.sqrt(n))
-    U, s, V = U[:, :-1], s[:-1], Vt[:-1].T  # the last singular value is 0: columns sum to zero
-    features = (V * s) @ V.T / np.sqrt(np.outer(n, n))
-    return cosines_from_gram(features), cosines_from_gram((U * s) @ U.T)
-
-
-def relu_vanishing_threshold(n_k, num_classes):
-    r"""The level λ_Z N from which on the features of a class of size `n_k` are zero, where features
-    are nonnegative (ReLU) and there is no bias; K is `num_classes`.
-
-    .. math:: \lambda_Z N = \sqrt{n_k (1 - 1/K)}
-
-    Whatever the other class sizes: classes do not interact, and none merges with another before.
-    Raises ValueError unless n_k > 0 and K ≥ 2. Source: from `relu_logits`.
-
-    >>> from ncutils import theory
-    >>> round(theory.relu_vanishing_threshold(100, 10), 4)
-    9.4868
-    """
-    n_k, K = check_positive("n_k", n_k), check_integer("num_classes", num_classes, 2)
-    return math.sqrt(n_k * (1 - 1 / K))
-
-
-def relu_logits(class_sizes, lam_z):
-    """Z (K, K) at the optimum of the UFM with nonnegative features (H ≥ 0) and no bias.
-
-    z_k = a_k (e_k − 1/K) with a_k = ln((1 − (K−1) ε_k)/ε_k), where ε_k = λ_Z N / sqrt(n_k K (K−1))
-    is the probability of each wrong class; z_k = 0 where ε_k ≥ 1/K. Features of different classes
-    are orthogonal, and non-zero columns of Z are always at the angle of an ETF, −1/(K−1).
-    Raises ValueError unless `class_sizes` are at least 2 positive whole numbers and lam_z > 0.
-    Source: the optimality condition of each class, (1/N) ‖e_k − p_k‖ sqrt(n_k) = λ_Z where z_k ≠ 0;
-    that class means are orthogonal is a theorem of Dang et al., ICML 2024.
-
-    >>> from ncutils import theory
-    >>> theory.relu_logits([20, 10], lam_z=0.005).round(4)
-    array([[ 1.8588, -1.6804],
-           [-1.8588,  1.6804]])
-    """
-    ufm = UFM.from_lam_z(class_sizes, lam_z)
-    K = ufm.num_classes
-    log_level = math.log(ufm.lam_z) + math.log(ufm.num_samples)
-    log_wrong = log_level - (np.log(ufm.sizes) + math.log(K * (K - 1))) / 2
-    wrong = np.exp(np.minimum(log_wrong, -math.log(K)))
-    a = np.where(log_wrong < -math.log(K), np.log1p(-(K - 1) * wrong) - log_wrong, 0.0)
-    return a * (np.eye(K) - 1 / K)

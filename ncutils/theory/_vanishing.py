@@ -6,7 +6,7 @@ import math
 
 from scipy.optimize import brentq
 
-from ._checks import check_integer, check_positive
+from .._checks import check_integer, check_positive
 
 LARGEST_K = 1e12  # beyond, rounding shows
 WIDTH = 1e-5  # in ln(λ_Z N): crossings closer to each other may be missed in pairs

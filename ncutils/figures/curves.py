@@ -1,13 +1,4 @@
-"""One look for all figures: majority, minority and across keep colour and marker on every page;
-a line is exact, a hollow marker a trained UFM, a filled marker a network on images.
-
-`data` gives what a figure shows in numbers. A label of an artist that begins with "_" stands there
-alone, not in the legend; what is labelled "_decoration" stands nowhere.
-
-`group` is a key of `STYLES`: "A", "B", "AB", "linear", "relu", "K_A = 5" or "K_A = 3". `ax` are
-Matplotlib's axes. Where nothing is said of it, a function draws on `ax` and returns nothing.
-Source: ours.
-"""
+"""Panels, curves, markers and lines."""
 
 import matplotlib.pyplot as plt
 import seaborn as sns
@@ -15,30 +6,8 @@ from IPython import get_ipython
 from matplotlib.patheffects import withStroke
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
-from . import _figure_data
-from ._look import GREY, OTHERS, STYLES, style_of
-from ._pictures import directions, field, heatmap, plane_of_means
-
-__all__ = [
-    "GREY",
-    "OTHERS",
-    "STYLES",
-    "boundary",
-    "data",
-    "directions",
-    "exact",
-    "field",
-    "heatmap",
-    "legend_below",
-    "limit",
-    "network",
-    "panels",
-    "plane_of_means",
-    "reference",
-    "threshold",
-    "trained",
-    "use_theme",
-]
+from . import _numbers
+from .look import GREY, OTHERS, style_of
 
 
 def use_theme():
@@ -286,4 +255,4 @@ def data(*figs):
     Gap,limit,,1,
     <BLANKLINE>
     """
-    return _figure_data.text_of(figs)
+    return _numbers.text_of(figs)

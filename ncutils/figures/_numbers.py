@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter
 
-from ._look import DECORATION
+from .look import DECORATION
 
 MOST = 2500  # points and pixels of a figure that are given in full
 
