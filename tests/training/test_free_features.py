@@ -25,7 +25,9 @@ def ufm(sizes, l, lam_b=0.02):
 # UFMs ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.depth) for seed in (1, 2))]
+)
 def test_the_papers_settings_reach_the_optimum_within_200_iterations(seed):
     trained = train_ufm(
         [ufm([500] * 5 + [100] * 5, l) for l in L_55], dim=10, seed=seed, tol=1e-9, device="cpu"

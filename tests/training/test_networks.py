@@ -169,7 +169,9 @@ def test_global_state_is_untouched():
     )
 
 
-@pytest.mark.parametrize("network", ["mlp", "convnet", "resnet18"])
+@pytest.mark.parametrize(
+    "network", ["mlp", "convnet", pytest.param("resnet18", marks=pytest.mark.depth)]
+)
 def test_stacked_members_train_as_single_ones(network):
     """As in the trainer: features, gradients and, updated in place, running statistics of each
     member.
