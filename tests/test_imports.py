@@ -62,3 +62,14 @@ def test_imports_are_seen():
         "def f():\n    import ncutils.theory\n    from ncutils import data, solve\nimport numpy"
     )
     assert imported("exact.solver", source) == {"theory", "data", ""}
+
+
+def test_the_tree_of_the_house_names_every_file():
+    house = (ROOT / "CONTRIBUTING.md").read_text().split("```")
+    tree = next(part for part in house if part.startswith("\nncutils/"))
+    named, wing = [], ""
+    for line in tree.splitlines()[2:]:
+        name = line.split()[0]
+        wing = name.replace("/", ".") if name.endswith("/") else wing if line[2] == " " else ""
+        named += [] if name.endswith("/") else [wing + name]
+    assert sorted(named) == sorted([*MODULES, "__init__"])
