@@ -10,10 +10,12 @@ import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
 import lzma
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from ncutils import _originals as originals
@@ -40,9 +43,7 @@ def idx(array):
 
 @functools.cache
 def tiny(name):
-    """{file: bytes} of a small set, the same in every process: 3 classes, 10 + 4 images or 6 × (4 +
-    4 + 4) images.
-    """
+    """{file: bytes} of a small set: 3 classes, 10 + 4 images or 6 × (4 + 4 + 4) images."""
     rng = np.random.default_rng(7)
     labels = {10: np.arange(30, dtype=np.uint8) % 3, 4: np.arange(12, dtype=np.uint8) % 3}
     files, levels = {}, lambda *shape: rng.integers(0, 256, shape, dtype=np.uint8)
@@ -113,9 +114,7 @@ def table(name):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty $NCUTILS_DATA (not set), cache and Debian folder, the tables of the small sets, and
-    no source.
-    """
+    """An empty cache and Debian folder, no $NCUTILS_DATA, the small sets' tables, no source."""
     for folder in ("data", "debian"):
         (tmp_path / folder).mkdir()
     monkeypatch.delenv("NCUTILS_DATA", raising=False)
@@ -136,36 +135,36 @@ def local(place, monkeypatch):
     return place / "data"
 
 
+class Source(http.server.BaseHTTPRequestHandler):
+    """Sends what its server's `route` has for a path: bytes, or (bytes, length said)."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        self.server.before()
+        body = self.server.route.get(self.path)
+        body, said = body if isinstance(body, tuple) else (body, len(body or b""))
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(said))
+        self.end_headers()
+        self.wfile.write(body or b"")
+
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture
 def serve(monkeypatch):
-    """serve(name, {path: bytes, or (bytes, length said)}, …): one source for each, asked in this
-    order.
-    """
+    """serve(name, {path: bytes}, …): one source for each, asked in this order."""
     servers = []
 
     def start(name, *routes, before=lambda: None):
         urls, asked = [], []
         for route in routes:
-
-            class Handler(http.server.BaseHTTPRequestHandler):
-                def do_GET(self, route=route):
-                    asked.append(self.path)
-                    before()
-                    body = route.get(self.path)
-                    body, said = body if isinstance(body, tuple) else (body, len(body or b""))
-                    self.send_response(404 if body is None else 200)
-                    self.send_header("Content-Length", str(said))
-                    self.end_headers()
-                    self.wfile.write(body or b"")
-
-                def log_message(self, *_):
-                    pass
-
-            servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-            threading.Thread(
-                target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-            ).start()
-            urls.append(f"http://127.0.0.1:{servers[-1].server_port}/")
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Source)
+            server.route, server.asked, server.before = route, asked, before
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+            servers.append(server)
+            urls.append(f"http://127.0.0.1:{server.server_port}/")
         monkeypatch.setitem(originals.URLS, name, tuple(urls))
         return asked
 
@@ -190,11 +189,17 @@ def is_right(name, **arguments):
     """Whether load_images gives images of the small set, of the classes that it says."""
     images, labels = load_images(name, SIZES[name], dtype="uint8", **arguments)
     whole, classes = tiny_arrays(name)
-    if name == "fashion-mnist":
-        whole = data._resized(whole, 32)
+    whole = data._resized(whole, 32) if name == "fashion-mnist" else whole
     known = {image.tobytes(): k for image, k in zip(whole, classes)}
     asked = np.repeat(range(3), SIZES[name]).tolist()
     return [known[image.tobytes()] for image in images] == labels.tolist() == asked
+
+
+def refused(message, *arguments, error=ValueError, **options):
+    """load_images raises an error with this message, which is given back."""
+    with pytest.raises(error, match=message) as caught:
+        load_images(*arguments, **options)
+    return caught.value
 
 
 # Where the originals are found -------------------------------------------------------------------
@@ -268,14 +273,15 @@ def test_a_local_folder_must_be_one(place, monkeypatch, value):
 
 
 def test_the_table_names_the_published_files():
-    merged = lambda parts: {file: md5 for part in parts for file, md5 in part.items()}
-    files = {name: merged(parts) for name, parts in originals.ORIGINALS.items()}
-    assert {name: list(found) for name, found in files.items()} == {
+    tables = originals.ORIGINALS
+    assert {name: [*itertools.chain(*tables[name])] for name in tables} == {
         name: list(tiny(name)) for name in FOLDERS
     }
-    md5s = [md5 for found in files.values() for md5 in found.values()]
+    md5s = [md5 for part in itertools.chain(*tables.values()) for md5 in part.values()]
     assert len(set(md5s)) == 10 and all(len(md5) == 32 and int(md5, 16) for md5 in md5s)
     assert originals.FOLDERS == FOLDERS and originals.DEBIAN.as_posix() == "/usr/share/datasets"
+    for urls in originals.URLS.values():
+        assert len(urls) == 3 and all(re.fullmatch("http.*/", url) for url in urls)
 
 
 # Nothing wrong is used --------------------------------------------------------------------------
@@ -287,9 +293,8 @@ def flip(raw):
 
 
 def unpack(path):
-    return {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)(
-        path.read_bytes()
-    )
+    unpacker = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
+    return unpacker(path.read_bytes())
 
 
 def one_error(error):
@@ -311,14 +316,11 @@ DAMAGES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "name, file",
-    [
-        ("fashion-mnist", "train-images-idx3-ubyte"),
-        ("fashion-mnist", "train-labels-idx1-ubyte"),
-        ("cifar10", "data_batch_1"),
-    ],
-)
+WRONG = [(name, file) for name, file in TRAIN.items()]
+WRONG += [("fashion-mnist", "train-labels-idx1-ubyte")]
+
+
+@pytest.mark.parametrize("name, file", WRONG)
 @pytest.mark.parametrize("ending, damage", DAMAGES)
 def test_a_wrong_local_file_is_refused_by_name(
     local, place, monkeypatch, name, file, ending, damage
@@ -327,10 +329,9 @@ def test_a_wrong_local_file_is_refused_by_name(
     path = local / FOLDERS[name] / (file + ending)
     path.write_bytes(damage(tiny(name)[file]))
     monkeypatch.setattr(pickle, "loads", lambda *_, **__: pytest.fail("unpickled"))
-    with pytest.raises(ValueError) as caught:
-        load_images(name, SIZES[name])
-    text, right = str(caught.value), hashlib.md5(tiny(name)[file]).hexdigest()
-    assert str(path) in text and right in text and one_error(caught.value)
+    error = refused(None, name, SIZES[name])
+    text, right = str(error), hashlib.md5(tiny(name)[file]).hexdigest()
+    assert str(path) in text and right in text and one_error(error)
     assert "cannot be unpacked" in text or hashlib.md5(unpack(path)).hexdigest() in text
     assert path.exists() and kept(place) == {}  # it is not ours to remove, and was not kept
 
@@ -339,32 +340,24 @@ def test_a_wrong_file_of_debian_is_refused_by_name(place):
     wrong = {file: flip(raw) for file, raw in tiny("fashion-mnist").items()}
     put(place / "debian", "fashion-mnist", ".gz", wrong)
     said = "train-images-idx3-ubyte.gz: the md5 of the unpacked bytes is [0-9a-f]{32};"
-    with pytest.raises(ValueError, match=said):
-        load_images("fashion-mnist", SIZES["fashion-mnist"])
+    refused(said, "fashion-mnist", SIZES["fashion-mnist"])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda raw: raw[:9000],
-        lambda raw: raw[:40] + bytes(100) + raw[140:],
-        lambda raw: b"",
-        lambda raw: b"no archive",
-        lambda raw: archive({"data_batch_2": b""}),
-        lambda raw: archive({"data_batch_1": b"wrong"}),
-    ],
-    ids=["cut", "damaged", "empty", "other", "without the file", "with another"],
-)
+ARCHIVES = {
+    "cut": lambda raw: raw[:9000],
+    "damaged": lambda raw: raw[:40] + bytes(100) + raw[140:],
+    "empty": lambda raw: b"",
+    "other": lambda raw: b"no archive",
+    "without the file": lambda raw: archive({"data_batch_2": b""}),
+    "with another": lambda raw: archive({"data_batch_1": b"wrong"}),
+}
+
+
+@pytest.mark.parametrize("damage", ARCHIVES.values(), ids=ARCHIVES)
 def test_a_wrong_local_archive_is_refused_by_name(local, damage):
     path = local / "cifar-10-python.tar.gz"
     path.write_bytes(damage(archive(tiny("cifar10"))))
     refused(r"cifar-10-python\.tar\.gz: .*data_batch_1", "cifar10", SIZES["cifar10"])
-
-
-def refused(message, *arguments, **options):
-    """load_images raises a ValueError with this message."""
-    with pytest.raises(ValueError, match=message):
-        load_images(*arguments, **options)
 
 
 class Trap:
@@ -378,24 +371,21 @@ class Trap:
 
 
 @pytest.mark.parametrize("where", ["data", "cache", "archive", "server"])
+@pytest.mark.filterwarnings("ignore:.*removed, and fetched again")
 def test_nothing_is_unpickled_before_its_md5_is_right(place, serve, monkeypatch, where):
     sprung = place / "sprung"
     raw = pickle.dumps(Trap(sprung), protocol=2)
-    files = {**tiny("cifar10"), "data_batch_1": raw}
+    files, error = {**tiny("cifar10"), "data_batch_1": raw}, RuntimeError
+    if where in ("data", "archive"):
+        monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
+        error = ValueError
     if where == "server":
         serve("cifar10", served("cifar10", files))
     elif where == "archive":
         (place / "data" / "cifar-10-python.tar.gz").write_bytes(archive(files))
     else:
         put(place / where, "cifar10", files=files)
-    if where in ("data", "archive"):
-        monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
-    error = ValueError if where in ("data", "archive") else RuntimeError
-    with (
-        pytest.raises(error),
-        pytest.warns(RuntimeWarning) if where == "cache" else pytest.MonkeyPatch.context(),
-    ):
-        load_images("cifar10", SIZES["cifar10"])
+    refused(None, "cifar10", SIZES["cifar10"], error=error)
     assert not sprung.exists()
     pickle.loads(raw).close()
     assert sprung.exists()  # it would have
@@ -423,24 +413,22 @@ def test_where_a_source_fails_the_next_one_is_asked(place, serve, name, kind):
     asked = serve(name, broken(kind, right), right)
     assert is_right(name)
     assert asked == [path for path in list(right)[:2] for _ in range(2)]
-    assert kept(place) == {
-        path: raw for path, raw in whole_cache(name).items() if name == "cifar10" or "train" in path
-    }
+    needed = lambda path: name == "cifar10" or "train" in path
+    assert kept(place) == {path: raw for path, raw in whole_cache(name).items() if needed(path)}
 
 
 @SETS
 @pytest.mark.parametrize("kind", ["wrong", "nothing", "404", "cut", "cut unseen"])
 def test_nothing_wrong_is_kept(place, serve, name, kind):
     serve(name, broken(kind, served(name)))
-    with pytest.raises(RuntimeError, match="HTTP status 404" if kind == "404" else None):
-        load_images(name, SIZES[name])
+    said = "HTTP status 404" if kind == "404" else ""
+    refused(said, name, SIZES[name], error=RuntimeError)
     assert kept(place) == {} and list((place / "cache" / FOLDERS[name]).iterdir()) == []
 
 
 def test_an_archive_with_one_wrong_file_is_not_kept_at_all(place, serve):
     serve("cifar10", served("cifar10", {**tiny("cifar10"), "test_batch": b"wrong"}))
-    with pytest.raises(RuntimeError, match="the original test_batch has"):
-        load_images("cifar10", SIZES["cifar10"])
+    refused("the original test_batch has", "cifar10", SIZES["cifar10"], error=RuntimeError)
     assert kept(place) == {}
 
 
@@ -466,10 +454,9 @@ def test_a_damaged_cache_is_mended_with_a_warning(place, serve, name, damage):
 @SETS
 def test_a_damaged_cache_is_removed_even_where_nothing_can_be_downloaded(place, name):
     put(place / "cache", name, files={**tiny(name), TRAIN[name]: b"wrong"})
-    with pytest.warns(RuntimeWarning, match="removed"), pytest.raises(RuntimeError) as caught:
-        load_images(name, SIZES[name])
+    with pytest.warns(RuntimeWarning, match="removed"):
+        assert one_error(refused(None, name, SIZES[name], error=RuntimeError))
     assert set(kept(place)) == set(whole_cache(name)) - {f"{FOLDERS[name]}/{TRAIN[name]}"}
-    assert one_error(caught.value)
 
 
 def test_a_cache_that_cannot_be_written_is_named(place, serve, monkeypatch):
@@ -477,15 +464,12 @@ def test_a_cache_that_cannot_be_written_is_named(place, serve, monkeypatch):
     monkeypatch.setenv("NCUTILS_CACHE", str(place / "file" / "cache"))
     asked = serve("cifar10", served("cifar10"))
     said = r"file/cache/cifar-10-batches-py cannot be written \(Not a directory\)"
-    with pytest.raises(RuntimeError, match=said):
-        load_images("cifar10", SIZES["cifar10"])
+    refused(said, "cifar10", SIZES["cifar10"], error=RuntimeError)
     assert asked == []
 
 
 def test_a_file_gets_its_name_when_it_is_complete(place, serve, monkeypatch):
-    """os.replace from the same folder is the only step that gives the name, and the file is right
-    before.
-    """
+    """The only step that gives the name is os.replace from the same folder."""
     serve("cifar10", served("cifar10"))
     moves, replace = [], os.replace
 
@@ -497,17 +481,6 @@ def test_a_file_gets_its_name_when_it_is_complete(place, serve, monkeypatch):
 
     monkeypatch.setattr(originals.os, "replace", watched)
     assert is_right("cifar10") and moves == list(tiny("cifar10"))
-
-
-SCRIPT = """
-import json, sys
-import ncutils
-from ncutils import _originals as originals, data
-assert not {"pooch", "sklearn", "mlxtend"} & set(sys.modules), "slow imports"
-originals.ORIGINALS["cifar10"], originals.URLS["cifar10"] = json.loads(sys.argv[1])
-images, labels = data.load_images("cifar10", (8, 4, 6), dtype="uint8")
-print(int(images.sum()), labels.tolist())
-"""
 
 
 def test_two_threads_at_once_leave_a_right_cache(place, serve):
@@ -524,26 +497,25 @@ def test_two_threads_at_once_leave_a_right_cache(place, serve):
     assert kept(place) == whole_cache("cifar10") and is_right("cifar10") and len(asked) == 2
 
 
+SCRIPT = """
+import json, sys
+from ncutils import _originals as originals, data
+originals.ORIGINALS["cifar10"], originals.URLS["cifar10"] = json.loads(sys.argv[1])
+images, labels = data.load_images("cifar10", (8, 4, 6), dtype="uint8")
+print(int(images.sum()), labels.tolist())
+"""
+
+
 @pytest.mark.depth
 def test_two_processes_at_once_leave_a_right_cache(place, serve):
-    """Both ask before either gets an answer."""
     both = threading.Barrier(2, timeout=120)
     asked = serve("cifar10", served("cifar10"), before=both.wait)
     tables = json.dumps([table("cifar10"), originals.URLS["cifar10"]])
-    root = os.path.dirname(os.path.dirname(data.__file__))
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, tables],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": root},
-        )
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=240) for process in started]
-    assert [process.returncode for process in started] == [0, 0], outputs
-    assert outputs[0][0] == outputs[1][0] and len(asked) == 2
+    command = [sys.executable, "-c", SCRIPT, tables]
+    started = [subprocess.Popen(command, stdout=-1, text=True, cwd=ROOT) for _ in "ab"]
+    outputs = [process.communicate(timeout=240)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    assert outputs[0] == outputs[1] and len(asked) == 2
     assert kept(place) == whole_cache("cifar10") and is_right("cifar10") and len(asked) == 2
 
 
@@ -570,12 +542,10 @@ def test_without_any_source_one_error_says_what_helps(place, monkeypatch, name, 
         monkeypatch.setenv("NCUTILS_DATA", str(place / "data"))
     url, first = closed_url(), originals.URLS[name][0]
     monkeypatch.setitem(originals.URLS, name, (first, url))
-    with pytest.raises(RuntimeError) as caught:
-        load_images(name, SIZES[name])
-    assert one_error(caught.value)
-    text = str(caught.value)
-    assert text.startswith(f"{name} is not at hand: there is no {TRAIN[name]} in\n")
+    said = f"^{name} is not at hand: there is no {TRAIN[name]} in\n"
+    error = refused(said, name, SIZES[name], error=RuntimeError)
     packed = "cifar-10-python.tar.gz" if name == "cifar10" else "train-images-idx3-ubyte.gz"
+    text = str(error)
     for part in (
         str(place / "debian" / FOLDERS[name]),
         str(place / "cache" / FOLDERS[name]),
@@ -588,21 +558,10 @@ def test_without_any_source_one_error_says_what_helps(place, monkeypatch, name, 
         assert part in text
     assert ("apt-get install dataset-fashion-mnist" in text) == (name == "fashion-mnist")
     assert "Traceback" not in text and "urllib3" not in text and kept(place) == {}
-    assert text.count("curl") == (1 if name == "cifar10" else 4)
-
-
-def test_all_sources_have_addresses_of_the_web():
-    for name, urls in originals.URLS.items():
-        assert len(urls) == 3 and all(
-            url.startswith("http") and url.endswith("/") for url in urls
-        ), name
+    assert text.count("curl") == (1 if name == "cifar10" else 4) and one_error(error)
 
 
 # Which images -----------------------------------------------------------------------------------
-
-
-def held(parts):
-    return np.bincount(tiny_arrays("cifar10", parts)[1], minlength=3).tolist()
 
 
 @SETS
@@ -617,14 +576,19 @@ def test_the_seed_chooses_the_images_and_nothing_else(local, name):
     assert (fewer[-1] == one[n + SIZES[name][1]]).all()
 
 
+def without(folder, *numbers):
+    """The small CIFAR-10 in a folder, without these batches."""
+    gone = [f"data_batch_{i}" for i in numbers]
+    put(folder, "cifar10", files={f: raw for f, raw in tiny("cifar10").items() if f not in gone})
+
+
 @pytest.mark.parametrize("batches", [2, 3, 4])
-def test_missing_batches_do_not_change_the_images(local, batches):
+def test_missing_batches_do_not_change_the_images(local, place, monkeypatch, batches):
     put(local, "cifar10")
-    sizes = held(batches)
+    sizes = np.bincount(tiny_arrays("cifar10", batches)[1], minlength=3).tolist()
     everything = load_images("cifar10", sizes, seed=3)[0]
-    for i in range(batches + 1, 6):
-        (local / "cifar-10-batches-py" / f"data_batch_{i}").unlink()
-    data._PARSED.clear()
+    monkeypatch.setenv("NCUTILS_DATA", str(place))
+    without(place, *range(batches + 1, 6))
     assert (load_images("cifar10", sizes, seed=3)[0] == everything).all()
     assert data.available("cifar10").tolist() == sizes + [0] * 7
 
@@ -641,92 +605,58 @@ def test_images_come_from_the_files_in_order(local):
 
 
 def test_missing_batches_limit_the_class_sizes(local):
-    put(local, "cifar10")
-    folder = local / "cifar-10-batches-py"
-    for i in (4, 5):
-        (folder / f"data_batch_{i}").unlink()
-    with pytest.raises(ValueError) as caught:
-        load_images("cifar10", (12, 13, 12))
-    assert str(caught.value) == (
+    without(local, 4, 5)
+    assert str(refused(None, "cifar10", (12, 13, 12))) == (
         "class_sizes[1] = 13: cifar10 holds 12 images of class 1; data_batch_4, data_batch_5 "
         f"are missing in {local}; test_images=True adds 4"
     )
-    assert load_images("cifar10", (16, 13, 1), test_images=True)[0].shape == (30, 3, 32, 32)
-    refused(
-        r"class_sizes\[0\] = 17: .* holds 16 .*_5 are missing in [^;]*$",
-        "cifar10",
-        (17, 1),
-        test_images=True,
-    )
-    (folder / "test_batch").unlink()
+    all_of = functools.partial(load_images, "cifar10", test_images=True)
+    assert all_of((16, 13, 1))[0].shape == (30, 3, 32, 32)
+    said = r"class_sizes\[0\] = 17: .* holds 16 .*_5 are missing in [^;]*$"
+    refused(said, "cifar10", (17, 1), test_images=True)
+    (local / "cifar-10-batches-py" / "test_batch").unlink()
     refused(r"= 13: .* data_batch_4, data_batch_5 are missing in [^;]*$", "cifar10", (13, 1))
-    refused(
-        r"= 13: .* data_batch_4, data_batch_5, test_batch are missing",
-        "cifar10",
-        (13, 1),
-        test_images=True,
-    )
-    assert load_images("cifar10", (12, 1), test_images=True)[0].shape == (13, 3, 32, 32)
+    said = r"= 13: .* data_batch_4, data_batch_5, test_batch are missing"
+    refused(said, "cifar10", (13, 1), test_images=True)
+    assert all_of((12, 1))[0].shape == (13, 3, 32, 32)
 
 
 def test_batches_after_a_gap_do_not_count(local):
-    put(local, "cifar10")
-    (local / "cifar-10-batches-py" / "data_batch_2").unlink()
-    refused(
-        r"holds 4 images of class 0; data_batch_2 is missing in [^;]*; test_images",
-        "cifar10",
-        (5, 5),
-    )
-    refused(
-        r"holds 4 images of class 0; data_batch_2 is missing in [^;]*$", "cifar10", (9, 5)
-    )  # which the test images do not suffice for
+    without(local, 2)
+    said = r"holds 4 images of class 0; data_batch_2 is missing in [^;]*"
+    refused(said + "; test_images", "cifar10", (5, 5))
+    refused(said + "$", "cifar10", (9, 5))  # which the test images do not suffice for
     assert data.available("cifar10", test_images=True).tolist() == [8] * 3 + [0] * 7
 
 
 @SETS
 def test_test_images_come_last(local, name):
     put(local, name)
-    total, training = (
-        np.bincount(tiny_arrays(name, parts)[1]) for parts in (None, -1 if name == "cifar10" else 1)
-    )
+    parts = (None, -1 if name == "cifar10" else 1)
+    total, training = (np.bincount(tiny_arrays(name, part)[1]) for part in parts)
     assert data.available(name)[:3].tolist() == training.tolist()
     assert data.available(name, test_images=True)[:3].tolist() == total.tolist()
-    without = load_images(name, training)[0]
+    first, classes = load_images(name, training)
     images, labels = load_images(name, total, test_images=True)
-    for k in range(3):
-        assert (
-            images[labels == k][: training[k]] == without[np.repeat(range(3), training) == k]
-        ).all()
+    for k, n in enumerate(training):
+        assert (images[labels == k][:n] == first[classes == k]).all()
     assert len({image.tobytes() for image in images}) == total.sum()
-    refused(
-        r"class_sizes\[0\] = \d+: .* images of class 0; test_images=True adds 4$",
-        name,
-        training + 1,
-    )
-    refused(r"class_sizes\[0\] = \d+: .* images of class 0$", name, total + 1, test_images=True)
+    said = r"class_sizes\[0\] = \d+: .* images of class 0"
+    refused(said + "; test_images=True adds 4$", name, training + 1)
+    refused(said + "$", name, total + 1, test_images=True)
 
 
 def test_test_images_that_are_missing_are_named(local):
-    put(
-        local,
-        "fashion-mnist",
-        files={file: raw for file, raw in tiny("fashion-mnist").items() if "train" in file},
-    )
-    refused(
-        "; t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte are missing in",
-        "fashion-mnist",
-        (11, 1),
-        test_images=True,
-    )
+    files = {file: raw for file, raw in tiny("fashion-mnist").items() if "train" in file}
+    put(local, "fashion-mnist", files=files)
+    said = "; t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte are missing in"
+    refused(said, "fashion-mnist", (11, 1), test_images=True)
 
 
 def test_nothing_is_downloaded_for_a_hint(place, serve):
     asked = serve("fashion-mnist", served("fashion-mnist"))
-    refused(
-        r"class_sizes\[0\] = 11: fashion-mnist holds 10 images of class 0$",
-        "fashion-mnist",
-        (11, 1),
-    )
+    said = r"class_sizes\[0\] = 11: fashion-mnist holds 10 images of class 0$"
+    refused(said, "fashion-mnist", (11, 1))
     assert len(asked) == 2
 
 
@@ -742,15 +672,12 @@ def test_a_class_that_is_not_there_is_refused(local):
 def test_fashion_mnist_is_resized_as_pillow_does_it(local):
     put(local, "fashion-mnist")
     images, labels = load_images("fashion-mnist", (10, 10, 10), dtype="uint8")
-    originals_, classes = tiny_arrays("fashion-mnist", 1)
-    resized = [
-        np.asarray(Image.fromarray(x[0]).resize((32, 32), Image.BILINEAR)) for x in originals_
-    ]
     assert images.shape == (30, 1, 32, 32) and images.dtype == np.uint8
+    small, classes = tiny_arrays("fashion-mnist", 1)
+    resized = [Image.fromarray(x[0]).resize((32, 32), Image.BILINEAR).tobytes() for x in small]
     for k in range(3):
-        assert {x.tobytes() for x in images[labels == k]} == {
-            x.tobytes() for x, y in zip(resized, classes) if y == k
-        }
+        expected = {x for x, y in zip(resized, classes) if y == k}
+        assert {x.tobytes() for x in images[labels == k]} == expected
 
 
 @SETS
