@@ -49,7 +49,6 @@ def assert_sound(solved, gap=1e-12):
 
 
 # The numbers of THEORY ----------------------------------------------------------------------------
-
 EXACT = [  # n_B, lam_b, cosines A, B, AB of c = λ_Z N = 0.1, r = 2, 5 + 5
     (250, INF, -0.137276, -0.078339, -0.111284),
     (250, 0.02, -0.138152, -0.077552, -0.111105),
@@ -119,8 +118,6 @@ def test_a_level_on_a_threshold_is_on_it(groups, lam_b):
 
 
 # Against the generic solver -----------------------------------------------------------------------
-
-
 def random_problems(count, seed):
     """(k_a, k_b, n_a, n_b, lam_z, lam_b), half of them within 1e-6 of a threshold."""
     rng = np.random.default_rng(seed)
@@ -176,8 +173,6 @@ def test_cosines_are_those_of_the_generic_solver(groups, level, lam_b, of):
 
 
 # Optimality, in full ------------------------------------------------------------------------------
-
-
 def conditions(n, lam_z, lam_b, Z, b):
     """Largest violation of the optimality conditions of (CVX), each relative to its scale."""
     N, K = n.sum(), len(n)
@@ -453,8 +448,6 @@ def test_a_cosine_across_of_1e_9_does_not_cancel(lam_b, cosine):
 
 
 # What the root finder once missed -----------------------------------------------------------------
-
-
 def test_a_minority_that_is_all_but_certain_to_be_taken_for_the_majority():
     solved = solve_two_groups_log(1, 20_000, 40, 40, 1e-14)  # 1 − K_A p_xB is 5e-13
     assert solved.bias_a - solved.bias_b == approx(38.29403439164372, rel=1e-14)
@@ -558,8 +551,6 @@ def test_an_angle_is_known_where_m_a_underflows():
 
 
 # Special cases ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("k_a, k_b", [(5, 5), (2, 7), (1, 9), (9, 1), (1, 1)])
 @pytest.mark.parametrize("lam_b", [INF, 0.02])
 def test_equal_sizes_give_the_closed_form_of_balanced_classes(k_a, k_b, lam_b):
@@ -653,8 +644,6 @@ def test_gap_tells_when_the_root_is_wrong(monkeypatch):
 
 
 # Shapes, devices, errors --------------------------------------------------------------------------
-
-
 def test_arguments_broadcast_and_fields_have_one_shape():
     arguments = (
         np.array([[2], [1]]),
