@@ -47,8 +47,8 @@ FAULTS = {
     ),
     "badly laid out code": (
         "format",
-        {"ncutils/theory.py": ("import math\n", "import math\n\nx = [ 1,2 ]\n")},
-        ["ncutils/theory.py"],
+        {"ncutils/theory/phases.py": ("import math\n", "import math\n\nx = [ 1,2 ]\n")},
+        ["ncutils/theory/phases.py"],
     ),
     "badly laid out notebook": (
         "pairs",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ncutils import UFM, metrics, solve, theory, train_ufm
+from ncutils import UFM, Phase, metrics, solve, theory, train_ufm
 from ncutils._device import pick_device
 from ncutils.training.free_features import geometric_grid
 
@@ -119,7 +119,7 @@ def test_two_classes_single_samples_and_long_tails_are_trained_too(sizes, l, lam
 
 def test_in_the_trivial_phase_everything_goes_to_zero():
     problem = UFM.from_lam_z([20, 20, 5, 5], 1.2 * math.sqrt(20) / 50, 0.02)
-    assert theory.phase(problem) == theory.Phase.TRIVIAL
+    assert theory.phase(problem) == Phase.TRIVIAL
     trained = train_ufm(problem, dim=5, device="cpu")
     assert np.abs(trained[0].start).max() > 0.1
     assert max(np.abs(trained[0].classifier()).max(), np.abs(trained[0].features).max()) < 1e-8
