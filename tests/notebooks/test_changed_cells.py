@@ -31,10 +31,6 @@ def cells():
             ]
             defined = {}
             exec(code[0], defined)
-            if name == "00_summary":  # a definition within a long cell
-                defined["angle"] = lambda solution, k, l: defined["degrees"](
-                    solution.cosines("features")[k, l]
-                )
             known[name] = defined, code[-1]
         return known[name]
 
