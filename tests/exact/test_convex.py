@@ -38,9 +38,7 @@ L_37 = [0.0037, 0.0041, 0.0045, 0.0053, 0.0062, 0.0070, 0.0078, 0.0086, 0.0094, 
 N_55 = [100, 200, 300, 400, 600, 800, 1000, 1100, 1200, 1400]
 N_37 = [100, 400, 450, 500, 700, 1000, 1600, 2200, 2500, 2800]
 ROWS = [(5, 500, 100, l) for l in L_55] + [(3, 500, 100, l) for l in L_37]
-
 ROWS += [(5, n, 100, 0.005) for n in N_55] + [(3, n, 100, 0.005) for n in N_37]
-
 PAPER = [two(*row, lam_b) for lam_b in (INF, 0.02) for row in ROWS]
 THREE = [
     posed([5000] * 3 + [4000] * 3 + [3000] * 4, 5e-4, 0.02),
@@ -54,7 +52,6 @@ def tail(K, largest=5000, ratio=100):
 
 
 LEVELS = {10: (1e-4, 1e-3, 3e-3), 100: (1e-4, 3e-4, 1e-3)}
-
 TAILS = [posed(tail(K), l, lam_b) for lam_b in (INF, 0.02) for K in LEVELS for l in LEVELS[K]]
 FEW = [
     posed(sizes, l, lam_b)
@@ -83,11 +80,8 @@ def problems_of(argument, ufms):
 
 
 both_kinds = pytest.mark.parametrize("features", ["linear", "relu"])
-
 with_and_without_bias = pytest.mark.parametrize("lam_b", [INF, 0.02])
-
 no_warning = pytest.mark.filterwarnings("error")
-
 PEERS = {  # K ≤ 10: seconds together
     "two groups, no bias": posed([20] * 3 + [5] * 2, 0.02),
     "two groups": posed([20] * 3 + [5] * 2, 0.02, 0.02),
@@ -198,7 +192,6 @@ problems = st.builds(
     st.sampled_from([INF, 100.0, 0.3, 0.02, 1e-3]),
 )
 seeds = st.integers(0, 2**32 - 1)
-
 points = st.tuples(seeds, st.sampled_from([0.01, 0.3, 3.0, 30.0]))
 
 
@@ -240,7 +233,6 @@ def test_near_the_optimum_the_dual_bound_is_below_it_and_the_objective_above(ufm
 
 
 sizes_of_few = st.lists(st.integers(1, 6), min_size=2, max_size=4)
-
 scales = st.sampled_from([0.01, 0.3, 2.0])
 
 
@@ -473,8 +465,6 @@ def best_direction(G, rng):
 
 
 SEARCHED = [*PAPER[:40:4], *PAPER[40::4], *(ufm for ufm, _ in OPEN.values())]
-
-
 SEARCHED += [posed([30, 20, 10, 5], 0.02, 0.05)]
 
 
@@ -638,10 +628,8 @@ def test_solving_twice_gives_the_same_digits():
 
 UFM_22 = posed([2, 2], 0.1)
 AT = np.eye(2), np.zeros(2)
-
 bound_22 = lambda **arguments: dual_bound(UFM_22, *AT, **arguments)
 KINDS = "must be one of 'linear', 'relu'"
-
 REFUSED = {
     r"ufm = \[2, 2\]: must be a UFM": lambda: solve([2, 2]),
     "ufm.*must be a UFM": lambda: dual_bound([2, 2], *AT),

@@ -15,10 +15,7 @@ from ncutils import MLP, UFM, load_images, train_network
 from ncutils.training.networks import BasicBlock, ConvNet
 
 INF = math.inf
-
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
 DIGITS = [60] * 3 + [20] * 3
 
 
@@ -59,15 +56,9 @@ def refuse_to_solve(*_, **__):
 
 
 RNG = np.random.default_rng(0)
-
 NOISE, KINDS = RNG.random((14, 1, 4, 4)), RNG.permutation(np.repeat([0, 1, 2], [6, 5, 3]))
-
-Q1, Q2, Q3 = (
-    UFM([6, 5, 3], 0.05, 0.01, 0.05),
-    UFM([6, 5, 3], 0.03, 0.02, 0.01),
-    UFM([6, 5, 3], 0.04, 0.005),
-)
-
+Q1, Q2 = UFM([6, 5, 3], 0.05, 0.01, 0.05), UFM([6, 5, 3], 0.03, 0.02, 0.01)
+Q3 = UFM([6, 5, 3], 0.04, 0.005)
 MODELS = {
     "mlp": lambda: MLP((1, 4, 4), (6,), 5),
     "relu": lambda: MLP((1, 4, 4), (6,), 5, "relu"),
@@ -138,10 +129,8 @@ def read(path):
     return torch.load(path, weights_only=True)
 
 
-LARGE, HUGE = (
-    UFM([6, 5, 3], 0.05, 1e6, 0.05),
-    UFM([6, 5, 3], 0.05, 1e38, 0.05),
-)  # beyond float32 once summed
+LARGE = UFM([6, 5, 3], 0.05, 1e6, 0.05)
+HUGE = UFM([6, 5, 3], 0.05, 1e38, 0.05)  # beyond float32 once summed
 
 
 def named(trained):
@@ -165,6 +154,45 @@ def for_a_while(get, put, value):
         put(before)
 
 
+# What may be around a call.
+SURROUNDINGS = {
+    "float64": lambda: for_a_while(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    "no grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "device": lambda: torch.device("meta"),
+    # autocast casts weights anew each time: what it has cast once cannot outlive the step
+    "cache": lambda: for_a_while(
+        torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, False
+    ),
+}
+
+
+def modes():
+    return (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_cache_enabled(),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+@contextlib.contextmanager
+def untouched():
+    """Random states and modes are left as they are in here, and nothing warns."""
+    torch.manual_seed(11), np.random.seed(11)
+    state, (_, words, place, *_), before = torch.get_rng_state(), np.random.get_state(), modes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert torch.equal(torch.get_rng_state(), state) and modes() == before
+    assert (np.random.get_state()[1] == words).all() and np.random.get_state()[2] == place
+
+
 def frozen(model, *names):
     for name, p in model.named_parameters():
         p.requires_grad_(name not in names)
@@ -172,7 +200,6 @@ def frozen(model, *names):
 
 
 BYTES = RNG.integers(0, 256, (14, 3, 4, 4), dtype=np.uint8)
-
 # The problems of a run and their seeds.
 MEMBERS = {
     "one": dict(ufms=Q1, seed=3),
