@@ -14,21 +14,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from small_runs import (
-    KINDS,
-    MEMBERS,
-    NOISE,
-    Q1,
-    Q2,
-    Q3,
-    RNG,
-    assert_equal,
-    interrupted,
-    matrix,
-    noise_run,
-    read,
-    refuse_to_train,
-)
+from noise import KINDS, MEMBERS, NOISE, Q1, Q2, Q3, RNG, interrupted, noise_run
+from small_runs import assert_equal, matrix, read, refuse_to_train
 from torch import nn
 
 from ncutils import MLP, UFM
@@ -113,15 +100,13 @@ def test_seconds_are_of_training_that_was_not_lost(monkeypatch, tmp_path, by_bat
     setting = dict(checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, record=range(1, 7))
     for batch in (6, 5):
         interrupted(batch, **setting)
-    history = noise_run(**setting).history
-    epochs, seconds, peaks = zip(
-        *([row[n] for n in ("epoch", "seconds", "peak_mib")] for row in history)
-    )
-    assert epochs == (1, 2, 3, 4, 5, 6) and 0 < seconds[0]
+    history, names = noise_run(**setting).history, ("epoch", "seconds", "peak_mib")
+    epochs, seconds, peaks = ([row[name] for row in history] for name in names)
+    assert epochs == [1, 2, 3, 4, 5, 6] and 0 < seconds[0]
     assert all(a < b for a, b in zip(seconds, seconds[1:]))
-    assert not by_batches or seconds == (3, 6, 9, 12, 15, 18)
+    assert not by_batches or seconds == [3, 6, 9, 12, 15, 18]
     # memory is that of a process with torch
-    assert 50 < min(peaks) and list(peaks) == sorted(peaks) and max(peaks) < 2**20
+    assert 50 < min(peaks) and peaks == sorted(peaks) and max(peaks) < 2**20
 
 
 # What each run was about to do when it was killed, and the last epoch of its checkpoint.
@@ -141,9 +126,7 @@ from pathlib import Path
 import torch
 from test_checkpoint import TO_KILL, noise_run
 
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-
-def at(number, before, after, module, name):
+def at(number, module, name, before, after):
     calls, function = [], getattr(module, name)
     def hook(*args, **options):
         calls.append(1)
@@ -157,29 +140,28 @@ def at(number, before, after, module, name):
 
 def half(file):
     os.truncate(file, os.fstat(file).st_size // 2)
-    die()
+    kill()
 
 def slowly(source, target):
     replace(source, target)
     time.sleep(.5)
 
-replace, functional = os.replace, torch.nn.functional
-no, kill = lambda *_: None, lambda *_: die()
+replace, no, kill = os.replace, lambda *_: None, lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what all children need
+batch = torch.nn.functional, "cross_entropy"
 moments = {
-    "fourth batch": lambda: at(4, kill, no, functional, "cross_entropy"),
-    "first batch": lambda: at(1, kill, no, functional, "cross_entropy"),
-    "half of the first file": lambda: at(1, half, no, os, "fsync"),
-    "half of the second file": lambda: at(2, half, no, os, "fsync"),
-    "to name the first file": lambda: at(1, kill, no, os, "replace"),
-    "to name the third file": lambda: at(3, kill, no, os, "replace"),
-    "after naming the second file": lambda: at(2, no, kill, os, "replace"),
-    "from outside": lambda: setattr(os, "replace", slowly)}
+    "fourth batch": (4, *batch, kill, no),
+    "first batch": (1, *batch, kill, no),
+    "half of the first file": (1, os, "fsync", half, no),
+    "half of the second file": (2, os, "fsync", half, no),
+    "to name the first file": (1, os, "replace", kill, no),
+    "to name the third file": (3, os, "replace", kill, no),
+    "after naming the second file": (2, os, "replace", no, kill)}
 for moment in sys.argv[1:]:
     path = Path(moment) / "run.pt"
     child = os.fork()
     if child == 0:
-        moments[moment]()
+        at(*moments[moment]) if moment in moments else setattr(os, "replace", slowly)
         noise_run(checkpoint=path, **TO_KILL)
         os._exit(0)
     if moment == "from outside":
@@ -237,9 +219,8 @@ def goes_on(folder, moment, whole):
     if last is not None:
         epoch = read(path)["epoch"]  # not broken
         assert 1 <= epoch < 20 if last is ... else epoch == last
-    left = [*path.parent.glob("run.pt.*.part")] if path.parent.exists() else []
-    if last is not ...:
-        assert len(left) == (" file" in moment and "after" not in moment)
+    left = [*path.parent.glob("run.pt.*.part")]
+    assert last is ... or len(left) == (" file" in moment and "after" not in moment)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_equal(noise_run(checkpoint=path, **TO_KILL), whole)

@@ -8,24 +8,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from small_runs import (
-    HUGE,
-    LARGE,
-    P1,
-    P2,
-    Q1,
-    Q2,
-    Q3,
-    assert_equal,
-    interrupted,
-    matrix,
-    named,
-    noise_run,
-    parts,
-    quiet,
-    read,
-    small_run,
-)
+from noise import HUGE, LARGE, Q1, Q2, Q3, interrupted, noise_run, quiet
+from small_runs import P1, P2, assert_equal, matrix, named, parts, read, small_run
 
 from ncutils import UFM
 from ncutils.training.network import Diverged

@@ -291,16 +291,11 @@ REFUSED = [
     (dict(ufms=3), "ufms must be a UFM or a list"),
     (dict(ufms=[SMALL, posed([2, 2], 1)]), "ufms differ in their number of classes"),
     (dict(dim=3), "dim = 3: must be a whole number >= 4"),
-    (dict(dim=4.5), "dim = 4.5"),
-    (dict(seed=-1), "seed = -1"),
-    (dict(iterations=0), "iterations = 0"),
-    (dict(tol=0), "tol = 0"),
-    (dict(tol=math.nan), "tol = nan"),
     (dict(features="tanh"), "features = 'tanh': must be one of 'linear', 'relu'"),
-    (dict(features=None), "features = None"),
     (dict(device="tpu"), "device = 'tpu': must be None, 'cpu' or 'cuda'"),
-    (dict(device=3.5), "device = 3.5"),
 ]
+PLAIN = dict(dim=[4.5], seed=[-1], iterations=[0], tol=[0, math.nan], features=[None], device=[3.5])
+REFUSED += [({name: value}, f"{name} = {value}") for name in PLAIN for value in PLAIN[name]]
 
 
 @pytest.mark.parametrize("arguments, message", REFUSED)

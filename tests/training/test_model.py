@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from noise import NOISE, Q1, Q2, noise_run
 from pytest import approx
-from small_runs import NOISE, Q1, Q2, noise_run
 
 from ncutils import UFM, metrics, solve, train_ufm
 from ncutils.training.free_features import geometric_grid

@@ -5,20 +5,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from noise import HUGE, MEMBERS, MODELS, Q1, Q2, interrupted, noise_run
 from small_runs import (
-    HUGE,
-    MEMBERS,
-    MODELS,
     P1,
-    Q1,
-    Q2,
     SURROUNDINGS,
     assert_equal,
-    interrupted,
     matrix,
     modes,
     needs_gpu,
-    noise_run,
     parts,
     read,
     small_run,

@@ -5,24 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise import KINDS, MODELS, NOISE, Q1, Q2, noise_run
 from pytest import approx
-from small_runs import (
-    DIGITS,
-    INF,
-    KINDS,
-    MODELS,
-    NOISE,
-    P1,
-    Q1,
-    Q2,
-    assert_equal,
-    digits,
-    matrix,
-    noise_run,
-    read,
-    recording,
-    small_run,
-)
+from small_runs import DIGITS, INF, P1, assert_equal, digits, matrix, read, recording, small_run
 from torch import nn
 
 from ncutils import MLP, UFM, train_network

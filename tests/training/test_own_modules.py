@@ -5,17 +5,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from small_runs import (
-    MODELS,
-    Q1,
-    Q2,
-    assert_equal,
-    frozen,
-    noise_run,
-    read,
-    refuse_to_solve,
-    with_dim,
-)
+from noise import MODELS, Q1, Q2, noise_run, with_dim
+from small_runs import assert_equal, frozen, read, refuse_to_solve
 from torch import nn
 
 from ncutils.training.checkpoint import OtherRun

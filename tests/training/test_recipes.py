@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from noise import BYTES, NOISE, Q1, Q2, noise_run
 from pytest import approx
-from small_runs import BYTES, NOISE, Q1, Q2, noise_run, recording
+from small_runs import recording
 from torch import nn
 
 from ncutils import MLP
