@@ -16,37 +16,25 @@ from ncutils import UFM
 
 mp = MPContext()
 mp.dps = 50
-
-exactly = np.frompyfunc(
-    mp.mpf, 1, 1
-)  # arrays of mpf, of dtype object, with which NumPy's sums and products work
-root = np.frompyfunc(mp.sqrt, 1, 1)
-exp = np.frompyfunc(mp.exp, 1, 1)
-log1p = np.frompyfunc(mp.log1p, 1, 1)
+# arrays of mpf, of dtype object, with which NumPy's sums and products work
+exactly, root, exp, log1p = (np.frompyfunc(f, 1, 1) for f in (mp.mpf, mp.sqrt, mp.exp, mp.log1p))
 entropy = np.frompyfunc(lambda p: -p * mp.log(p) if p > 0 else mp.zero, 1, 1)
-own_entropy = np.frompyfunc(
-    lambda rest: (rest - 1) * mp.log1p(-rest) if rest < 1 else mp.zero, 1, 1
-)  # of 1 − rest
+# of 1 − rest
+own_entropy = np.frompyfunc(lambda r: (r - 1) * mp.log1p(-r) if r < 1 else mp.zero, 1, 1)
 
 
 def program(ufm):
-    """(sizes, counts, weights, λ_Z, λ_b) of a UFM, one entry a group: the first arguments of the
-    functions below.
-    """
+    """(sizes, counts, weights, λ_Z, λ_b), one entry a group: arguments of the functions below."""
     first = [members[0] for members in ufm.groups.values()]
     counts = [len(members) for members in ufm.groups.values()]
     return [ufm.class_sizes[k] for k in first], counts, ufm.weights[first], ufm.lam_z, ufm.lam_b
 
 
 class _Groups:
-    """Sizes n, counts K and weights w (G,) of the groups, N, and the weight of a group's loss, in
-    mpf.
-    """
+    """Sizes n, counts K and weights w (G,), N, and the weight of a group's loss, in mpf."""
 
-    def __init__(self, sizes, counts, weights):
-        self.n, self.K, self.w = (
-            exactly(np.asarray(numbers, dtype=object)) for numbers in (sizes, counts, weights)
-        )
+    def __init__(self, *numbers):
+        self.n, self.K, self.w = (exactly(np.asarray(row, dtype=object)) for row in numbers)
         self.G, self.N = len(self.n), self.n @ self.K
         self.share = self.w * self.n * self.K / self.N
         # classes of group h other than one of group g
@@ -70,7 +58,7 @@ def primal(sizes, counts, weights, lam_z, lam_b, C, bias, features):
     np.fill_diagonal(logits, same)
     loss = log1p((groups.others * exp(logits + b[:, None] - own - b)).sum(0))
     if features == "linear":
-        norm = root(groups.K - 1) @ abs(y) + sum(singular_values(M))
+        norm = root(K - 1) @ abs(y) + sum(singular_values(M))
     else:
         norm = root(K) @ root(y**2 + (M**2).sum(0))
     penalty = mp.mpf(lam_b) / 2 * (K @ b**2) if math.isfinite(lam_b) else mp.zero
@@ -86,9 +74,7 @@ def dual_value(sizes, counts, weights, lam_z, lam_b, q):
 
 
 def feasible(sizes, counts, weights, lam_z, lam_b, q, features):
-    """Whether q (G, G) is in the simplex and norm ≤ λ_Z, without an eigenvalue: λ_Z² I less the
-    matrix is definite.
-    """
+    """Whether q (G, G) is in the simplex and norm ≤ λ_Z: λ_Z² I less the matrix is definite."""
     groups = _Groups(sizes, counts, weights)
     q = _without_lone(q, counts)
     if not in_simplex(groups, q):
@@ -158,10 +144,8 @@ def _squared_norm(groups, q, features):
 def singular_values(M):
     """Those of M (G, G). Squaring M halves the digits, of which there are enough."""
     with mp.workdps(2 * mp.dps + 10):
-        return [
-            mp.sqrt(max(s, mp.zero))
-            for s in mp.eigsy(mp.matrix((M.T @ M).tolist()), eigvals_only=True)
-        ]
+        squares = mp.eigsy(mp.matrix((M.T @ M).tolist()), eigvals_only=True)
+        return [mp.sqrt(max(s, mp.zero)) for s in squares]
 
 
 def positive_definite(matrix):
@@ -176,8 +160,6 @@ def positive_definite(matrix):
 
 
 # Problems -----------------------------------------------------------------------------------------
-
-
 class Named(NamedTuple):
     """A problem that has gone wrong once. `gap` is a_g of the smallest classes, in nats."""
 
@@ -196,25 +178,15 @@ def _weighted():
     return UFM.from_lam_z(sizes, 2.2e-7, lam_b=0.02, class_weights=weights)
 
 
+PAIR = UFM.from_lam_z([10000] * 40 + [1] * 2, 1e-15)
+THREE = UFM.from_lam_z([10**6] * 21 + [5000] * 8 + [5] * 9, 4e-13)
+DIFFERENT = UFM.from_lam_z(range(1, 14), 1e-18)
 NAMED = [
-    Named(
-        "a pair at 1e-15",
-        UFM.from_lam_z([10000] * 40 + [1] * 2, 1e-15),
-        "linear",
-        1.21092909283760e-10,
-        24.44886348846,
-    ),
-    Named(
-        "three groups at 4e-13",
-        UFM.from_lam_z([10**6] * 21 + [5000] * 8 + [5] * 9, 4e-13),
-        "linear",
-        1.95653856417636e-7,
-    ),
+    Named("a pair at 1e-15", PAIR, "linear", 1.21092909283760e-10, 24.44886348846),
+    Named("three groups at 4e-13", THREE, "linear", 1.95653856417636e-7),
     Named("weighted groups", _weighted(), "relu", 0.024119143006712),
-    Named(
-        "all different, relu", UFM.from_lam_z(range(1, 14), 1e-18), "relu", 1.308079913469738e-15
-    ),
-    Named("all different", UFM.from_lam_z(range(1, 14), 1e-18), "linear", 1.262835507765903e-15),
+    Named("all different, relu", DIFFERENT, "relu", 1.308079913469738e-15),
+    Named("all different", DIFFERENT, "linear", 1.262835507765903e-15),
 ]
 
 
@@ -230,24 +202,17 @@ def hard_problems(count, seed):
         many = rng.random() < 1 / 8
         G = int(rng.choice([50, rng.integers(13, 51)])) if many else int(rng.integers(1, 13))
         ratio = rng.uniform(0, 9)
-        smallest = rng.uniform(0, 12 - ratio)
-        group_sizes = np.unique(
-            np.round(10 ** (smallest + ratio * np.sort(rng.random(G)))).astype(int)
-        )
+        power = rng.uniform(0, 12 - ratio) + ratio * np.sort(rng.random(G))
+        group_sizes = np.unique(np.round(10**power).astype(int))
         counts = np.round(30 ** rng.random(len(group_sizes))).astype(int)
         counts[rng.random(len(counts)) < 1 / 20] *= 10
         counts[0] += counts.sum() == 1  # there are two classes at least
-        sizes = np.repeat(group_sizes, counts)
-        weights = (
-            np.repeat(10 ** rng.uniform(-3, 3, len(counts)), counts)
-            if rng.random() < 1 / 3
-            else None
-        )
-        level = (np.sqrt(sizes) if weights is None else weights * np.sqrt(sizes)).min()
+        sizes, weights = np.repeat(group_sizes, counts), None
+        if rng.random() < 1 / 3:
+            weights = np.repeat(10 ** rng.uniform(-3, 3, len(counts)), counts)
+        level = ((1 if weights is None else weights) * np.sqrt(sizes)).min()
         lam_z = 10 ** rng.uniform(-6, math.log10(1.1)) * level / sizes.sum()
         lam_b = math.inf if rng.random() < 1 / 3 else 10 ** rng.uniform(-8, 8)
-        sizes, weights = sizes.tolist(), None if weights is None else weights.tolist()
-        yield (
-            UFM.from_lam_z(sizes, lam_z, lam_b=lam_b, class_weights=weights),
-            ("linear", "relu")[rng.integers(2)],
-        )
+        weights = None if weights is None else weights.tolist()
+        ufm = UFM.from_lam_z(sizes.tolist(), lam_z, lam_b=lam_b, class_weights=weights)
+        yield ufm, ("linear", "relu")[rng.integers(2)]

@@ -1,4 +1,4 @@
-"""Small trainings that many tests look at: noise as images, models of some hundred weights."""
+"""What many tests of training need: small runs on digits, surroundings, comparisons."""
 
 import contextlib
 import functools
@@ -9,16 +9,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from ncutils import MLP, UFM, load_images, train_network
-from ncutils.training.networks import BasicBlock, ConvNet
 
 INF = math.inf
-
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
 DIGITS = [60] * 3 + [20] * 3
 
 
@@ -29,10 +24,8 @@ def digits():
 
 def matrix(*axes, thin):
     """All combinations of these names, as parameters; all but the `thin` ones are depth."""
-    return [
-        pytest.param(*case, marks=() if case in thin else pytest.mark.depth)
-        for case in itertools.product(*axes)
-    ]
+    marks = lambda case: () if case in thin else pytest.mark.depth
+    return [pytest.param(*case, marks=marks(case)) for case in itertools.product(*axes)]
 
 
 def recording(optimizer, start):
@@ -46,9 +39,8 @@ def recording(optimizer, start):
 
 
 def small_run(ufms, epochs=3, device="cpu", model=None, **more):
-    return train_network(
-        model or MLP((1, 8, 8), (8,), 8), *digits(), ufms, epochs=epochs, device=device, **more
-    )
+    model = model or MLP((1, 8, 8), (8,), 8)
+    return train_network(model, *digits(), ufms, epochs=epochs, device=device, **more)
 
 
 P1, P2 = (UFM.from_lam_z(DIGITS, l, 0.02) for l in (0.01, 0.02))
@@ -56,41 +48,6 @@ P1, P2 = (UFM.from_lam_z(DIGITS, l, 0.02) for l in (0.01, 0.02))
 
 def refuse_to_solve(*_, **__):
     raise AssertionError("work was done before the arguments were checked")
-
-
-RNG = np.random.default_rng(0)
-
-NOISE, KINDS = RNG.random((14, 1, 4, 4)), RNG.permutation(np.repeat([0, 1, 2], [6, 5, 3]))
-
-Q1, Q2, Q3 = (
-    UFM([6, 5, 3], 0.05, 0.01, 0.05),
-    UFM([6, 5, 3], 0.03, 0.02, 0.01),
-    UFM([6, 5, 3], 0.04, 0.005),
-)
-
-MODELS = {
-    "mlp": lambda: MLP((1, 4, 4), (6,), 5),
-    "relu": lambda: MLP((1, 4, 4), (6,), 5, "relu"),
-    "convnet": lambda: ConvNet((1, 4, 4), (3,), 5),
-    "batch norm": lambda: with_dim(BasicBlock(1, 3, 2), nn.Flatten(), nn.Linear(12, 5)),
-    "batch norm first": lambda: with_dim(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 5)),
-}
-
-
-def with_dim(*layers, dim=5):
-    model = nn.Sequential(*layers)
-    model.dim = dim
-    return model
-
-
-def noise_run(
-    model="mlp", ufms=Q1, images=NOISE, labels=KINDS, epochs=6, batch_size=5, device="cpu", **more
-):
-    """Three batches an epoch, the last one smaller."""
-    model = MODELS[model]() if isinstance(model, str) else model
-    return train_network(
-        model, images, labels, ufms, epochs=epochs, batch_size=batch_size, device=device, **more
-    )
 
 
 def refuse_to_train(*_, **__):
@@ -115,44 +72,13 @@ def assert_equal(one, other):
             assert np.array_equal(row[name], twin[name], equal_nan=True), name
 
 
-def stop_at_batch(monkeypatch, number):
-    """From now on, the `number`-th batch is interrupted by the keyboard."""
-    batches, loss = [], nn.functional.cross_entropy
-
-    def hook(*args, **options):
-        batches.append(1)
-        if len(batches) == number:
-            raise KeyboardInterrupt
-        return loss(*args, **options)
-
-    monkeypatch.setattr(nn.functional, "cross_entropy", hook)
-
-
-def interrupted(number, *args, **options):
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at_batch(patch, number)
-        noise_run(*args, **options)
-
-
 def read(path):
     return torch.load(path, weights_only=True)
-
-
-LARGE, HUGE = (
-    UFM([6, 5, 3], 0.05, 1e6, 0.05),
-    UFM([6, 5, 3], 0.05, 1e38, 0.05),
-)  # beyond float32 once summed
 
 
 def named(trained):
     """The members that have diverged."""
     return [e for e, model in enumerate(trained) if model.diverged]
-
-
-def quiet(*args, **options):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return noise_run(*args, **options)
 
 
 @contextlib.contextmanager
@@ -165,17 +91,40 @@ def for_a_while(get, put, value):
         put(before)
 
 
+# autocast casts weights anew each time: what it has cast once cannot outlive the step
+CACHE = torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled, False
+
+SURROUNDINGS = {  # what may be around a call
+    "float64": lambda: for_a_while(torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    "no grad": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "device": lambda: torch.device("meta"),
+    "cache": lambda: for_a_while(*CACHE),
+}
+
+
+def modes():
+    kinds = torch.get_default_dtype(), torch.get_default_device()
+    grad = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    autocast = torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()
+    machine = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    return kinds, grad, autocast, machine
+
+
+@contextlib.contextmanager
+def untouched():
+    """Random states and modes are left as they are in here, and nothing warns."""
+    torch.manual_seed(11), np.random.seed(11)
+    state, (_, words, place, *_), before = torch.get_rng_state(), np.random.get_state(), modes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    assert torch.equal(torch.get_rng_state(), state) and modes() == before
+    assert (np.random.get_state()[1] == words).all() and np.random.get_state()[2] == place
+
+
 def frozen(model, *names):
     for name, p in model.named_parameters():
         p.requires_grad_(name not in names)
     return model
-
-
-BYTES = RNG.integers(0, 256, (14, 3, 4, 4), dtype=np.uint8)
-
-# The problems of a run and their seeds.
-MEMBERS = {
-    "one": dict(ufms=Q1, seed=3),
-    "stack": dict(ufms=[Q1, Q3, Q2], seed=3),
-    "own seeds": dict(ufms=[Q1, Q3, Q2], seed=[8, 3, 8]),
-}

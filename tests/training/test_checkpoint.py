@@ -7,27 +7,15 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small_runs import (
-    KINDS,
-    MEMBERS,
-    NOISE,
-    Q1,
-    Q2,
-    Q3,
-    RNG,
-    assert_equal,
-    interrupted,
-    matrix,
-    noise_run,
-    read,
-    refuse_to_train,
-)
+from noise import KINDS, MEMBERS, NOISE, Q1, Q2, Q3, RNG, interrupted, noise_run
+from small_runs import assert_equal, matrix, read, refuse_to_train
 from torch import nn
 
 from ncutils import MLP, UFM
@@ -35,26 +23,18 @@ from ncutils.training.checkpoint import STATE, OtherRun, write_state
 from ncutils.training.free_features import geometric_grid
 from ncutils.training.networks import ResNet18
 
+RECIPES, NETWORKS = ["fast", "authors"], ["mlp", "convnet", "batch norm"]
+THIN_RUNS = [("fast", "convnet", "one"), ("authors", "batch norm", "own seeds")]
+RUNS = matrix(RECIPES, NETWORKS, MEMBERS, thin=THIN_RUNS)
 
-@pytest.mark.parametrize(
-    "recipe, model, members",
-    matrix(
-        ["fast", "authors"],
-        ["mlp", "convnet", "batch norm"],
-        MEMBERS,
-        thin=[("fast", "convnet", "one"), ("authors", "batch norm", "own seeds")],
-    ),
-)
+
+@pytest.mark.parametrize("recipe, model, members", RUNS)
 def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     monkeypatch, tmp_path, recipe, model, members
 ):
     setting = dict(model=model, recipe=recipe, weight_decay=0.01, **MEMBERS[members])
-    whole = noise_run(**setting)
-    path, setting["checkpoint"], setting["checkpoint_seconds"] = (
-        tmp_path / "new" / "run.pt",
-        str(tmp_path / "new" / "run.pt"),
-        0,
-    )
+    whole, path = noise_run(**setting), tmp_path / "new" / "run.pt"
+    setting |= dict(checkpoint=str(path), checkpoint_seconds=0)
     interrupted(2, **setting)
     assert not path.exists()  # in the first epoch
     for batch, epoch in ((5, 1), (9, 3), (1, 3), (7, 5)):  # three batches an epoch
@@ -69,23 +49,11 @@ def test_an_interrupted_run_ends_bit_for_bit_as_an_uninterrupted_one(
     assert path.read_bytes() == before
 
 
-def test_a_checkpointed_run_is_the_run_without_checkpoint(tmp_path):
-    assert_equal(noise_run(checkpoint=tmp_path / "run.pt", checkpoint_seconds=0), noise_run())
-
-
 @pytest.mark.depth
 def test_a_resnet_goes_on_bit_for_bit(tmp_path):
-    images = RNG.random((6, 3, 8, 8))
-    setting = dict(
-        model=ResNet18((3, 8, 8)),
-        images=images,
-        labels=np.array([0, 1, 2, 0, 1, 0]),
-        ufms=UFM([3, 2, 1], 0.05, 1e-5),
-        epochs=2,
-        batch_size=3,
-        recipe="authors",
-        record=[2],
-    )
+    images, labels = RNG.random((6, 3, 8, 8)), np.array([0, 1, 2, 0, 1, 0])
+    setting = dict(model=ResNet18((3, 8, 8)), images=images, labels=labels, recipe="authors")
+    setting |= dict(ufms=UFM([3, 2, 1], 0.05, 1e-5), epochs=2, batch_size=3, record=[2])
     whole = noise_run(**setting)
     setting |= dict(checkpoint=tmp_path / "run.pt", checkpoint_seconds=0)
     interrupted(4, **setting)
@@ -100,10 +68,9 @@ def clock_of_batches(monkeypatch):
         now[0] += 1
         return loss(*args, **options)
 
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
     monkeypatch.setattr(nn.functional, "cross_entropy", hook)
-    monkeypatch.setattr(
-        "ncutils.training.network.time", SimpleNamespace(perf_counter=lambda: now[0])
-    )
+    monkeypatch.setattr("ncutils.training.network.time", clock)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +80,7 @@ def clock_of_batches(monkeypatch):
 def test_checkpoints_are_written_every_so_many_seconds_and_at_the_end(
     monkeypatch, tmp_path, every, epochs
 ):
+    whole = noise_run()
     clock_of_batches(monkeypatch)
     written, replace = [], os.replace
 
@@ -121,27 +89,23 @@ def test_checkpoints_are_written_every_so_many_seconds_and_at_the_end(
         written.append(read(target)["epoch"])
 
     monkeypatch.setattr(os, "replace", hook)
-    noise_run(checkpoint=tmp_path / "run.pt", checkpoint_seconds=every)
+    assert_equal(noise_run(checkpoint=tmp_path / "run.pt", checkpoint_seconds=every), whole)
     assert written == epochs
 
 
-def test_seconds_are_of_training_that_was_not_lost(monkeypatch, tmp_path):
-    clock_of_batches(monkeypatch)
+@pytest.mark.parametrize("by_batches", [True, False])
+def test_seconds_are_of_training_that_was_not_lost(monkeypatch, tmp_path, by_batches):
+    if by_batches:
+        clock_of_batches(monkeypatch)
     setting = dict(checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, record=range(1, 7))
     for batch in (6, 5):
         interrupted(batch, **setting)
-    history = noise_run(**setting).history
-    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6] and [
-        row["seconds"] for row in history
-    ] == [3, 6, 9, 12, 15, 18]
-
-
-def test_seconds_increase_and_memory_is_that_of_a_process_with_torch(tmp_path):
-    setting = dict(checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, record=range(1, 7))
-    interrupted(8, **setting)
-    history = noise_run(**setting).history
-    seconds, peaks = ([row[name] for row in history] for name in ("seconds", "peak_mib"))
-    assert 0 < seconds[0] and all(a < b for a, b in zip(seconds, seconds[1:]))
+    history, names = noise_run(**setting).history, ("epoch", "seconds", "peak_mib")
+    epochs, seconds, peaks = ([row[name] for row in history] for name in names)
+    assert epochs == [1, 2, 3, 4, 5, 6] and 0 < seconds[0]
+    assert all(a < b for a, b in zip(seconds, seconds[1:]))
+    assert not by_batches or seconds == [3, 6, 9, 12, 15, 18]
+    # memory is that of a process with torch
     assert 50 < min(peaks) and peaks == sorted(peaks) and max(peaks) < 2**20
 
 
@@ -156,25 +120,13 @@ KILLED = {
     "after naming the second file": 2,
     "from outside": ...,
 }
-
-TO_KILL = dict(
-    model="batch norm",
-    ufms=[Q1, Q2],
-    seed=[4, 9],
-    checkpoint_seconds=0,
-    epochs=20,
-    record=[1, 2, 5],
-)
-
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 import torch
 from test_checkpoint import TO_KILL, noise_run
 
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-
-def at(number, before, after, module, name):
+def at(number, module, name, before, after):
     calls, function = [], getattr(module, name)
     def hook(*args, **options):
         calls.append(1)
@@ -188,29 +140,28 @@ def at(number, before, after, module, name):
 
 def half(file):
     os.truncate(file, os.fstat(file).st_size // 2)
-    die()
+    kill()
 
 def slowly(source, target):
     replace(source, target)
     time.sleep(.5)
 
-replace, functional = os.replace, torch.nn.functional
-no, kill = lambda *_: None, lambda *_: die()
+replace, no, kill = os.replace, lambda *_: None, lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports what all children need
+batch = torch.nn.functional, "cross_entropy"
 moments = {
-    "fourth batch": lambda: at(4, kill, no, functional, "cross_entropy"),
-    "first batch": lambda: at(1, kill, no, functional, "cross_entropy"),
-    "half of the first file": lambda: at(1, half, no, os, "fsync"),
-    "half of the second file": lambda: at(2, half, no, os, "fsync"),
-    "to name the first file": lambda: at(1, kill, no, os, "replace"),
-    "to name the third file": lambda: at(3, kill, no, os, "replace"),
-    "after naming the second file": lambda: at(2, no, kill, os, "replace"),
-    "from outside": lambda: setattr(os, "replace", slowly)}
+    "fourth batch": (4, *batch, kill, no),
+    "first batch": (1, *batch, kill, no),
+    "half of the first file": (1, os, "fsync", half, no),
+    "half of the second file": (2, os, "fsync", half, no),
+    "to name the first file": (1, os, "replace", kill, no),
+    "to name the third file": (3, os, "replace", kill, no),
+    "after naming the second file": (2, os, "replace", no, kill)}
 for moment in sys.argv[1:]:
     path = Path(moment) / "run.pt"
     child = os.fork()
     if child == 0:
-        moments[moment]()
+        at(*moments[moment]) if moment in moments else setattr(os, "replace", slowly)
         noise_run(checkpoint=path, **TO_KILL)
         os._exit(0)
     if moment == "from outside":
@@ -219,22 +170,17 @@ for moment in sys.argv[1:]:
         os.kill(child, signal.SIGKILL)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, moment
 """
+TO_KILL = dict(model="batch norm", ufms=[Q1, Q2], seed=[4, 9], epochs=20, record=[1, 2, 5])
+TO_KILL["checkpoint_seconds"] = 0
 
 
 def kill(folder, moments):
     """Leave in a folder what runs have left that were killed at these moments."""
     here = Path(__file__).parent
-    path = os.pathsep.join(
-        [str(here), str(here.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT, *moments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    path = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH") or str(here)])
+    command = [sys.executable, "-W", "ignore", "-c", SCRIPT, *moments]
+    options = dict(env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=folder, timeout=300, **options)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -273,9 +219,8 @@ def goes_on(folder, moment, whole):
     if last is not None:
         epoch = read(path)["epoch"]  # not broken
         assert 1 <= epoch < 20 if last is ... else epoch == last
-    left = [*path.parent.glob("run.pt.*.part")] if path.parent.exists() else []
-    if last is not ...:
-        assert len(left) == (" file" in moment and "after" not in moment)
+    left = [*path.parent.glob("run.pt.*.part")]
+    assert last is ... or len(left) == (" file" in moment and "after" not in moment)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_equal(noise_run(checkpoint=path, **TO_KILL), whole)
@@ -297,37 +242,28 @@ def test_two_that_write_the_same_checkpoint_do_not_meet(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "replace", hook)
     write_state(path, {"epoch": 1})
     assert read(path) == {"epoch": 1} and [*path.parent.iterdir()] == [path]
-    assert len({*names}) == 2 and all(
-        re.fullmatch(rf"run\.pt\.{os.getpid()}-\d+\.part", name) for name in names
-    )
+    pattern = rf"run\.pt\.{os.getpid()}-\d+\.part"
+    assert len({*names}) == 2 and all(re.fullmatch(pattern, name) for name in names)
 
 
 def test_two_that_write_the_same_checkpoint_many_times_leave_a_whole_one(tmp_path):
-    path, errors = tmp_path / "run.pt", []
+    path = tmp_path / "run.pt"
 
     def write(epoch):
-        try:
-            for _ in range(50):
-                write_state(path, {"epoch": epoch, "W": torch.full((99,), float(epoch))})
-        except Exception as error:
-            errors.append(error)
+        for _ in range(50):
+            write_state(path, {"epoch": epoch, "W": torch.full((99,), float(epoch))})
 
-    threads = [threading.Thread(target=write, args=(epoch,)) for epoch in (1, 2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor() as pool:
+        [*pool.map(write, (1, 2))]  # raises what they raise
     state = read(path)
-    assert errors == [] and [*tmp_path.iterdir()] == [path]
+    assert [*tmp_path.iterdir()] == [path]
     assert state["epoch"] in (1, 2) and (state["W"] == state["epoch"]).all()
 
 
 BASE = dict(model="relu", ufms=[Q1, Q2], seed=[1, 2])
-
 OTHER_IMAGES = NOISE.copy()
-
+OTHER_IMAGES, OTHER_LABELS = NOISE.copy(), KINDS[::-1].copy()
 OTHER_IMAGES[7, 0, 2, 1] += 1e-12
-
 OTHER_LABELS = KINDS[::-1].copy()
 
 
@@ -337,31 +273,20 @@ def complete(tmp_path_factory):
     return path, noise_run(checkpoint=path, **BASE)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        dict(lr=1e-3),
-        dict(images=OTHER_IMAGES),
-        dict(labels=OTHER_LABELS),
-        dict(ufms=[Q1, Q3]),
-        dict(ufms=[Q2, Q1]),
-        dict(ufms=[Q1, Q2, Q2], seed=1),
-        dict(seed=[1, 3]),
-        dict(seed=[2, 1]),
-        dict(seed=1),
-        dict(model="convnet"),
-        dict(model=MLP((1, 4, 4), (7,), 5, "relu")),
-        dict(features="linear"),
-        dict(epochs=7),
-        dict(batch_size=6),
-        dict(warm_start=False),
-        dict(recipe="authors"),
-        dict(weight_decay=0.1),
-        dict(amp=True),
-        dict(record=[3]),
-    ],
-    ids=lambda other: " ".join(other),
-)
+OTHER = [dict(ufms=[Q1, Q3]), dict(ufms=[Q2, Q1]), dict(ufms=[Q1, Q2, Q2], seed=1)]
+OTHER += [dict(seed=[1, 3]), dict(seed=[2, 1]), dict(seed=1), dict(lr=1e-3), dict(epochs=7)]
+OTHER += [dict(images=OTHER_IMAGES), dict(labels=OTHER_LABELS), dict(features="linear")]
+OTHER += [dict(model="convnet"), dict(model=MLP((1, 4, 4), (7,), 5, "relu")), dict(batch_size=6)]
+OTHER += [dict(warm_start=False), dict(recipe="authors"), dict(weight_decay=0.1)]
+OTHER += [dict(amp=True), dict(record=[3])]
+SAME = [dict(progress=False), dict(checkpoint_seconds=0), dict(device=torch.device("cpu"))]
+SAME += [dict(lr=2e-3), dict(amp=False), dict(recipe="fast"), dict(features="relu")]
+SAME += [dict(seed=(1, 2)), dict(epochs=6.0), dict(record=geometric_grid(6))]
+SAME += [dict(images=NOISE.tolist()), dict(labels=KINDS.tolist()), dict(weight_decay=0.0)]
+SAME += [dict(ufms=[UFM([6.0, 5, 3], 0.05, 0.01, 0.05), Q2]), dict(weight_decay=0)]
+
+
+@pytest.mark.parametrize("other", OTHER, ids=lambda other: " ".join(other))
 def test_a_checkpoint_of_another_run_is_refused_by_name_and_kept(monkeypatch, complete, other):
     path, _ = complete
     before = path.read_bytes()
@@ -371,27 +296,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name_and_kept(monkeypatch, co
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    "same",
-    [
-        dict(progress=False),
-        dict(checkpoint_seconds=0),
-        dict(device=torch.device("cpu")),
-        dict(lr=2e-3),
-        dict(amp=False),
-        dict(recipe="fast"),
-        dict(features="relu"),
-        dict(seed=(1, 2)),
-        dict(epochs=6.0),
-        dict(record=geometric_grid(6)),
-        dict(images=NOISE.tolist()),
-        dict(labels=KINDS.tolist()),
-        dict(ufms=[UFM([6.0, 5, 3], 0.05, 0.01, 0.05), Q2]),
-        dict(weight_decay=0.0),
-        dict(weight_decay=0),
-    ],
-    ids=lambda same: " ".join(f"{name} {type(value).__name__}" for name, value in same.items()),
-)
+@pytest.mark.parametrize("same", SAME, ids=lambda same: " ".join(same))
 def test_the_same_run_said_otherwise_goes_on(monkeypatch, complete, same):
     path, whole = complete
     monkeypatch.setattr(torch.Tensor, "backward", refuse_to_train)
@@ -400,19 +305,18 @@ def test_the_same_run_said_otherwise_goes_on(monkeypatch, complete, same):
 
 def test_the_same_numbers_in_another_shape_are_another_run(tmp_path):
     """An MLP takes both, but channels are normalised each by itself."""
-    images = NOISE.reshape(14, 2, 1, 8) + np.array([0, 3])[:, None, None] * NOISE.reshape(
-        14, 2, 1, 8
-    )
+    noise = NOISE.reshape(14, 2, 1, 8)
+    images = noise + np.array([0, 3])[:, None, None] * noise
+    setting, other = dict(images=images, recipe="authors"), images.reshape(14, 1, 2, 8)
     first, second = (
-        noise_run(images=x, recipe="authors", epochs=1)
-        for x in (images, images.reshape(14, 1, 2, 8))
+        noise_run(**setting, epochs=1),
+        noise_run(**setting | dict(images=other), epochs=1),
     )
     assert np.abs(first[0].start - second[0].start).max() > 0.1
-    noise_run(images=images, recipe="authors", checkpoint=tmp_path / "run.pt")
+    setting["checkpoint"] = tmp_path / "run.pt"
+    noise_run(**setting)
     with pytest.raises(ValueError, match="is of another run"):
-        noise_run(
-            images=images.reshape(14, 1, 2, 8), recipe="authors", checkpoint=tmp_path / "run.pt"
-        )
+        noise_run(**setting | dict(images=other))
 
 
 class Bomb:
@@ -425,57 +329,55 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
-def saved(path, state):
-    torch.save(state, path)
-    return path.read_bytes()
+def saved(change):
+    """A file that torch saves of what a change makes of the state and a bomb."""
+
+    def damage(path, bomb):
+        torch.save(change(read(path), bomb), path)
+        return path.read_bytes()
+
+    return damage
 
 
-DAMAGES = {
-    "empty": lambda whole, path, bomb: b"",
-    "one byte": lambda whole, path, bomb: whole[:1],
-    "truncated": lambda whole, path, bomb: whole[: len(whole) // 2],
-    "last bytes gone": lambda whole, path, bomb: whole[:-20],
-    "text": lambda whole, path, bomb: b"epoch,loss\n1,2\n" * 99,
-    "pickle": lambda whole, path, bomb: pickle.dumps({"run": 1, "epoch": bomb}, protocol=2),
-    "pickle of torch": lambda whole, path, bomb: saved(path, bomb),
-    "real one with code in it": lambda whole, path, bomb: saved(
-        path, read(path) | {"seconds": bomb}
-    ),
-    "a list": lambda whole, path, bomb: saved(path, [1, 2]),
-    "a tensor": lambda whole, path, bomb: saved(path, torch.ones(3)),
-    "another's dict": lambda whole, path, bomb: saved(path, {"state_dict": {}}),
-    **{
-        f"without {name}": lambda whole, path, bomb, name=name: saved(
-            path, {key: part for key, part in read(path).items() if key != name}
-        )
-        for name in STATE
-    },
-}
+def without(name):
+    return saved(lambda state, bomb: {key: part for key, part in state.items() if key != name})
 
 
-THIN = ["truncated", "pickle of torch", "real one with code in it", "a list", "without network"]
+DAMAGES = (
+    {  # what is left of the file
+        "empty": lambda path, bomb: b"",
+        "one byte": lambda path, bomb: path.read_bytes()[:1],
+        "truncated": lambda path, bomb: path.read_bytes()[: path.stat().st_size // 2],
+        "last bytes gone": lambda path, bomb: path.read_bytes()[:-20],
+        "text": lambda path, bomb: b"epoch,loss\n1,2\n" * 99,
+        "pickle": lambda path, bomb: pickle.dumps({"run": 1, "epoch": bomb}, protocol=2),
+        "pickle of torch": saved(lambda state, bomb: bomb),
+        "real one with code in it": saved(lambda state, bomb: state | {"seconds": bomb}),
+        "a list": saved(lambda state, bomb: [1, 2]),
+        "a tensor": saved(lambda state, bomb: torch.ones(3)),
+        "another's dict": saved(lambda state, bomb: {"state_dict": {}}),
+    }
+    | {f"without {name}": without(name) for name in STATE}
+)
+WITH_CODE = ["pickle of torch", "real one with code in it"]
+THIN = [(damage,) for damage in ("truncated", *WITH_CODE, "a list", "without network")]
 
 
-@pytest.mark.parametrize("damage", matrix(DAMAGES, thin=[(damage,) for damage in THIN]))
+@pytest.mark.parametrize("damage", matrix(DAMAGES, thin=THIN))
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # a tensor as checkpoint
 def test_a_damaged_checkpoint_is_named_in_a_warning_not_executed_and_training_starts_anew(
     tmp_path, complete, damage
 ):
     path, trace = tmp_path / "run.pt", tmp_path / "trace"
     path.write_bytes(complete[0].read_bytes())
-    path.write_bytes(DAMAGES[damage](path.read_bytes(), path, Bomb(trace)))
+    path.write_bytes(DAMAGES[damage](path, Bomb(trace)))
     damaged = path.read_bytes()
-    with pytest.warns(
-        RuntimeWarning,
-        match=f"checkpoint {re.escape(str(path))} cannot be read .*: training starts anew",
-    ) as found:
+    message = f"checkpoint {re.escape(str(path))} cannot be read .*: training starts anew"
+    with pytest.warns(RuntimeWarning, match=message) as found:
         assert_equal(noise_run(checkpoint=path, **BASE), complete[1])
     assert [w.category for w in found].count(RuntimeWarning) == 1 and not trace.exists()
     assert read(path)["epoch"] == 6 and {*tmp_path.iterdir()} <= {path, trace}
-    if damage in (
-        "pickle of torch",
-        "real one with code in it",
-    ):  # the code would have been found out
+    if damage in WITH_CODE:  # it would have been found out
         path.write_bytes(damaged)
         torch.load(path, weights_only=False)
         assert trace.exists()
