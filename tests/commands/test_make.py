@@ -67,7 +67,7 @@ def log(folder):
 
 def test_without_a_target_the_targets_are_listed(checkout):
     shown = make(checkout).stdout
-    for target in ("book", "site", "lint", "test", "test-all", "notebooks", "clean"):
+    for target in ("book", "site", "lint", "test", "test-all", "notebooks", "bench", "clean"):
         assert f"make {target} " in shown
     assert not (checkout / ".venv").exists()
 
