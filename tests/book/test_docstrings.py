@@ -21,18 +21,7 @@ from bs4 import BeautifulSoup
 from conftest import ROOT
 
 import ncutils
-from ncutils import (
-    MLP,
-    UFM,
-    Ledger,
-    data,
-    exact,
-    ledger,
-    solve,
-    solve_two_groups,
-    train_ufm,
-    training,
-)
+from ncutils import MLP, UFM, data, exact, ledger, solve, training
 
 MODULES = [
     importlib.import_module(module.name)
@@ -108,18 +97,16 @@ def test_a_docstring_has_a_sentence_and_an_example(name):
     text = SAID[name]
     assert text and re.search(r"[.:](\s|$)", text.split("\n\n")[0]), "no sentence"
     assert ">>> " in text
-    assert (
-        f"{CALLED[name].__module__}.{CALLED[name].__qualname__}" in EXAMPLES
-    )  # else it is not run
+    # else it is not run
+    assert f"{CALLED[name].__module__}.{CALLED[name].__qualname__}" in EXAMPLES
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run_as_they_are_pasted(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NCUTILS_CACHE", str(tmp_path))
     monkeypatch.delenv("NCUTILS_LEDGERS", raising=False)
-    monkeypatch.setattr(
-        matplotlib.pyplot, "show", lambda: pytest.fail("an example waits for a window to be closed")
-    )
+    waits = lambda: pytest.fail("an example waits for a window to be closed")
+    monkeypatch.setattr(plt, "show", waits)
     EXAMPLES[name].globs = {}  # nothing is there that the example does not import
     report = io.StringIO()
     with matplotlib.rc_context():
@@ -146,17 +133,10 @@ def test_every_parameter_is_named(name):
 
 def attributes(thing):
     """Public names of what an object of a class holds or computes."""
-    fields = (
-        [field.name for field in dataclasses.fields(thing)]
-        if dataclasses.is_dataclass(thing)
-        else []
-    )
-    return [
-        name
-        for name in {**dict.fromkeys(fields), **vars(thing)}
-        if not name.startswith("_")
-        and (name in fields or isinstance(vars(thing)[name], PROPERTIES))
-    ]
+    fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+    computed = [name for name, value in vars(thing).items() if isinstance(value, PROPERTIES)]
+    names = [field.name for field in fields] + computed
+    return [name for name in names if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -187,35 +167,28 @@ def instances():
     return {
         "UFM": ufm,
         "Solution": solve(ufm),
-        "TwoGroups": solve_two_groups(2, 1, 6, 3, 0.03),
-        "TrainedModel": train_ufm(ufm, dim=3, iterations=2)[0],
-        "Ledger": Ledger("test"),
+        "TwoGroups": ncutils.solve_two_groups(2, 1, 6, 3, 0.03),
+        "TrainedModel": ncutils.train_ufm(ufm, dim=3, iterations=2)[0],
+        "Ledger": ncutils.Ledger("test"),
         "MLP": MLP((1, 2, 2)),
     }
 
 
 @pytest.mark.parametrize("name", TAKES)
 def test_a_refusal_is_documented_and_happens(name, instances):
-    call = (
-        getattr(instances[name.partition(".")[0]], name.partition(".")[2])
-        if name in METHODS
-        else CALLED[name]
-    )
-    needed = [
-        parameter
-        for parameter in inspect.signature(call).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-    ]
+    owner, _, method = name.partition(".")
+    call = getattr(instances[owner], method) if name in METHODS else CALLED[name]
+    all_of = inspect.signature(call).parameters.values()
+    plain = [one for one in all_of if one.kind is one.POSITIONAL_OR_KEYWORD]
+    needed = [one for one in plain if one.default is one.empty]
     arguments = REFUSED.get(name, [NONSENSE] * len(needed))
     try:
         call(*arguments)
         refused = False
     except Exception as error:
         refused = isinstance(error, ValueError)
-    assert "ValueError" in said_of(name) if refused else "Raises ValueError" not in SAID[name], (
-        SAID[name]
-    )
+    text = SAID[name]
+    assert "ValueError" in said_of(name) if refused else "Raises ValueError" not in text, text
 
 
 # The page
@@ -239,9 +212,8 @@ def test_the_page_says_what_the_docstring_says(name, page):
     head = page.find(id=f"ncutils.{name}")
     assert head and head.name == "dt"
     shown = bare(head.find_next_sibling("dd").get_text())
-    prose = re.sub(
-        r"^>>> .*(\n.+)*|^\.\. math::.*(\n .+)*|^-+$", "", SAID[name], flags=re.MULTILINE
-    )
+    no_prose = re.compile(r"^>>> .*(\n.+)*|^\.\. math::.*(\n .+)*|^-+$", re.MULTILINE)
+    prose = no_prose.sub("", SAID[name])
     for line in prose.splitlines():
         assert bare(re.sub(r"^(\w[\w, ]*) : ", r"\1:", line)) in shown, line
     for example in doctest.DocTestParser().get_examples(SAID[name]):
@@ -249,20 +221,11 @@ def test_the_page_says_what_the_docstring_says(name, page):
 
 
 def test_formulas_are_set_apart(page):
-    for name in (
-        "UFM",
-        "solve",
-        "theory.minority_threshold",
-        "theory.vanishing_threshold",
-        "theory.trivial_threshold",
-        "metrics.nc1",
-        "metrics.scatter",
-        "metrics.cosines",
-        "metrics.minority_gap",
-    ):
-        assert page.find(id=f"ncutils.{name}").find_next_sibling("dd").find("div", class_="math"), (
-            name
-        )
+    lines = [f"theory.{line}_threshold" for line in ("minority", "vanishing", "trivial")]
+    measures = [f"metrics.{name}" for name in "nc1 scatter cosines minority_gap".split()]
+    for name in ("UFM", "solve", *lines, *measures):
+        text = page.find(id=f"ncutils.{name}").find_next_sibling("dd")
+        assert text.find("div", class_="math"), name
 
 
 # Examples in texts
@@ -272,9 +235,7 @@ def test_formulas_are_set_apart(page):
 @pytest.mark.parametrize("file", ["README.md", "book/extend.md"])
 def test_examples_in_texts_run_and_print_what_is_said_beside_them(file, monkeypatch):
     monkeypatch.delenv("NCUTILS_LEDGERS", raising=False)
-    [code] = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / file).read_text(), re.MULTILINE | re.DOTALL
-    )
+    [code] = re.findall(r"(?ms)^```python\n(.*?)^```", (ROOT / file).read_text())
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, file, "exec"), {})

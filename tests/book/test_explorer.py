@@ -4,7 +4,6 @@ its looks by machine.
 
 import math
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,46 +20,74 @@ FIELDS = "ka", "kb", "na", "nb", "lz", "lb"
 PHASES = list(Phase)
 KINDS = "logits", "features", "classifier"
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-START = 5, 5, 500, 100, 0.0027, 0.02
+LIGHT = {"viewport": WIDE}
+DARK = {"viewport": PHONE, "color_scheme": "dark", "has_touch": True, "is_mobile": True}
+START, OTHER = (5, 5, 500, 100, 0.0027, 0.02), (2, 2, 7, 7, 0.01, 0.02)
+DEPTH = pytest.mark.depth
 
 
-def address(site, setting=None):
-    """The page's address, with a setting in it."""
-    if setting is None:
-        return (site / "book" / "explorer.html").as_uri()
+def fragment(setting):
     values = ["none" if value == INF else f"{value:.17g}" for value in setting]
-    return address(site) + "#" + "&".join(f"{name}={value}" for name, value in zip(FIELDS, values))
+    return "#" + "&".join(f"{name}={value}" for name, value in zip(FIELDS, values))
+
+
+def show(page, setting):
+    """Bring an open page to a setting by way of another, so that nothing of a former test stays."""
+    for values in OTHER, setting:
+        page.evaluate("hash => { location.replace(hash); scrollTo(0, 0); }", fragment(values))
+        until(page, f"explorer.setting().nA === {values[2]}")
+
+
+def local(url):
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+@pytest.fixture(scope="module")
+def opened(browser):
+    """{options: page}: one of each kind for all tests, and what the browser complains of."""
+    pages = {"complaints": []}
+    yield pages
+    for page in list(pages.values())[1:]:
+        page.context.close()
 
 
 @pytest.fixture
-def visit(site, browser):
-    """visit(setting) opens the page, watched: whatever the browser complains of or asks of other
+def visit(site, browser, opened):
+    """visit(setting) shows the page, watched: whatever the browser complains of or asks of other
     hosts fails the test.
     """
-    contexts, complaints, requests = [], [], []
+    complaints, own = opened["complaints"], []
 
-    def visit(setting=None, url=None, **options):
-        context = browser.new_context(**{"viewport": WIDE, **options})
-        contexts.append(context)
-        page = context.new_page()
+    def visit(setting=START, address=None, **options):
+        options = LIGHT | options
+        key = str(options)
+        if address is None and key in opened:
+            show(opened[key], setting)
+            return opened[key]
+        page = browser.new_context(**options).new_page()
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.goto(url or address(site, setting))
+        page.on("request", lambda request: local(request.url) or complaints.append(request.url))
+        page.goto((site / "book" / "explorer.html").as_uri() + (address or fragment(setting)))
+        if address is None:
+            opened[key] = page
+        else:
+            own.append(page)
         if options.get("java_script_enabled", True):
             until(page, "window.explorer && document.querySelector('#ex-name').textContent")
         return page
 
     yield visit
-    for context in contexts:
-        context.close()
-    assert complaints == []
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in requests), requests
+    for page in own:
+        page.context.close()
+    found = complaints[:]
+    complaints.clear()
+    assert found == []
 
 
 @pytest.fixture
 def page(visit):
-    return visit(START)
+    return visit()
 
 
 def redrawn(page):
@@ -76,15 +103,11 @@ def setting_of(page):
 def numbers(page):
     """All the tables' cells as text."""
     redrawn(page)
-    return page.eval_on_selector_all(
-        ".ex-tables td", "cells => cells.map(cell => cell.textContent)"
-    )
+    return page.eval_on_selector_all(".ex-tables td", "all => all.map(cell => cell.textContent)")
 
 
 def pictures(page):
-    return page.eval_on_selector_all(
-        ".ex-panels svg", "drawings => drawings.map(drawing => drawing.innerHTML)"
-    )
+    return page.eval_on_selector_all(".ex-panels svg", "all => all.map(one => one.innerHTML)")
 
 
 def error_at(page, name):
@@ -117,10 +140,8 @@ def random_settings(number, seed=20230918):
         lam_b = INF if i % 3 == 0 else 10 ** rng.uniform(-4, 1)
         m, v = math.sqrt(n_b), theory.vanishing_threshold(k_a, k_b, n_a, n_b, lam_b)
         t = theory.trivial_threshold(k_a, k_b, n_a, n_b, lam_b)
-        line, side = (
-            (m, v, t)[int(rng.integers(3))],
-            rng.choice([-1, 1]) * 10 ** rng.uniform(-9, -3),
-        )
+        line = (m, v, t)[int(rng.integers(3))]
+        side = rng.choice([-1, 1]) * 10 ** rng.uniform(-9, -3)
         between = [(m * 1e-4, min(m, v)), (m, v), (v, t), (t, 50 * t)]
         low, high = between[i % 5] if i % 5 < 4 else (line * (1 + side),) * 2
         level = low * (high / low) ** rng.uniform(0.02, 0.98)
@@ -169,12 +190,11 @@ def test_thresholds_agree_with_the_closed_forms(page):
            })""",
         settings,
     )
-    expected = []
-    for *sizes, _, lam_b in settings:
-        v, last = (
-            f(*sizes, lam_b) for f in (theory.vanishing_thresholds, theory.trivial_threshold)
-        )
-        expected.append((theory.minority_threshold(sizes[3]), *v, last))
+    lines = lambda *sizes: (*theory.vanishing_thresholds(*sizes), theory.trivial_threshold(*sizes))
+    expected = [
+        (theory.minority_threshold(sizes[3]), *lines(*sizes, lam_b))
+        for *sizes, _, lam_b in settings
+    ]
     assert np.array(shown) == pytest.approx(np.array(expected), rel=1e-11)
 
 
@@ -242,17 +262,14 @@ def test_the_tables_show_the_solution(visit):
     assert abs(float(cells[-1])) < 1e-12
 
 
-@pytest.mark.parametrize(
-    "setting, words",
-    [
-        ((5, 5, 500, 100, 0.0051, 0.02), ["minority vanishes", "none (zero vector)"]),
-        ((1, 4, 300, 100, 0.004, INF), ["none (one class)"]),
-    ],
-)
-def test_what_has_no_number_says_why(visit, setting, words):
-    page = visit(setting)
-    assert set(words) <= set(numbers(page))
-    assert "NaN" not in page.inner_text("#explorer") + "".join(pictures(page))
+def test_what_has_no_number_says_why(visit):
+    for setting, words in (
+        ((5, 5, 500, 100, 0.0051, 0.02), {"minority vanishes", "none (zero vector)"}),
+        ((1, 4, 300, 100, 0.004, INF), {"none (one class)"}),
+    ):
+        page = visit(setting)
+        assert words <= set(numbers(page))
+        assert "NaN" not in page.inner_text("#explorer") + "".join(pictures(page))
 
 
 # The controls
@@ -280,8 +297,7 @@ def test_every_control_works_by_keyboard_alone(page):
             page.keyboard.press("Space")
             assert setting_of(page) == before[0] and numbers(page) == before[1]
         elif name != "ex-copy":
-            texts = dict(zip(FIELDS, ("7", "4", "901", "77", "1.5e-3", "0.3")))
-            text = texts[name.removeprefix("ex-")]
+            text = dict(zip(FIELDS, "7 4 901 77 1.5e-3 0.3".split()))[name.removeprefix("ex-")]
             page.keyboard.press("Control+a")
             page.keyboard.type(text)
             assert float(text) in setting_of(page)
@@ -350,11 +366,11 @@ def test_a_slider_beyond_the_majority_is_an_error_too(visit):
 # ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "setting", [(4, 9, 1234, 56, 3.21e-4, 0.07), (50, 50, 1000000, 1, 1e-7, INF)]
-)
-def test_a_shared_link_shows_the_same_numbers(visit, setting):
-    page = visit()
+MANY, FEW = (50, 50, 1000000, 1, 1e-7, INF), (4, 9, 1234, 56, 3.21e-4, 0.07)
+
+
+@pytest.mark.parametrize("setting", [MANY, pytest.param(FEW, marks=DEPTH)])
+def test_a_shared_link_shows_the_same_numbers(visit, page, setting):
     for name, value in zip(FIELDS, setting):
         if value == INF:
             page.focus("#ex-nobias")
@@ -363,10 +379,9 @@ def test_a_shared_link_shows_the_same_numbers(visit, setting):
             type_into(page, name, str(value))
     until(page, "location.hash.includes('lb=')")
     page.wait_for_timeout(400)
-    other = visit(url=page.url)
+    other = visit(address=page.url[page.url.index("#") :])
     assert setting_of(other) == setting_of(page) == setting
-    assert numbers(other) == numbers(page)
-    assert pictures(other) == pictures(page)
+    assert numbers(other) == numbers(page) and pictures(other) == pictures(page)
 
 
 def test_copy_button_hands_out_the_link(page):
@@ -382,24 +397,30 @@ def test_copy_button_hands_out_the_link(page):
         assert page.inner_text("#ex-copied") == "Link copied."
 
 
-def test_a_bad_address_is_explained(visit, site):
-    page = visit(url=address(site) + "#ka=0&nb=oops%3Cb%3E")
+def test_a_bad_address_is_explained_and_dragging_leaves_no_trail_in_the_history(visit):
+    page = visit(address="#ka=0&nb=oops%3Cb%3E")
     assert "KA = 0" in error_at(page, "ka") and "oops" in error_at(page, "nb")
     assert setting_of(page) == START
     type_into(page, "ka", "6")
     type_into(page, "nb", "60")
     assert setting_of(page)[:4] == (6, 5, 500, 60)
+    length = page.evaluate("history.length")
+    page.focus("#ex-lz-slider")
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(400)
+    assert page.evaluate("history.length") == length and f"lz={setting_of(page)[4]}" in page.url
+
+
+PRESETS = "#ex-preset option[value^='#']"
 
 
 def test_back_and_forward_step_through_presets(page):
-    options = page.eval_on_selector_all(
-        "#ex-preset option[value^='#']", "options => options.map(option => option.value)"
-    )
+    options = [one.get_attribute("value") for one in page.query_selector_all(PRESETS)]
     first = setting_of(page)
-    page.select_option("#ex-preset", options[2])
-    second = setting_of(page)
-    page.select_option("#ex-preset", options[6])
-    third = setting_of(page)
+    second, third = (
+        page.select_option("#ex-preset", options[n]) and setting_of(page) for n in (2, 6)
+    )
     assert len({first, second, third}) == 3
     back, forward = page.go_back, page.go_forward
     for move, expected in (back, second), (back, first), (forward, second), (forward, third):
@@ -409,18 +430,9 @@ def test_back_and_forward_step_through_presets(page):
     assert page.input_value("#ex-preset") == options[6]
 
 
-def test_dragging_leaves_no_trail_in_the_history(page):
-    length = page.evaluate("history.length")
-    page.focus("#ex-lz-slider")
-    for _ in range(20):
-        page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(400)
-    assert page.evaluate("history.length") == length and f"lz={setting_of(page)[4]}" in page.url
-
-
 def test_presets_have_every_phase_and_a_balanced_one(page):
     found, balanced = set(), 0
-    options = page.query_selector_all("#ex-preset option[value^='#']")
+    options = page.query_selector_all(PRESETS)
     assert len(options) >= 6
     for value, text in [(option.get_attribute("value"), option.inner_text()) for option in options]:
         page.select_option("#ex-preset", value)
@@ -471,9 +483,8 @@ def test_the_live_region_tells_the_phase_and_the_numbers(page):
 def test_drawings_have_text_that_follows(page):
     def texts():
         redrawn(page)
-        return page.eval_on_selector_all(
-            ".ex-panels svg[role=img]", "all => all.map(one => one.getAttribute('aria-label'))"
-        )
+        drawings = page.query_selector_all(".ex-panels svg[role=img]")
+        return [one.get_attribute("aria-label") for one in drawings]
 
     before = texts()
     type_into(page, "lz", "0.0051")
@@ -482,18 +493,13 @@ def test_drawings_have_text_that_follows(page):
     assert all(old != new for old, new in zip(before, after))
 
 
-@pytest.mark.parametrize(
-    "scheme, viewport",
-    [
-        ("light", WIDE),
-        pytest.param("light", PHONE, marks=pytest.mark.depth),
-        pytest.param("dark", WIDE, marks=pytest.mark.depth),
-        ("dark", PHONE),
-    ],
-)
-def test_axe_finds_nothing_serious(visit, scheme, viewport):
-    page = visit(START, color_scheme=scheme, viewport=viewport)
-    assert page.get_attribute("html", "data-theme") == scheme
+MORE = LIGHT, {"viewport": PHONE}, {"color_scheme": "dark"}
+
+
+@pytest.mark.parametrize("options", [DARK, *(pytest.param(one, marks=DEPTH) for one in MORE)])
+def test_axe_finds_nothing_serious(visit, options):
+    page = visit(**options)
+    assert page.get_attribute("html", "data-theme") == options.get("color_scheme", "light")
     for change in "valid", "bad":
         if change == "bad":
             type_into(page, "nb", "501")
@@ -504,12 +510,13 @@ def test_axe_finds_nothing_serious(visit, scheme, viewport):
         assert len(response["passes"]) > 10
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_each_theme_draws_in_its_colours_and_marks_stand_out(visit, scheme):
+@pytest.mark.parametrize(
+    "options, blue", [(LIGHT, "rgb(0, 114, 178)"), (DARK, "rgb(108, 188, 240)")]
+)
+def test_each_theme_draws_in_its_colours_and_marks_stand_out(visit, options, blue):
     """Contrast of at least 3 of all graphics in A's, B's and across' colours, of letters 4.5."""
-    page = visit(START, color_scheme=scheme)
+    page = visit(**options)
     assert all(len(drawing) > 1000 for drawing in pictures(page))
-    blue = {"light": "rgb(0, 114, 178)", "dark": "rgb(108, 188, 240)"}[scheme]
     assert page.evaluate("getComputedStyle(document.querySelector('.ex-mark')).fill") == blue
     pairs = page.evaluate("""() => [...document.querySelectorAll(
       '.ex-mark, .ex-text-A, .ex-text-B, .ex-text-AB, .ex-panels text, .ex-ring, .ex-line')]
@@ -529,17 +536,12 @@ def test_each_theme_draws_in_its_colours_and_marks_stand_out(visit, scheme):
 
 
 def test_a_phone_never_scrolls_sideways(visit):
-    page = visit(START, viewport=PHONE, has_touch=True, is_mobile=True)
     long, few = (1, 1, 1000000, 1, 1e-7, 1e-4), (50, 50, 999999, 123456, 1.2345678901e-5, INF)
     for setting in (START, long, few):
-        page.evaluate(
-            "hash => { location.hash = hash; }", address(Path("/"), setting).split("#")[1]
-        )
-        until(page, f"explorer.setting().nA === {setting[2]}")
+        page = visit(setting, **DARK)
         type_into(page, "na", "0.123456789012345678901234567890")
-        assert page.evaluate(
-            "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-        )
+        wide, seen = (f"document.documentElement.{name}Width" for name in ("scroll", "client"))
+        assert page.evaluate(f"{wide} <= {seen}")
         inside = page.evaluate("""[...document.querySelectorAll(
             '#explorer :is(input, select, button, table, svg text, p)')]
             .filter(e => !e.closest('[hidden]') && e.id !== 'ex-live')
@@ -579,7 +581,7 @@ def test_nothing_is_inline(site):
     assert style["href"] == "../_static/explorer.css"
 
 
-@pytest.mark.depth
+@DEPTH
 @pytest.mark.parametrize("k", [10, 50])
 def test_redrawing_is_measured(page, k):
     """Printed, not asserted: a time depends on the machine. Each redraw has another λ_b, so that no

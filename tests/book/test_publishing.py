@@ -54,9 +54,8 @@ def private(site):
 def buttons(page):
     """What the buttons in the page's header say, and where they lead on another host."""
     links = page.find(class_="article-header-buttons").find_all("a", href=True)
-    return {
-        link.get_text(strip=True): link["href"] for link in links if urlsplit(link["href"]).netloc
-    }
+    outside = [link for link in links if urlsplit(link["href"]).netloc]
+    return {link.get_text(strip=True): link["href"] for link in outside}
 
 
 class TestButtons:
@@ -89,22 +88,15 @@ class TestButtons:
     def test_without_a_repository_there_are_none(self, private):
         for name in ("notebooks/03_threshold.html", "book/setting.html"):
             assert buttons(private[name]) == {}
-        hosts = {
-            urlsplit(tag["href"]).netloc
-            for page in private.values()
-            for tag in page.find_all(href=True)
-        }
+        links = [tag["href"] for page in private.values() for tag in page.find_all(href=True)]
+        hosts = {urlsplit(link).netloc for link in links}
         assert not hosts & {"mybinder.org", "colab.research.google.com", "github.com"}
 
     @pytest.mark.parametrize("kind", ["published", "private"])
     def test_nothing_is_loaded_from_another_host(self, request, kind):
         for name, page in request.getfixturevalue(kind).items():
-            loaded = [
-                tag[key]
-                for tag in page.find_all(True)
-                for key in ("src", "srcset", "data", "poster")
-                if tag.has_attr(key)
-            ]
+            keys = "src", "srcset", "data", "poster"
+            loaded = [tag.get(key, "") for tag in page.find_all(True) for key in keys]
             loaded += [tag["href"] for tag in page.find_all("link")]
             assert [url for url in loaded if urlsplit(url).netloc] == [], name
 
@@ -115,6 +107,11 @@ def test_a_warning_stops_the_build(tmp_path):
         page.write("\n{ref}`nowhere`\n")
     result = build_site(tmp_path, tmp_path)
     assert result.returncode != 0 and "nowhere" in result.stdout + result.stderr
+
+
+def config_of(url, branch):
+    options = {"repository_url": url, "repository_branch": branch}
+    return SimpleNamespace(html_theme_options=options, html_context={})
 
 
 class TestRepository:
@@ -133,29 +130,21 @@ class TestRepository:
         + ["https://github.com/a b/c", "https://github.com/a/b\n"],
     )
     def test_anything_else_is_refused(self, url):
-        options = {"repository_url": url, "repository_branch": "main"}
-        config = SimpleNamespace(html_theme_options=options, html_context={})
         refusal = f"{url!r}; allowed are https://github.com/OWNER/REPO.*Colab"
         with pytest.raises(ConfigError, match=re.escape(refusal).replace(r"\.\*", ".*")):
-            publishing.offer(None, config)
+            publishing.offer(None, config_of(url, "main"))
 
     @pytest.mark.parametrize("branch, used", [("", "main"), (None, "main"), ("v1.0", "v1.0")])
     def test_branch(self, branch, used):
-        config = SimpleNamespace(
-            html_theme_options={"repository_url": URL, "repository_branch": branch}, html_context={}
-        )
+        config = config_of(URL, branch)
         publishing.offer(None, config)
         assert config.html_theme_options["repository_branch"] == used
 
     @pytest.mark.parametrize("branch", ["a/b", "a b", "#1"])
     def test_a_branch_that_no_address_can_hold_is_refused(self, branch):
-        config = SimpleNamespace(
-            html_theme_options={"repository_url": URL, "repository_branch": branch}, html_context={}
-        )
-        with pytest.raises(
-            ConfigError, match="repository.branch in _config.yml is .*; allowed are letters"
-        ):
-            publishing.offer(None, config)
+        said = "repository.branch in _config.yml is .*; allowed are letters"
+        with pytest.raises(ConfigError, match=said):
+            publishing.offer(None, config_of(URL, branch))
 
     def test_a_notebook_on_colab_begins_with_the_package_and_its_folder(self, published, private):
         commands = [
@@ -168,11 +157,8 @@ class TestRepository:
         assert [part.get_text().splitlines() for part in box.find_all("pre")][1] == commands
         assert f"git clone --depth 1 --branch trunk {URL} companion" in box.pre.get_text()
         [box] = private["notebooks/03_threshold.html"].select(".run-box")
-        assert (
-            len(box.find_all("pre")) == 1
-            and "clone" not in box.get_text()
-            and "Colab" not in box.get_text()
-        )
+        assert len(box.find_all("pre")) == 1
+        assert "clone" not in box.get_text() and "Colab" not in box.get_text()
 
 
 def test_links_within_the_pages_lead_to_a_file_and_a_place_on_it(site, private):
@@ -180,23 +166,17 @@ def test_links_within_the_pages_lead_to_a_file_and_a_place_on_it(site, private):
     places = {name: {tag["id"] for tag in page.find_all(id=True)} for name, page in pages.items()}
     wrong, fragments = [], 0
     for name, page in pages.items():
-        found = [
-            tag[key] for tag in page.find_all(True) for key in ("href", "src") if tag.has_attr(key)
-        ]
-        found += [
-            tag["content"].partition("url=")[2]
-            for tag in page.find_all("meta", attrs={"http-equiv": "Refresh"})
-        ]
-        for link in set(found):
+        found = {tag[key] for key in ("href", "src") for tag in page.find_all(**{key: True})}
+        onward = page.find_all("meta", attrs={"http-equiv": "Refresh"})
+        for link in found | {tag["content"].partition("url=")[2] for tag in onward}:
             url = urlsplit(link)
             if url.scheme or url.netloc:
                 continue
             path = (site / name).parent / unquote(url.path) if url.path else site / name
             if not path.is_file():
                 wrong.append(f"{name}: {link}: no such file")
-            elif (
-                url.fragment and "=" not in url.fragment
-            ):  # with "=", it is what a page's script begins with
+            # with "=", it is what a page's script begins with
+            elif url.fragment and "=" not in url.fragment:
                 fragments += 1
                 target = Path(os.path.normpath(path)).relative_to(site).as_posix()
                 if unquote(url.fragment) not in places.get(target, ()):
@@ -231,18 +211,16 @@ class TestLinksToOtherHosts:
     def test_a_broken_one_is_reported(self, tmp_path, host):
         copied(("book/build_site.py", "book/_ext"), tmp_path)
         (tmp_path / "notebooks").mkdir()
-        (tmp_path / "_config.yml").write_text(
-            "repository: {url: ''}\nsphinx: {local_extensions: {publishing: book/_ext}}\n"
-        )
+        config = "repository: {url: ''}\nsphinx: {local_extensions: {publishing: book/_ext}}\n"
+        (tmp_path / "_config.yml").write_text(config)
         (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
         text = f"# Page\n\n[one]({host}/good), [two]({host}/bad)\n"
         (tmp_path / "book" / "index.md").write_text(text)
         result = build_site(tmp_path, tmp_path, "--check-links")
         assert result.returncode == 1, result.stdout + result.stderr
         report = result.stdout.partition("1 of 2 links to other hosts are broken\n")[2].splitlines()
-        assert (
-            report[0] == f"book/index.md:3: {host}/bad" and "404" in report[1] and len(report) == 2
-        )
+        assert report[0] == f"book/index.md:3: {host}/bad"
+        assert "404" in report[1] and len(report) == 2
         assert not (tmp_path / "_build" / "html").exists()
 
     def test_good_ones_are_counted(self, tmp_path, monkeypatch, capsys):
@@ -278,9 +256,8 @@ class TestWorkflow:
 
     def test_every_target_exists(self, workflow):
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-        commands = "\n".join(
-            step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]
-        )
+        steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+        commands = "\n".join(step.get("run", "") for step in steps)
         asked = re.findall(r"\bmake ([a-z-]+)", commands)
         assert {"lint", "test", "test-all", "book", "links", "audit"} <= set(asked) <= set(targets)
 
@@ -292,13 +269,11 @@ class TestWorkflow:
         def published(event_name, ref, default_branch="main"):
             event = SimpleNamespace(repository=SimpleNamespace(default_branch=default_branch))
             github = SimpleNamespace(event_name=event_name, ref=ref, event=event)
-            return jinja2.Environment().compile_expression(condition)(
-                github=github, format=str.format
-            )
+            decide = jinja2.Environment().compile_expression(condition)
+            return decide(github=github, format=str.format)
 
-        assert published("push", "refs/heads/main") and published(
-            "push", "refs/heads/trunk", "trunk"
-        )
+        assert published("push", "refs/heads/main")
+        assert published("push", "refs/heads/trunk", "trunk")
         assert published("workflow_dispatch", "refs/heads/main")
         other, tag, pull = "refs/heads/other", "refs/tags/main", "refs/pull/1/merge"
         assert not published("push", other) and not published("push", tag)
@@ -358,9 +333,8 @@ class TestContinuousIntegration:
             (bin / name).chmod(0o755)
         for name in ("bash", "cp", "dirname", "env"):
             (bin / name).symlink_to(shutil.which(name))
-        result = subprocess.run(
-            ["bash", ".ci/run"], cwd=folder, env={"PATH": str(bin)}, capture_output=True, text=True
-        )
+        setting = dict(cwd=folder, env={"PATH": str(bin)}, capture_output=True, text=True)
+        result = subprocess.run(["bash", ".ci/run"], **setting)
         assert result.returncode == (1 if broken else 0), result.stderr
         return result.stdout + result.stderr, (folder / "log").read_text().splitlines()
 
@@ -373,19 +347,10 @@ class TestContinuousIntegration:
 
     @pytest.mark.parametrize("user, before", [(0, []), (1000, ["sudo"])])
     def test_a_missing_browser_is_installed(self, tmp_path, user, before):
-        said, done = self.run(
-            tmp_path,
-            'case "$*" in *chromium) cp bin/make bin/chromium; echo done ;; esac',
-            user=user,
-        )
-        assert said == ""
-        assert done == [
-            *before,
-            "apt-get -qqy update",
-            *before,
-            "apt-get -qqy install --no-install-recommends chromium",
-            *self.ALL,
-        ]
+        apt = 'case "$*" in *chromium) cp bin/make bin/chromium; echo done ;; esac'
+        install = "apt-get -qqy install --no-install-recommends chromium"
+        done = [*before, "apt-get -qqy update", *before, install, *self.ALL]
+        assert self.run(tmp_path, apt, user=user) == ("", done)
 
     def test_without_a_browser_the_rest_goes_on(self, tmp_path):
         said, done = self.run(tmp_path, "echo no network >&2; exit 100")
@@ -429,12 +394,8 @@ def hosts(text):
 
 
 def test_no_file_names_a_host_that_is_not_meant_to_be_there():
-    assert [
-        f"{name}: {host}"
-        for name, text in texts()
-        for host in hosts(text) - HOSTS
-        if not host.endswith(RESERVED)
-    ] == []
+    named = [(name, host) for name, text in texts() for host in hosts(text) - HOSTS]
+    assert [f"{name}: {host}" for name, host in named if not host.endswith(RESERVED)] == []
 
 
 def test_no_file_names_a_folder_of_one_machine():
@@ -460,7 +421,6 @@ def test_hosts_are_found(text, host):
 
 
 def test_folders_are_found():
-    assert HOMES.search("in " + "/".join(["", "home", "me"])) and HOMES.search(
-        '"' + "/".join(["", "root", "x"]) + '"'
-    )
+    assert HOMES.search("in " + "/".join(["", "home", "me"]))
+    assert HOMES.search('"' + "/".join(["", "root", "x"]) + '"')
     assert not HOMES.search("a/home/page and net" + "work/x")

@@ -229,19 +229,16 @@ RUN = {"cell": "cell-018", "seconds": 1.5, "hardware": "a processor", "versions"
 
 
 def row(**changed):
-    return {
-        "what": "gap",
-        "evidence": "exact",
-        "relation": "<=",
-        "measured": 1e-12,
-        "predicted": 1e-9,
-        "tolerance": None,
-        "passed": True,
-    } | changed
+    usual = dict(what="gap", evidence="exact", relation="<=", measured=1e-12, predicted=1e-9)
+    return usual | dict(tolerance=None, passed=True) | changed
 
 
 def ledger(*rows, run=RUN):
     return json.dumps({"ledger": "threshold", "rows": rows, "run": run})
+
+
+NOT_RUN, ELSEWHERE = ledger(row()).replace(', "run"', ', "ran"'), "was not made by this page"
+ONE = dict(relation="=", measured=1.0, predicted=1.0)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +254,7 @@ def ledger(*rows, run=RUN):
         (ledger(row(), row(what="late", measured=1.1e-9)), "failed: late"),
         (ledger(row(relation=">=")), "failed: gap"),
         (ledger(row(relation="=", tolerance=1e-10)), "failed: gap"),
-        (ledger(row(relation="=", tolerance=None, measured=1.0, predicted=1.0)), "failed: gap"),
+        (ledger(row(**ONE, tolerance=None)), "failed: gap"),
         (ledger(row(relation="true", measured=False, predicted=None)), "failed: gap"),
         (ledger(row(relation="true", measured=1, predicted=None)), "failed: gap"),
         (ledger(row(measured="nan")), "failed: gap"),
@@ -265,16 +262,13 @@ def ledger(*rows, run=RUN):
         (ledger(row(measured=-math.inf)), "failed: gap"),
         (ledger(row(measured=True, predicted=2)), "failed: gap"),
         (ledger(row(relation="~")), "not a ledger"),
-        (ledger(row(relation="=", measured=1.0, predicted=1.0, tolerance=math.inf)), "failed: gap"),
-        (ledger(row(relation="=", measured=1.0, predicted=1.0, tolerance=-1)), "failed: gap"),
+        (ledger(row(**ONE, tolerance=math.inf)), "failed: gap"),
+        (ledger(row(**ONE, tolerance=-1)), "failed: gap"),
         (ledger(row(certificate="nan")), "failed: gap"),
         (ledger(row(certificate=math.nan)), "failed: gap"),
         (ledger(row(), run={}), "not a ledger"),
-        (
-            json.dumps({"ledger": "threshold", "rows": [row()]}),
-            "was not made by this page: run notebooks/run.py --store 03_threshold",
-        ),
-        (json.dumps({"ledger": "other", "rows": [row()], "run": RUN}), "was not made by this page"),
+        (NOT_RUN, f"{ELSEWHERE}: run notebooks/run.py --store 03_threshold"),
+        (ledger(row()).replace("threshold", "other"), ELSEWHERE),
     ],
 )
 def test_a_ledger_with_a_fault_is_refused(tmp_path, content, complaint):

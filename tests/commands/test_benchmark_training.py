@@ -34,9 +34,8 @@ def quick(tmp_path_factory):
     """Figures of the quick run, and what it prints."""
     file = tmp_path_factory.mktemp("benchmark") / "figures.json"
     before = torch.get_num_threads()
-    shown, _ = shown_by(
-        training.main, ["--quick", "--threads", "1", "--device", "cpu", "--json", str(file)]
-    )
+    options = "--quick --threads 1 --device cpu --json".split()
+    shown, _ = shown_by(training.main, [*options, str(file)])
     assert torch.get_num_threads() == before
     return json.loads(file.read_text()), shown
 
@@ -47,13 +46,8 @@ def data():
 
 
 def loop_of(data, model=None, **settings):
-    return training.AuthorsLoop(
-        model or MLP((2, 6, 6), widths=(8,), dim=4),
-        *data,
-        UFM(SIZES, 3e-2, 2e-3, 0.05),
-        "cpu",
-        **settings,
-    )
+    model = model or MLP((2, 6, 6), widths=(8,), dim=4)
+    return training.AuthorsLoop(model, *data, UFM(SIZES, 3e-2, 2e-3, 0.05), "cpu", **settings)
 
 
 # The quick run ------------------------------------------------------------------------------------
@@ -74,18 +68,11 @@ def test_every_way_of_feeding_has_a_row(quick):
 
 def test_every_kind_of_features_and_gap_has_its_rows(quick):
     figures, shown = quick
-    assert [(row["features"], row["gap"]) for row in figures["gaps"]] == [
-        ("linear", 1e-2),
-        ("linear", 1e-3),
-        ("relu", 1e-2),
-        ("relu", 1e-3),
-    ]
+    kinds = [(features, gap) for features in ("linear", "relu") for gap in (1e-2, 1e-3)]
+    assert [(row["features"], row["gap"]) for row in figures["gaps"]] == kinds
     for row in figures["gaps"]:
-        assert (row["fast_runs"], row["authors_runs"], row["authors_schedule"]) == (
-            2,
-            1,
-            training.QUICK.authors_epochs,
-        )
+        assert (row["fast_runs"], row["authors_runs"]) == (2, 1)
+        assert row["authors_schedule"] == training.QUICK.authors_epochs
         assert row["fast_settings"] == list(training.QUICK.fast[row["features"], row["gap"]])
         # six epochs are not enough
         assert row["authors_reached"] == 0 and row["authors_last_gap"] > row["gap"]
@@ -130,20 +117,9 @@ def test_two_steps_from_one_start_are_those_of_the_trainer(data, model):
     images, labels = data
     loop = loop_of(data, copy.deepcopy(model), batch_size=len(images), seed=7)
     loop.epoch(), loop.epoch()  # the second has momentum
-    ours = train_network(
-        model,
-        images,
-        labels,
-        loop.ufm,
-        epochs=2,
-        batch_size=len(images),
-        warm_start=False,
-        seed=7,
-        device="cpu",
-        progress=False,
-        recipe="authors",
-        record=[2],
-    )
+    whole = dict(epochs=2, batch_size=len(images), record=[2], device="cpu", progress=False)
+    authors = dict(warm_start=False, seed=7, recipe="authors")
+    ours = train_network(model, images, labels, loop.ufm, **whole, **authors)
     with torch.no_grad():
         H = loop.body(torch.cat([x for x, _ in loop.samples])).T
     assert np.abs(ours[0].features - ours[0].start).max() > 1e-3  # it has moved
@@ -165,9 +141,7 @@ def test_objective_of_all_samples_is_the_ufms_and_minibatches_average_to_it(data
 
 def test_minibatches_are_the_samples_one_by_one(data):
     samples = training.sample_list(*data)
-    assert [x.shape for x, _ in samples] == [(1, 2, 6, 6)] * 12 and all(
-        y.shape == (1,) for _, y in samples
-    )
+    assert [(x.shape, y.shape) for x, y in samples] == [((1, 2, 6, 6), (1,))] * 12
     together = torch.cat([x for x, _ in samples])
     assert together.mean((0, 2, 3)).abs().max() < 1e-5
     assert (together.std((0, 2, 3)) - 1).abs().max() < 1e-5
@@ -199,9 +173,8 @@ def test_the_first_epoch_is_not_counted(data, monkeypatch):
         history = [{"epoch": 1, "seconds": 100.0}, {"epoch": 3, "seconds": 108.0}]
 
     asked = {}
-    monkeypatch.setattr(
-        training, "train_network", lambda *_, **settings: asked.update(settings) or Trained
-    )
+    train = lambda *_, **settings: asked.update(settings) or Trained
+    monkeypatch.setattr(training, "train_network", train)
     assert training.our_seconds(None, None, None, None, epochs=2, device="cpu") == 4.0
     asked = {key: asked[key] for key in ("recipe", "epochs", "record", "batch_size")}
     assert asked == {"recipe": "authors", "epochs": 3, "record": [1], "batch_size": 128}
@@ -211,9 +184,8 @@ def test_the_first_epoch_is_not_counted(data, monkeypatch):
 
 
 def feeding(ratio, device="cuda", precision="bfloat16"):
-    return training.feeding_row(
-        "MLP", precision, device, 3, [ratio, 9 * ratio, ratio], [1.0, 0.1, 1.0]
-    )
+    authors, ours = [ratio, 9 * ratio, ratio], [1.0, 0.1, 1.0]
+    return training.feeding_row("MLP", precision, device, 3, authors, ours)
 
 
 def test_feeding_compares_medians():
@@ -222,10 +194,8 @@ def test_feeding_compares_medians():
 
 
 def test_a_gap_is_reached_where_it_is_first_recorded():
-    gaps = 0.1, 0.01, 0.02, 0.001
-    history = [
-        {"epoch": e, "seconds": 2.0 * e, "gap": np.array([gap])} for e, gap in enumerate(gaps)
-    ]
+    gaps = enumerate((0.1, 0.01, 0.02, 0.001))
+    history = [{"epoch": e, "seconds": 2.0 * e, "gap": np.array([gap])} for e, gap in gaps]
     assert training.first_reached(history, 1e-2) == (1, 2.0)
     assert training.first_reached(history, 1e-3) == (3, 6.0)
     assert training.first_reached(history, 1e-4) is None
@@ -246,9 +216,8 @@ def test_ratios_of_a_reached_gap():
     assert fast.split() == "relu 0.01 fast, 20 x 64, lr 0.004 3 10 0.70".split()
     assert authors.split() == "relu 0.01 authors 1 355 21.00 0.70 30.0".split()
     assert "authors, fed in their way" in fed and fed.split()[-3:] == ["71.00", "0.70", "101.4"]
-    unknown = training.gap_row(
-        "relu", 1e-2, FAST, [(355, 21.0)], [(10, 0.7)]
-    )  # feeding was not measured
+    # feeding was not measured
+    unknown = training.gap_row("relu", 1e-2, FAST, [(355, 21.0)], [(10, 0.7)])
     assert unknown["ratio"] == pytest.approx(30)
     assert unknown["authors_fed_seconds"] is unknown["fed_ratio"] is None
 
@@ -264,10 +233,8 @@ def test_ratios_of_a_reached_gap():
 def test_a_gap_that_is_never_reached_has_no_ratio(authors, fast, words, answer):
     row = training.gap_row("linear", 1e-3, FAST, authors, fast, authors_epoch_seconds=0.2)
     assert row["ratio"] is row["fed_ratio"] is None
-    assert any(words in line for line in training.gap_lines(row))
-    assert "nan" not in " ".join(training.gap_lines(row)) and "inf" not in " ".join(
-        training.gap_lines(row)
-    )
+    said = "\n".join(training.gap_lines(row))
+    assert words in said and "nan" not in said and "inf" not in said
     assert training.targets([], [row], [])[1][1:] == answer
 
 
@@ -292,25 +259,15 @@ def test_the_ensemble_is_compared_at_the_same_threads_and_processes_with_the_fas
 
 
 def test_targets_compare_the_measured_figures():
-    gap = lambda features, gap, seconds: training.gap_row(
-        features, gap, FAST, [(355, 30.0)], [(10, seconds)]
-    )
-    gaps = [gap("linear", 1e-2, 1.0), gap("linear", 1e-3, 2.0), gap("relu", 1e-2, 1.5)]
+    given = [("linear", 1e-2, 1.0), ("linear", 1e-3, 2.0), ("relu", 1e-2, 1.5)]
+    gaps = [training.gap_row(f, gap, FAST, [(355, 30.0)], [(10, s)]) for f, gap, s in given]
     feedings = [feeding(12.0), feeding(3.0, precision="float32"), feeding(9.9)]
     feedings.append(feeding(50.0, "cpu", "float32"))
-    rows = training.targets(
-        feedings, gaps, training.ensemble_rows(ENSEMBLE | {("ensemble", 2): [4.0]}, 8, 20)
-    )
-    assert [(measured, reached) for _, measured, reached in rows] == [
-        ("1/12.0", True),
-        ("1/9.9", False),
-        ("1/30.0", True),
-        ("1/15.0", False),
-        ("1/20.0", True),
-        (None, None),
-        ("1/2.00", True),
-        ("1/1.50", False),
-    ]
+    ensemble = training.ensemble_rows(ENSEMBLE | {("ensemble", 2): [4.0]}, 8, 20)
+    rows = training.targets(feedings, gaps, ensemble)
+    measured = "1/12.0 1/9.9 1/30.0 1/15.0 1/20.0 - 1/2.00 1/1.50".replace("-", "None")
+    assert " ".join(str(row[1]) for row in rows) == measured
+    assert [row[2] for row in rows] == [True, False, True, False, True, None, True, False]
     assert max(len(target) for target, _, _ in rows) <= 65  # the column
     assert all(row[1:] == (None, None) for row in training.targets([], [], []))
     assert len(training.targets([], [], [])) == 5
@@ -336,16 +293,14 @@ def test_rate_of_matrix_products_counts_all_of_them(monkeypatch):
 
 def test_throughput_is_measured_for_each_batch_size_and_is_a_share_of_the_rate():
     model = ConvNet((3, 8, 8), widths=(4,), dim=10)
-    rows = training.measure_throughput(
-        "small", model, (3, 8, 8), [3] * 10, (10, 15), 1, 2, CPU, rate=1e9
-    )
+    setting = (3, 8, 8), [3] * 10, (10, 15), 1, 2, CPU
+    rows = training.measure_throughput("small", model, *setting, rate=1e9)
     kinds = [(row["batch_size"], row["rounds"], row["epochs"]) for row in rows]
     assert kinds == [(10, 2, 1), (15, 2, 1)]
     for row in rows:
         assert row["share"] == row["images_per_second"] * row["flops_per_image"] / 1e9 > 0
-    row = training.throughput_row(
-        "small", 128, images=600, epochs=3, seconds=[2.0, 3.0, 100.0], flops=5e6, rate=1e10
-    )
+    measured = dict(images=600, epochs=3, seconds=[2.0, 3.0, 100.0], flops=5e6, rate=1e10)
+    row = training.throughput_row("small", 128, **measured)
     assert row["images_per_second"] == 200 and row["share"] == pytest.approx(0.1)
 
 
@@ -354,9 +309,8 @@ def test_a_row_for_each_precision_on_a_gpu(data, monkeypatch):
     monkeypatch.setattr(training, "AuthorsLoop", lambda *_: None)
     monkeypatch.setattr(training, "authors_seconds", lambda *_: 6.0)
     seconds = {None: 1.0, False: 2.0}
-    monkeypatch.setattr(
-        training, "our_seconds", lambda *_, amp=None: asked.append(amp) or seconds[amp]
-    )
+    ours = lambda *_, amp=None: asked.append(amp) or seconds[amp]
+    monkeypatch.setattr(training, "our_seconds", ours)
     rows = training.compare_feeding("MLP", MLP((2, 6, 6)), *data, None, 2, 3, torch.device("cuda"))
     assert {row["precision"]: row["ratio"] for row in rows} == {"bfloat16": 6.0, "float32": 3.0}
     assert asked == [None, False] * 2

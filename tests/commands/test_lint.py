@@ -20,6 +20,14 @@ HOOKS = {
 MISSPELT = "rec" + "ieve"  # in two parts, as this file is read, too
 
 # What is planted where, and which command finds it, in which words.
+NB, IMPORT = "notebooks/00_summary", "import numpy as np\n"
+IN_CELL = (f'"{IMPORT[:-1]}\\n"', f'"import json\\n", "{IMPORT[:-1]}\\n"')
+THEME, HEADING = ("figures.use_theme()", "figures.use_theme( )"), "## Setting"
+IN_TEXT = (rf'"{HEADING}\n"', rf'"{HEADING}\n", "{MISSPELT}"')
+SOURCE, NOT_RUN = (
+    "notebooks/03_threshold.md",
+    "04_diminishing.ipynb: its cells were run as [1, 2, None",
+)
 FAULTS = {
     "unused import": (
         "ruff",
@@ -33,29 +41,17 @@ FAULTS = {
     ),
     "unused import in a notebook": (
         "ruff",
-        {
-            "notebooks/00_summary.md": (
-                "import numpy as np\n",
-                "import json\nimport numpy as np\n",
-            ),
-            "notebooks/00_summary.ipynb": (
-                r'"import numpy as np\n"',
-                r'"import json\n", "import numpy as np\n"',
-            ),
-        },
-        ["F401", "notebooks/00_summary.ipynb:cell 2"],
+        {f"{NB}.md": (IMPORT, f"import json\n{IMPORT}"), f"{NB}.ipynb": IN_CELL},
+        ["F401", f"{NB}.ipynb:cell 2"],
     ),
     "badly laid out code": (
         "format",
-        {"ncutils/theory/phases.py": ("import math\n", "import math\n\nx = [ 1,2 ]\n")},
-        ["ncutils/theory/phases.py"],
+        {"ncutils/ledger.py": ("import math\n", "import math\n\nx = [ 1,2 ]\n")},
+        ["ncutils/ledger.py"],
     ),
     "badly laid out notebook": (
         "pairs",
-        {
-            "notebooks/01_collapse.md": ("figures.use_theme()\n", "figures.use_theme( )\n"),
-            "notebooks/01_collapse.ipynb": ("figures.use_theme()", "figures.use_theme( )"),
-        },
+        {"notebooks/01_collapse.md": THEME, "notebooks/01_collapse.ipynb": THEME},
         ["01_collapse.md: not laid out by ruff: cell-002\n", "make format"],
     ),
     "misspelt word": (
@@ -66,8 +62,8 @@ FAULTS = {
     "misspelt word in a notebook": (
         "codespell",
         {
-            "notebooks/02_angles.md": ("## Setting\n", f"## Setting\n\n{MISSPELT}\n"),
-            "notebooks/02_angles.ipynb": (r'"## Setting\n"', rf'"## Setting\n", "{MISSPELT}"'),
+            "notebooks/02_angles.md": (f"{HEADING}\n", f"{HEADING}\n\n{MISSPELT}\n"),
+            "notebooks/02_angles.ipynb": IN_TEXT,
         },
         ["notebooks/02_angles.md:", MISSPELT],
     ),
@@ -78,18 +74,13 @@ FAULTS = {
     ),
     "pair out of step": (
         "pairs",
-        {"notebooks/03_threshold.md": ("The paper's experiments", "My experiments")},
-        [
-            "03_threshold.ipynb, cell-",
-            "-The paper's experiments",
-            "+My experiments",
-            "--store 03_threshold",
-        ],
+        {SOURCE: ("The paper's experiments", "My experiments")},
+        ["03_threshold.ipynb, cell-", "-The paper's", "+My experiments", "--store 03_threshold"],
     ),
     "cell not run": (
         "pairs",
         {"notebooks/04_diminishing.ipynb": ('"execution_count": 3', '"execution_count": null')},
-        ["04_diminishing.ipynb: its cells were run as [1, 2, None, 4", "--store 04_diminishing"],
+        [f"{NOT_RUN}, 4", "--store 04_diminishing"],
     ),
 }
 SETTINGS = [".pre-commit-config.yaml", "pyproject.toml", "notebooks/run.py", "notebooks/pairs.py"]
@@ -124,28 +115,18 @@ def plant(folder, changes):
 
 def complaints(folder, python=".venv/bin/python"):
     """{hook: what it says} of the hooks whose command fails in this folder."""
-    results = {
-        name: subprocess.run(
-            [python, *hook["entry"].split()[1:]], cwd=folder, capture_output=True, text=True
-        )
-        for name, hook in HOOKS.items()
-    }
-    return {
-        name: result.stdout + result.stderr
-        for name, result in results.items()
-        if result.returncode != 0
-    }
+    setting, found = dict(cwd=folder, capture_output=True, text=True), {}
+    for name, hook in HOOKS.items():
+        result = subprocess.run([python, *hook["entry"].split()[1:]], **setting)
+        if result.returncode != 0:
+            found[name] = result.stdout + result.stderr
+    return found
 
 
 def test_the_hooks_are_the_commands_of_make_lint():
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    }
-    shown = subprocess.run(
-        ["make", "-n", "lint"], cwd=ROOT, env=kept, capture_output=True, text=True, check=True
-    ).stdout
+    outer = "MAKEFLAGS", "MFLAGS", "MAKELEVEL"
+    kept = {key: value for key, value in os.environ.items() if key not in outer}
+    shown = subprocess.check_output(["make", "-n", "lint"], cwd=ROOT, env=kept, text=True)
     *_, commands = shown.partition("status=0; \\\n")
     wanted = [f"{hook['entry']} || status=1; \\\n" for hook in HOOKS.values()]
     assert commands == "".join(wanted) + "exit $status\n"
@@ -164,32 +145,21 @@ def test_every_fault_is_found_by_its_command(checkout):
     for _, changes, _ in FAULTS.values():
         plant(checkout, changes)
     found = complaints(checkout)
-    missed = {
-        fault: word
-        for fault, (hook, _, words) in FAULTS.items()
-        for word in words
-        if word not in found.get(hook, "")
-    }
-    assert missed == {} and sorted(found) == sorted(HOOKS), found
+    words = [(hook, word) for hook, _, words in FAULTS.values() for word in words]
+    missed = [(hook, word) for hook, word in words if word not in found.get(hook, "")]
+    assert missed == [] and sorted(found) == sorted(HOOKS), found
 
 
 def test_a_commit_with_a_fault_is_refused(checkout, tmp_path):
-    who = {
-        f"GIT_{role}_{key}": "a@b.example"
-        for role in ("AUTHOR", "COMMITTER")
-        for key in ("NAME", "EMAIL")
-    }
-    own = {
-        "PRE_COMMIT_HOME": str(tmp_path / "home"),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-    }
+    who = "AUTHOR_NAME AUTHOR_EMAIL COMMITTER_NAME COMMITTER_EMAIL".split()
+    own = {f"GIT_{name}": "a@b.example" for name in who}
+    own |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    own |= {"PRE_COMMIT_HOME": str(tmp_path / "home")}
     kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") and k != "SKIP"}
 
     def call(*command):
-        result = subprocess.run(
-            command, cwd=checkout, env=kept | who | own, capture_output=True, text=True
-        )
+        setting = dict(cwd=checkout, env=kept | own, capture_output=True, text=True)
+        result = subprocess.run(command, **setting)
         return result.returncode, result.stdout + result.stderr
 
     _, changes, words = FAULTS["unused import"]

@@ -7,8 +7,10 @@ import contextlib
 import errno
 import functools
 import http.server
+import importlib
 import multiprocessing
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -37,14 +39,9 @@ from ncutils.training.networks import MLP
 PAPER = """paper fig7 --data mnist5k --network mlp --recipe fast --pool 14 --epochs 1 --device cpu
     --only 100 200""".split()
 DEPTH = pytest.mark.depth
-NOTEBOOK = (
-    NOTEBOOK_HEAD
-    + """
-```{code-cell} ipython3
-print("a line")
-```
-"""
-)
+CELL = 'print("a line")'
+NOTEBOOK = f"{NOTEBOOK_HEAD}\n```{{code-cell}} ipython3\n{CELL}\n```\n"
+ONLY_DEPTH = lambda *words: [pytest.param(word, marks=DEPTH) for word in words]
 
 
 def mount(*arguments):
@@ -106,29 +103,21 @@ def read_only(tmp_path_factory):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def python(folder, *arguments, **environment):
+def python(folder, *arguments):
     """Run the package in a folder of its own as a user would there, without what `make` sets."""
-    known = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("MPLCONFIGDIR", "IPYTHONDIR", "NCUTILS_DATA")
-    }
-    known |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        cwd=folder,
-        env=known,
-        capture_output=True,
-        text=True,
-    )
+    unset = "MPLCONFIGDIR", "IPYTHONDIR", "NCUTILS_DATA"
+    known = {name: value for name, value in os.environ.items() if name not in unset}
+    known |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True)
 
 
-def is_full(error, path):
-    return (
-        error.errno == errno.ENOSPC
-        and Path(error.filename) == path
-        and "No space left on device" in str(error)
-    )
+@contextlib.contextmanager
+def told_to_be_full(path):
+    with pytest.raises(OSError) as caught:
+        yield
+    assert caught.value.errno == errno.ENOSPC and Path(caught.value.filename) == path
+    assert "No space left on device" in str(caught.value)
 
 
 # A full disk
@@ -145,9 +134,7 @@ def ledger(path, size):
 WRITERS = {  # a file, and what gives it a content of about so many hundred bytes
     "claim.json": ledger,
     "notebook.ipynb": lambda path, size: run.replace(path, bytes(100 * size)),
-    "results.csv": lambda path, size: stored._replace(
-        path, ("column",), [{"column": "x" * 100}] * size
-    ),
+    "results.csv": lambda path, size: stored._replace(path, ("x",), [{"x": "x" * 100}] * size),
 }
 
 
@@ -157,9 +144,8 @@ def test_a_full_disk_is_named_and_keeps_the_former_file(disk, name):
     write(path, 10)
     before = disk.files()
     disk.fill()
-    with pytest.raises(OSError) as caught:
+    with told_to_be_full(path):
         write(path, 200)
-    assert is_full(caught.value, path)
     assert disk.files() == before and [*before] == [f"new/{name}"]
     disk.empty()
     write(path, 200)
@@ -168,17 +154,10 @@ def test_a_full_disk_is_named_and_keeps_the_former_file(disk, name):
 
 def test_a_checkpoint_on_a_full_disk_is_kept_and_training_goes_on_from_it(disk, monkeypatch):
     images = np.random.default_rng(0).random((9, 1, 4, 4))
-    setting = dict(
-        model=MLP((1, 4, 4), (8,), 4),
-        images=images,
-        labels=np.repeat([0, 1, 2], 3),
-        ufms=UFM([3, 3, 3], 0.05, 0.01),
-        epochs=6,
-        record=[6],
-        device="cpu",
-        progress=False,
-    )
-    whole = train_network(**setting)
+    model, labels, ufm = MLP((1, 4, 4), (8,), 4), np.repeat([0, 1, 2], 3), UFM([3] * 3, 0.05, 0.01)
+    setting = dict(epochs=6, record=[6], device="cpu", progress=False)
+    train = lambda **more: train_network(model, images, labels, ufm, **setting, **more)
+    whole = train()
     path, epochs, save = disk.folder / "run.pt", [], torch.save
 
     def full_in_epoch_four(state, file):
@@ -188,31 +167,29 @@ def test_a_checkpoint_on_a_full_disk_is_kept_and_training_goes_on_from_it(disk, 
         save(state, file)
 
     monkeypatch.setattr(torch, "save", full_in_epoch_four)
-    with pytest.raises(OSError) as caught:
-        train_network(**setting, checkpoint=path, checkpoint_seconds=0)
-    assert is_full(caught.value, path) and [*disk.files()] == ["run.pt"]
+    with told_to_be_full(path):
+        train(checkpoint=path, checkpoint_seconds=0)
+    assert [*disk.files()] == ["run.pt"]
     assert torch.load(path, weights_only=True)["epoch"] == 3
     disk.empty()
-    again = train_network(**setting, checkpoint=path, checkpoint_seconds=0)
+    again = train(checkpoint=path, checkpoint_seconds=0)
     assert epochs == [1, 2, 3, 4, 4, 5, 6] and [*disk.files()] == ["run.pt"]
     assert (again[0].classifier() == whole[0].classifier()).all()
 
 
-@pytest.mark.parametrize(
-    "moment, missing",
-    [
-        ("from the start", "NAME.csv"),
-        pytest.param("training", "checkpoints/NAME-[0-9a-f]{16}.pt", marks=DEPTH),
-        ("results", "NAME(-history)?.csv"),
-        pytest.param("figure", "NAME-epochs1-pool14.png", marks=DEPTH),
-    ],
-)
-def test_the_papers_experiments_go_on_when_there_is_room_again(
-    disk, monkeypatch, capsys, moment, missing
-):
-    out, trained = disk.folder / "results", []
-    name, train, compare = ("sizes-ka5-mnist5k-mlp-relu-fast", task.train, paper_figures.compare)
-    path = out / f"{name}.csv"
+MISSING = {  # which file does not fit when the disk is full from that moment on
+    "from the start": "NAME.csv",
+    "training": "checkpoints/NAME-[0-9a-f]{16}.pt",
+    "results": "NAME(-history)?.csv",
+    "figure": "NAME-epochs1-pool14.png",
+}
+
+
+@pytest.mark.parametrize("moment", ["results", *ONLY_DEPTH("from the start", "training", "figure")])
+def test_the_papers_experiments_go_on_when_there_is_room_again(disk, monkeypatch, capsys, moment):
+    out, name, trained = disk.folder / "results", "sizes-ka5-mnist5k-mlp-relu-fast", []
+    path, train, compare = out / f"{name}.csv", task.train, paper_figures.compare
+    arguments = [*PAPER, "--out", str(out)]
 
     def training(*arguments):
         trained.append(arguments[1])
@@ -235,46 +212,37 @@ def test_the_papers_experiments_go_on_when_there_is_room_again(
     with monkeypatch.context() as patch:
         patch.setattr(running, "train", training)
         patch.setattr(paper_figures, "compare", drawing)
-        assert main([*PAPER, "--out", str(out)]) == 2
-    said = capsys.readouterr().err
-    reason = r"python -m ncutils paper: \[Errno 28\] No space left on device"
-    assert re.fullmatch(
-        f"{reason}: '{out}/{missing.replace('NAME', name)}'", said.splitlines()[-1]
-    ), said
-    kept = stored.read(path)
-    assert [row["setting"] for row in kept] == ["100", "200"][
-        : {"from the start": 0, "figure": 2}.get(moment, 1)
-    ]
+        assert main(arguments) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    missing = f"'{out}/{MISSING[moment].replace('NAME', name)}'"
+    reason = r"python -m ncutils paper: \[Errno 28\] No space left on device: "
+    assert re.fullmatch(reason + missing, said), said
+    kept, settings = stored.read(path), ["100", "200"]
+    done = {"from the start": 0, "figure": 2}.get(moment, 1)
+    assert [row["setting"] for row in kept] == settings[:done]
     disk.empty()
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            running, "train", lambda *arguments: again.append(arguments[1]) or train(*arguments)
-        )
-        again = []
-        assert main([*PAPER, "--out", str(out)]) == 0
+    again = []
+    repeated = lambda *arguments: again.append(arguments[1]) or train(*arguments)
+    monkeypatch.setattr(running, "train", repeated)
+    assert main(arguments) == 0
     rows = stored.read(path)
-    assert (
-        [row["setting"] for row in rows] == ["100", "200"]
-        and rows[: len(kept)] == kept
-        and len(again) == 2 - len(kept)
-    )
+    assert [row["setting"] for row in rows] == settings and rows[: len(kept)] == kept
+    assert len(again) == 2 - len(kept)
     assert not [left for left in disk.files() if left.endswith((".part", ".pt"))]
 
 
 def test_rows_cut_by_a_full_disk_are_left_out_and_written_anew(disk):
     """The disk takes the first bytes of a row, and no more."""
     plan = Plan("fig7", "mnist5k", "mlp", recipe="fast", values=(100, 200), out=str(disk.folder))
-    row = lambda value: (
-        dict.fromkeys(stored.COLUMNS, "") | plan.key(value, 0) | {"logits": "1 " * 5000}
-    )
+    empty = dict.fromkeys(stored.COLUMNS, "") | {"logits": "1 " * 5000}
+    row = lambda value: empty | plan.key(value, 0)
     with Results(plan) as results:
         results.add([row(100)], [])
         disk.fill()
         room = os.statvfs(disk.folder)
         os.truncate(disk.ballast, disk.ballast.stat().st_size - room.f_frsize)  # one page
-        with pytest.raises(OSError) as caught:
+        with told_to_be_full(results.path):
             results.add([row(200)], [])
-        assert is_full(caught.value, results.path)
     assert results.path.read_bytes()[-1:] != b"\n"  # cut
     assert [found["setting"] for found in stored.read(results.path)] == ["100"]
     disk.empty()
@@ -286,16 +254,19 @@ def test_rows_cut_by_a_full_disk_are_left_out_and_written_anew(disk):
 def test_images_are_loaded_where_the_cache_is_full(disk, monkeypatch):
     monkeypatch.setenv("NCUTILS_CACHE", str(disk.folder))
     disk.fill()
-    path = disk.folder / "digits-v1.npz"
-    with pytest.warns(
-        RuntimeWarning, match=f"digits is not cached: .*No space left on device: '{path}'"
-    ):
+    said = f"digits is not cached: .*No space left on device: '{disk.folder}/digits-v1.npz'"
+    with pytest.warns(RuntimeWarning, match=said):
         images, _ = load_images("digits", [5, 5])
     assert disk.files() == {}
     disk.empty()
-    assert (load_images("digits", [5, 5])[0] == images).all() and [*disk.files()] == [
-        "digits-v1.npz"
-    ]
+    assert (load_images("digits", [5, 5])[0] == images).all()
+    assert [*disk.files()] == ["digits-v1.npz"]
+
+
+UNKEPT = (
+    "{}/cifar-10-batches-py cannot be written ({}), so cifar10 is not downloaded: "
+    "make room there, or let NCUTILS_CACHE name another folder"
+)
 
 
 def test_a_download_onto_a_full_disk_asks_no_second_source(disk, tmp_path, monkeypatch):
@@ -308,55 +279,55 @@ def test_a_download_onto_a_full_disk_asks_no_second_source(disk, tmp_path, monke
         def log_message(self, *arguments):
             asked.append(self.path)
 
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)
-    ) as server:
+    serve = functools.partial(Handler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setitem(
-            _originals.URLS, "cifar10", (f"http://127.0.0.1:{server.server_port}/",) * 2
-        )
-        with pytest.raises(
-            RuntimeError,
-            match=f"{disk.folder}/cifar-10-batches-py cannot be written "
-            r"\(No space left on device\), so cifar10 is not downloaded: "
-            "make room there, or let NCUTILS_CACHE",
-        ):
+        address = f"http://127.0.0.1:{server.server_port}/"
+        monkeypatch.setitem(_originals.URLS, "cifar10", (address,) * 2)
+        with pytest.raises(RuntimeError) as caught:
             load_images("cifar10", [5, 5])
         server.shutdown()
+    assert str(caught.value) == UNKEPT.format(disk.folder, "No space left on device")
     assert asked == ["/cifar-10-python.tar.gz"] and disk.files() == {}
+
+
+FILLING = """
+print("a line" * 1000)
+with open("BALLAST", "wb") as file:
+    file.truncate(0)
+    try:
+        while file.write(bytes(2**12)):
+            file.flush()
+    except OSError:
+        file.raw.close()
+"""
+
+
+def run_notebook(source, output):
+    return asyncio.run(run.run_all([source], output, jobs=1))
 
 
 def test_a_notebook_is_not_run_where_it_cannot_be_kept(disk, tmp_path):
     source = tmp_path / "01_small.md"
     source.write_text(NOTEBOOK)
     disk.fill()
-    with pytest.raises(OSError) as caught:
-        asyncio.run(run.run_all([source], disk.folder / "out", jobs=1))
-    assert is_full(caught.value, disk.folder / "out")
+    with told_to_be_full(disk.folder / "out"):
+        run_notebook(source, disk.folder / "out")
 
 
 def test_a_notebook_that_finds_the_disk_full_leaves_the_former_one(disk, tmp_path, capsys):
-    source, stored = tmp_path / "01_small.md", disk.folder / "out" / "01_small.ipynb"
-    source.write_text(NOTEBOOK)
-    assert asyncio.run(run.run_all([source], stored.parent, jobs=1))
-    before = disk.files()
-    source.write_text(
-        NOTEBOOK.replace(
-            'print("a line")',
-            f'print("a line" * 1000)\nwith open("{disk.ballast}", "wb") as file:\n'
-            "    file.truncate(0)\n    try:\n        while file.write(bytes(2**12)):\n"
-            "            file.flush()\n    except OSError:\n        file.raw.close()",
-        )
-    )
-    assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) == {}
-    assert (
-        f"01_small FAILED and is not kept: [Errno 28] No space left on device: '{stored}'"
-        in capsys.readouterr().out
-    )
-    assert disk.files() == before and [*before] == ["out/01_small.ipynb"]
+    source, kept = tmp_path / "01_small.md", disk.folder / "out" / "01_small.ipynb"
+    kept.parent.mkdir()
+    kept.write_text("former")
+    source.write_text(NOTEBOOK.replace(CELL, FILLING.replace("BALLAST", str(disk.ballast))))
+    assert run_notebook(source, kept.parent) == {}
+    said = f"01_small FAILED and is not kept: [Errno 28] No space left on device: '{kept}'"
+    assert said in capsys.readouterr().out
+    assert disk.files() == {"out/01_small.ipynb": b"former"}
     disk.empty()
     source.write_text(NOTEBOOK)
-    assert asyncio.run(run.run_all([source], stored.parent, jobs=1)) and disk.files() == before
+    assert run_notebook(source, kept.parent) and [*disk.files()] == ["out/01_small.ipynb"]
+    assert b"a line" in kept.read_bytes()
 
 
 def test_pages_that_do_not_fit_are_told_in_a_line(disk):
@@ -364,32 +335,26 @@ def test_pages_that_do_not_fit_are_told_in_a_line(disk):
     result = python(ROOT, "book/build_site.py", "--output", disk.folder / "site")
     assert result.returncode == 1 and result.stdout == ""
     reason = r"book/build_site\.py: \[Errno 28\] No space left on device"
-    assert re.fullmatch(f"{reason}: ('[^']*' -> )?'[^']*/disk/site/[^']*'\n", result.stderr), (
-        result.stderr
-    )
+    missing = "('[^']*' -> )?'[^']*/disk/site/[^']*'\n"
+    assert re.fullmatch(f"{reason}: {missing}", result.stderr), result.stderr
 
 
 @DEPTH
 def test_a_page_that_cannot_be_listed_is_not_begun(disk):
     """The same command works when there is room."""
-    notebooks = [
-        f"notebooks/{name}" for name in ("new_claim.py", "pairs.py", "run.py", "template.md")
-    ]
-    for name in (*notebooks, "_toc.yml"):
+    notebooks = "new_claim.py", "pairs.py", "run.py", "template.md"
+    for name in (*(f"notebooks/{name}" for name in notebooks), "_toc.yml"):
         (disk.folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, disk.folder / name)
     before = disk.files()
     disk.fill()
-    os.truncate(
-        disk.ballast, disk.ballast.stat().st_size - 2**12
-    )  # for the page, which is shorter than this
+    # for the page, which is shorter than this
+    os.truncate(disk.ballast, disk.ballast.stat().st_size - 2**12)
     assert len(before["notebooks/template.md"]) < 2**12 and len(before["_toc.yml"]) < 2**12
     result = python(ROOT, disk.folder / "notebooks" / "new_claim.py", "98_my_claim")
     assert result.returncode == 1 and disk.files() == before
-    assert (
-        result.stderr
-        == f"notebooks/new_claim.py: [Errno 28] No space left on device: '{disk.folder}/_toc.yml'\n"
-    )
+    reason = f"[Errno 28] No space left on device: '{disk.folder}/_toc.yml'\n"
+    assert result.stderr == f"notebooks/new_claim.py: {reason}"
 
 
 # A read-only checkout
@@ -417,15 +382,11 @@ print(main(words), main([*words, "--out", out] if out else ["paper", "list"]))
     assert made == ([".csv", ".csv", ".png"] if trains else [])
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "notebooks/run.py 00_summary",
-        pytest.param("notebooks/new_claim.py 98_my_claim", marks=DEPTH),
-        pytest.param("notebooks/reproduce.py 00_summary", marks=DEPTH),
-        "book/build_site.py",
-    ],
-)
+WRITE = ["notebooks/run.py 00_summary", "book/build_site.py"]
+MORE = "notebooks/new_claim.py 98_my_claim", "notebooks/reproduce.py 00_summary"
+
+
+@pytest.mark.parametrize("command", [*WRITE, *ONLY_DEPTH(*MORE)])
 def test_a_script_says_in_a_line_what_it_cannot_write(read_only, command):
     script, *arguments = command.split()
     result = python(read_only, script, *arguments)
@@ -438,58 +399,90 @@ def test_a_script_says_in_a_line_what_it_cannot_write(read_only, command):
 # -----------------------------------------------------------------------------
 
 
-CHECK = "-m ncutils check threshold --class-sizes 50x5,10x5 --lam-z 0.03".split()
+CHECK = "check threshold --class-sizes 50x5,10x5 --lam-z 0.03".split()
 
 
-def test_a_check_without_docstrings_says_the_same(capsys):
-    optimised = python(ROOT, "-OO", *CHECK)
-    assert optimised.returncode == 0, optimised.stderr
-    assert main(CHECK[2:]) == 0
+NOBODY = """
+import os, pwd, runpy, sys
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+for name in ("HOME", "XDG_CACHE_HOME", "NCUTILS_CACHE"):
+    os.environ.pop(name, None)
+import ncutils
+print(ncutils.load_images("digits", [2, 2])[0].shape)
+sys.argv = ["ncutils", *sys.argv[1:]]
+runpy.run_module("ncutils", run_name="__main__")
+"""
+
+
+def unknown(uid):
+    raise KeyError(uid)
+
+
+def test_without_docstrings_a_check_says_the_same(capsys, monkeypatch):
+    assert main(CHECK) == 0
     plain = capsys.readouterr().out
-    assert optimised.stdout == plain and plain.endswith("checks\n")
+    ours = lambda: [name for name in sys.modules if name.split(".")[0] == "ncutils"]
+    optimised = lambda self, name: compile(self.get_data(self.path), name, "exec", optimize=2)
+    monkeypatch.setattr(importlib.machinery.SourceFileLoader, "get_code", optimised)
+    kept = {name: sys.modules.pop(name) for name in ours()}
+    try:
+        copy = importlib.import_module("ncutils.__main__")
+        assert sys.modules["ncutils"].check.__doc__ is None and copy.main(CHECK) == 0
+    finally:
+        for name in ours():
+            del sys.modules[name]
+        sys.modules.update(kept)
+    assert capsys.readouterr().out == plain and plain.endswith("checks\n")
+
+
+def test_without_any_home_directory_a_set_that_a_package_brings_along_is_there(monkeypatch):
+    """As in a container under a user id that no file of users holds."""
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "NCUTILS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.warns(RuntimeWarning, match="digits is not cached: "):
+        assert load_images("digits", [2, 2])[0].shape == (4, 1, 8, 8)
+
+
+@DEPTH
+def test_a_python_without_docstrings_and_any_home_says_the_same(capsys):
+    """A process of its own compiles all packages anew."""
+    result = python(ROOT, "-OO", "-c", NOBODY, *CHECK)
+    assert result.returncode == 0, result.stderr
+    assert main(CHECK) == 0
+    assert result.stdout == f"(4, 1, 8, 8)\n{capsys.readouterr().out}"
+    assert "RuntimeWarning: digits is not cached: " in result.stderr
 
 
 def test_no_pages_are_built_without_docstrings(tmp_path):
     """The reference would be empty, and nothing would say so."""
-    result = python(ROOT, "-OO", "book/build_site.py", "--output", tmp_path / "site")
-    assert result.returncode == 2 and result.stderr.endswith(
-        " python -OO drops the docstrings that the reference shows\n"
-    )
+    result = python(ROOT, "-OO", "-P", "book/build_site.py", "--output", tmp_path / "site")
+    said = " python -OO drops the docstrings that the reference shows\n"
+    assert result.returncode == 2 and result.stderr.endswith(said)
     assert not (tmp_path / "site").exists()
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "notebooks/run.py",
-        pytest.param("notebooks/new_claim.py", marks=DEPTH),
-        pytest.param("notebooks/reproduce.py", marks=DEPTH),
-        "book/build_site.py",
-    ],
-)
+SCRIPTS = "notebooks/new_claim.py", "notebooks/reproduce.py", "book/build_site.py"
+
+
+@pytest.mark.parametrize("script", ["notebooks/run.py", *ONLY_DEPTH(*SCRIPTS)])
 def test_a_script_starts_without_docstrings_and_with_a_safe_path(script):
     result = python(ROOT, "-OO", "-P", script, "--help")
     assert result.returncode == 0, result.stderr
     assert result.stdout == python(ROOT, script, "--help").stdout
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(CHECK, id="check", marks=DEPTH),
-        pytest.param(["-m", "ncutils", "paper", "list"], id="list"),
-        pytest.param(["-m", "ncutils", "--help"], id="help", marks=DEPTH),
-    ],
-)
+@pytest.mark.parametrize("words", ["paper list", *ONLY_DEPTH(" ".join(CHECK), "--help")])
 def test_a_reader_that_goes_away_is_no_error(words, monkeypatch):
     """As `head -1` does; the status is that of a program which the closed pipe ends."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     reads, writes = os.pipe()
     os.close(reads)
     try:
-        result = subprocess.run(
-            [sys.executable, *words], cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True
-        )
+        command = [sys.executable, "-m", "ncutils", *words.split()]
+        result = subprocess.run(command, cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True)
     finally:
         os.close(writes)
     assert (result.returncode, result.stderr) == (141, "")
@@ -512,51 +505,18 @@ def test_without_a_home_directory_only_the_cache_is_missing(tmp_path, monkeypatc
         assert load_images("digits", [2, 2])[0].shape == (4, 1, 8, 8)
     with pytest.raises(RuntimeError) as caught:
         load_images("cifar10", [2, 2])
-    assert str(caught.value) == (
-        f"{cache}/cifar-10-batches-py cannot be written (Not a directory), so cifar10 is not "
-        "downloaded: make room there, or let NCUTILS_CACHE name another folder"
-    )
-
-
-def test_without_any_home_directory_a_set_that_a_package_brings_along_is_there():
-    """As in a container under a user id that no file of users holds."""
-    result = python(
-        ROOT,
-        "-c",
-        """
-import os, pwd
-def unknown(uid):
-    raise KeyError(uid)
-pwd.getpwuid = unknown
-for name in ("HOME", "XDG_CACHE_HOME", "NCUTILS_CACHE"):
-    os.environ.pop(name, None)
-import ncutils
-print(ncutils.load_images("digits", [2, 2])[0].shape)
-""",
-    )
-    assert result.returncode == 0, result.stderr
-    assert (
-        result.stdout == "(4, 1, 8, 8)\n"
-        and "RuntimeWarning: digits is not cached: " in result.stderr
-    )
+    assert str(caught.value) == UNKEPT.format(cache, "Not a directory")
 
 
 @pytest.mark.filterwarnings("ignore:IPython parent:UserWarning")  # it takes a temporary folder
 def test_a_notebook_runs_without_a_home_directory(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "01_small.md").write_text(NOTEBOOK)
-    for name in (
-        "XDG_DATA_HOME",
-        "XDG_CONFIG_HOME",
-        "IPYTHONDIR",
-        "MPLCONFIGDIR",
-        "JUPYTER_RUNTIME_DIR",
-    ):
+    folders = "XDG_DATA_HOME XDG_CONFIG_HOME IPYTHONDIR MPLCONFIGDIR JUPYTER_RUNTIME_DIR"
+    for name in folders.split():
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
-    (notebook,) = asyncio.run(
-        run.run_all([tmp_path / "01_small.md"], tmp_path / "out", jobs=1)
-    ).values()
+    (notebook,) = run_notebook(tmp_path / "01_small.md", tmp_path / "out").values()
     assert notebook.cells[0].outputs[0].text == "a line\n"
 
 
@@ -587,9 +547,8 @@ def test_what_a_killed_writer_leaves_is_in_nobodys_way_and_goes_after_an_hour(tm
     (left,) = tmp_path.glob("*.part")
     assert path.read_bytes() == b"former"
     _files.write(path, b"next")
-    assert sorted(tmp_path.iterdir()) == sorted(
-        [path, other, left]
-    )  # it might be of a writer that is alive
+    # it might be of a writer that is alive
+    assert sorted(tmp_path.iterdir()) == sorted([path, other, left])
     os.utime(left, times=(time.time() - 3500,) * 2)
     _files.write(path, b"next")
     assert left.exists()

@@ -40,9 +40,8 @@ def dangers(code):
         if isinstance(node, ast.Import):
             full |= {alias.asname: alias.name for alias in node.names if alias.asname}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            full |= {
-                alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names
-            }
+            names = [(alias.asname or alias.name, alias.name) for alias in node.names]
+            full |= {own: f"{node.module}.{name}" for own, name in names}
 
     def named(node):
         first, *rest = ast.unparse(node).split(".")
@@ -50,15 +49,12 @@ def dangers(code):
 
     found = []
     for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Name, ast.Attribute)) and named(node) in NEVER
-        ):  # also where it is only passed on
+        # also where it is only passed on
+        if isinstance(node, (ast.Name, ast.Attribute)) and named(node) in NEVER:
             found.append(named(node))
         elif isinstance(node, ast.Call):
-            given, name = (
-                {word.arg: ast.unparse(word.value) for word in node.keywords},
-                named(node.func),
-            )
+            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            name = named(node.func)
             argument, right = UNLESS.get(name, (None, None))
             if argument and not right(given.get(argument)):
                 found.append(f"{name}({argument}={given.get(argument)})")
@@ -102,9 +98,9 @@ def test_code_runs_nothing_from_outside():
     """But for the batches of CIFAR-10, which are pickles."""
     assert len(OURS) > 30
     found = {path.relative_to(ROOT).as_posix(): dangers(path.read_text()) for path in OURS}
-    assert {name: what for name, what in found.items() if what} == {
-        "ncutils/data.py": ["pickle.loads"]
-    }
+    assert [(name, what) for name, what in found.items() if what] == [
+        ("ncutils/data.py", ["pickle.loads"])
+    ]
 
 
 def test_these_pickles_have_been_checked():
@@ -112,16 +108,12 @@ def test_these_pickles_have_been_checked():
     tests/test_originals.py sees.
     """
     data = ast.parse((ROOT / "ncutils" / "data.py").read_text())
-    functions = {
-        node.name: ast.unparse(node) for node in data.body if isinstance(node, ast.FunctionDef)
-    }
+    nodes = [node for node in data.body if isinstance(node, ast.FunctionDef)]
+    functions = {node.name: ast.unparse(node) for node in nodes}
     [reader] = [name for name, text in functions.items() if "pickle.loads" in text]
-    users = [
-        name
-        for name, text in functions.items()
-        if name != reader and re.search(rf"\b({reader}|PARSERS)\b", text)
-    ]
-    assert reader == "_cifar10" and users == ["_part"]
+    uses = re.compile(rf"\b({reader}|PARSERS)\b")
+    users = [name for name, text in functions.items() if uses.search(text)]
+    assert reader == "_cifar10" and [name for name in users if name != reader] == ["_part"]
     read = "originals.read(name, file, md5) for file, md5 in ORIGINALS[name][part].items()"
     assert f"PARSERS[name](*({read}))" in functions["_part"]
 
@@ -161,11 +153,8 @@ def test_scripts_of_the_pages_run_no_text(path):
 def test_every_dependency_has_a_reason():
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)["project"]
-    names = [
-        name
-        for group in (project["dependencies"], *project["optional-dependencies"].values())
-        for name in group
-    ]
+    groups = project["dependencies"], *project["optional-dependencies"].values()
+    names = [name for group in groups for name in group]
     assert len(names) > 30
     for name in names:
         lines = [line for line in text.splitlines() if f'"{name}"' in line]
@@ -184,8 +173,7 @@ def test_every_dependency_has_a_reason():
 )
 def test_a_page_that_its_policy_would_break_is_not_built(planted):
     page = '<html><head><meta charset="utf-8" /></head><body>{}<a href="https://elsewhere.example/">link</a></body></html>'
-    assert "default-src 'none'" in selfcontained.secure(
-        page.format("<script>go()</script>"), "page.html"
-    )
+    sound = page.format("<script>go()</script>")
+    assert "default-src 'none'" in selfcontained.secure(sound, "page.html")
     with pytest.raises(selfcontained.PolicyError, match=r"page\.html: <(p|img|script|a|svg) "):
         selfcontained.secure(page.format(planted), "page.html")

@@ -3,6 +3,7 @@ nbval.
 """
 
 import asyncio
+import io
 import json
 import os
 import re
@@ -55,49 +56,26 @@ def code_cells(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def nbval_passes(notebook):
-    """Does nbval, run as in `make test`, accept this notebook?"""
-    options = [
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:cov",
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(notebook.parent),
-    ]
-    arguments = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "--nbval",
-        "--nbval-current-env",
-        *options,
-        str(notebook),
-    ]
+def refused(*notebooks):
+    """Which of these notebooks, all in one folder, nbval refuses, run as in `make test`."""
+    folder = str(notebooks[0].parent)
+    options = ["-p", "no:cacheprovider", "-p", "no:cov", "-c", os.devnull, "--rootdir", folder]
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "-rf", *options]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    result = subprocess.run(
-        arguments, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
-    )
-    assert result.returncode in (0, 1), (
-        result.stdout + result.stderr
-    )  # anything else: no test was run
-    return result.returncode == 0
+    setting = dict(env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+    result = subprocess.run([*command, *map(str, notebooks)], **setting)
+    # anything else: no test was run
+    assert result.returncode in (0, 1), result.stdout + result.stderr
+    return set(re.findall(r"^FAILED ([^:]+)::", result.stdout, re.MULTILINE))
 
 
 def test_every_source_is_stored_and_listed():
     parts = yaml.safe_load((ROOT / "_toc.yml").read_text())["parts"]
-    listed = [
-        Path(chapter["file"]).stem
-        for part in parts
-        for chapter in part["chapters"]
-        if chapter["file"].startswith("notebooks/")
-    ]
-    assert [path.stem for path in pairs.sources()] == [path.stem for path in STORED] == listed
-    assert {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")} == {
-        path.stem.split("_", 1)[1] for path in STORED
-    }
+    listed = [Path(chapter["file"]) for part in parts for chapter in part["chapters"]]
+    pages = [path.stem for path in listed if path.parent.name == "notebooks"]
+    assert [path.stem for path in pairs.sources()] == [path.stem for path in STORED] == pages
+    ledgers = {path.stem for path in NOTEBOOKS.glob("ledgers/*.json")}
+    assert ledgers == {page.split("_", 1)[1] for page in pages}
 
 
 @each_notebook
@@ -106,28 +84,23 @@ def test_a_stored_notebook_is_its_source_run_in_order(path):
 
 
 @each_notebook
-def test_stored_outputs_hold_no_error_and_no_warning(path):
+def test_stored_outputs_hold_no_error_and_no_warning_and_no_cell_a_last_semicolon(path):
+    """nbval does not honour a semicolon: it would find the value that Jupyter hides. Write
+    `_ = ax.legend()` instead.
+    """
     for cell in code_cells(path):
         for output in cell.outputs:
             assert output.output_type != "error" and output.get("name") != "stderr"
         assert "execution" not in cell.metadata
-
-
-@each_notebook
-def test_no_cell_relies_on_a_last_semicolon(path):
-    """nbval does not honour it: it would find the value that Jupyter hides. Write `_ = ax.legend()`
-    instead.
-    """
-    assert [cell.id for cell in code_cells(path) if cell.source.rstrip().endswith(";")] == []
+        assert not cell.source.rstrip().endswith(";"), cell.id
 
 
 @each_notebook
 def test_the_ledger_shown_is_the_ledger_stored(path):
     ledger = json.loads((NOTEBOOKS / "ledgers" / f"{path.stem.split('_', 1)[1]}.json").read_text())
     assert ledger["rows"] and all(row["passed"] is True for row in ledger["rows"])
-    shown = [
-        out.data["text/plain"] for cell in code_cells(path) for out in cell.outputs if "data" in out
-    ]
+    outputs = [output for cell in code_cells(path) for output in cell.outputs]
+    shown = [output.data["text/plain"] for output in outputs if "data" in output]
     table = next(text for text in shown if text.startswith(f"Ledger: {ledger['ledger']}\n"))
     verdicts = [line.split()[-1] for line in table.splitlines()[2:]]
     assert verdicts == ["PASS"] * len(ledger["rows"])
@@ -152,9 +125,18 @@ def small(executed, tmp_path):
     return tmp_path / "source" / "01_small.md", tmp_path / "output" / "01_small.ipynb"
 
 
-def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
+def test_a_second_run_gives_the_same_bytes_on_a_terminal_without_the_ellipsis(
+    small, tmp_path, capsys, monkeypatch
+):
     source, stored = small
-    asyncio.run(run.run(source, tmp_path / "again"))
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    again = lambda: 1 - len(asyncio.run(run.run_all([source], tmp_path / "again", jobs=1)))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(sys, "stdout", terminal)
+        run.leave(again, "notebooks/run.py")
+    terminal.flush()
+    assert end.value.code == 0
+    assert re.fullmatch(rb"01_small \? [\d.]+ s\n", terminal.buffer.getvalue())
     assert (tmp_path / "again" / "01_small.ipynb").read_bytes() == stored.read_bytes()
     assert (tmp_path / "again" / "ledgers" / "small.json").exists()
     assert "a warning" in capsys.readouterr().err and "a warning\\n" not in stored.read_text()
@@ -163,12 +145,8 @@ def test_a_second_run_gives_the_same_bytes(small, tmp_path, capsys):
 def test_a_changed_source_is_noticed(small):
     source, stored = small
     assert pairs.difference(source, stored) is None
-    for old, new in [
-        ("# A small", "# Another"),
-        ("0.1250", "0.1251"),
-        ("[readme]", "[hide]"),
-        ("```{code", "x\n\n```{code"),
-    ]:
+    changes = [("# A small", "# Another"), ("0.1250", "0.1251"), ("[readme]", "[hide]")]
+    for old, new in [*changes, ("```{code", "x\n\n```{code")]:
         source.write_text(SMALL.replace(old, new, 1))
         assert pairs.difference(source, stored)
 
@@ -185,9 +163,7 @@ def test_cells_are_laid_out_in_both_of_a_pair(small):
     assert pairs.layout_fault(source) == "01_small.md: not laid out by ruff: cell-002"
     outputs = notebook.cells[1].outputs
     assert pairs.lay_out(source) and not pairs.lay_out(source)
-    laid_out = loose.replace(
-        "x = [  1,\n 2 ]  # why\nprint('value',0.1250)", 'x = [1, 2]  # why\nprint("value", 0.1250)'
-    )
+    laid_out = SMALL.replace('print("value"', 'x = [1, 2]  # why\nprint("value"')
     assert source.read_text() == laid_out  # options, prose and header as they were
     assert pairs.fault(source) is pairs.layout_fault(source) is None
     assert pairs.read_stored(stored).cells[1].outputs == outputs
@@ -211,11 +187,8 @@ def test_what_is_wrong_with_a_pair_is_said(small):
         ('"execution_count": 2', '"execution_count": null', "its cells were run as [1, None]"),
         ('"execution_count": 1', '"execution_count": 3', "its cells were run as [3, 2]"),
         ("^{", "<<<<<<< ours\n{", "not a notebook"),
-        (
-            r'"id": "cell-\d+",|(?<="nbformat_minor": )5',
-            "",
-            "cell-001: id is None",
-        ),  # as Colab would store it
+        # as Colab would store it
+        (r'"id": "cell-\d+",|(?<="nbformat_minor": )5', "", "cell-001: id is None"),
         ("0.1250", "0.1251", 'value", 0.1251)\n+print("value", 0.1250)'),
     ]:
         changed = re.sub(old, new, text).replace('"nbformat_minor": \n', '"nbformat_minor": 0\n')
@@ -241,10 +214,8 @@ def test_a_fault_of_one_pair_hides_no_other(small, capsys):
         "11_latin.md": SMALL.encode() + b"\xe9",
         "12_tags.md": SMALL.replace("[readme]", "[[readme]").encode(),
     }
-    paths = [source.with_name(name).with_suffix(".md") for name in broken] + [
-        source.with_name("13_missing.md"),
-        source,
-    ]
+    names = [*broken, "13_missing.md", source.name]
+    paths = [source.with_name(name).with_suffix(".md") for name in names]
     for path in paths:
         path.write_text(SMALL)
         path.with_suffix(".ipynb").write_text(text)
@@ -300,30 +271,6 @@ def test_the_kernel_is_this_python_and_shows_pictures_whatever_the_environment_s
     assert series == [{"one"}, {"two"}]  # each the figure of its own cell
 
 
-def test_a_terminal_without_the_ellipsis_stops_no_run(tmp_path):
-    notebooks = tmp_path / "notebooks"
-    notebooks.mkdir()
-    for name in ("run.py", "pairs.py", "figure_data.py"):
-        (notebooks / name).write_bytes((NOTEBOOKS / name).read_bytes())
-    (notebooks / "01_small.md").write_text(SMALL)
-    ascii_only = {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONIOENCODING": "ascii",
-        "LC_ALL": "C",
-        "PYTHONUTF8": "0",
-    }
-    result = subprocess.run(
-        [sys.executable, notebooks / "run.py"],
-        env=os.environ | ascii_only,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0 and re.fullmatch(r"01_small \? [\d.]+ s\n", result.stdout), (
-        result.stdout + result.stderr
-    )
-    assert (tmp_path / "_build" / "notebooks" / "01_small.ipynb").exists()
-
-
 def test_a_failed_run_changes_nothing_and_shows_the_cell(small, capsys):
     source, stored = small
     before = stored.read_bytes()
@@ -335,31 +282,29 @@ def test_a_failed_run_changes_nothing_and_shows_the_cell(small, capsys):
     assert sorted(file.name for file in stored.parent.iterdir()) == ["01_small.ipynb", "ledgers"]
 
 
+def changed_copy(path, notebook, output):
+    """A copy of a notebook in which the last digit of an output is another."""
+    output.text = re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), output.text)
+    nbformat.write(notebook, copy := path.with_name("changed.ipynb"))
+    return copy
+
+
 def test_nbval_notices_a_changed_digit(small):
-    source, stored = small
-    source.write_text(SMALL.replace('print("a warning", file=sys.stderr)', ""))
-    asyncio.run(run.run(source, stored.parent))
-    assert nbval_passes(stored)
-    stored.write_text(stored.read_text().replace('"value 0.125\\n"', '"value 0.126\\n"'))
-    assert not nbval_passes(stored)
+    path = small[1]
+    notebook = nbformat.read(path, as_version=4)
+    cell = pairs.code_cells(notebook)[0]
+    cell.source = cell.source.replace('print("a warning", file=sys.stderr)', "")
+    nbformat.write(notebook, path)
+    assert refused(path, changed_copy(path, notebook, cell.outputs[0])) == {"changed.ipynb"}
 
 
 @pytest.mark.depth
 def test_nbval_notices_a_changed_digit_in_a_stored_notebook(tmp_path):
     """On the first notebook up to the first number that it prints."""
     notebook = nbformat.read(STORED[0], as_version=4)
-    printed = (
-        (n, out)
-        for n, cell in enumerate(notebook.cells, 1)
-        for out in cell.get("outputs", [])
-        if "text" in out
-    )
-    end, output = next((n, out) for n, out in printed if re.search(r"\d", out.text))
+    cells = enumerate(notebook.cells, 1)
+    printed = ((n, output) for n, cell in cells for output in cell.get("outputs", []))
+    end, output = next((n, out) for n, out in printed if re.search(r"\d", out.get("text", "")))
     del notebook.cells[end:]
-
-    copy = tmp_path / STORED[0].name
-    nbformat.write(notebook, copy)
-    assert nbval_passes(copy)
-    output.text = re.sub(r"\d(?=\D*$)", lambda digit: str((int(digit[0]) + 1) % 10), output.text)
-    nbformat.write(notebook, copy)
-    assert not nbval_passes(copy)
+    nbformat.write(notebook, path := tmp_path / STORED[0].name)
+    assert refused(path, changed_copy(path, notebook, output)) == {"changed.ipynb"}

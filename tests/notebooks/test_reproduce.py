@@ -3,7 +3,6 @@ difference is told.
 """
 
 import asyncio
-import copy
 import re
 import sys
 from types import SimpleNamespace
@@ -11,19 +10,9 @@ from types import SimpleNamespace
 import pytest
 import reproduce
 import run
+from conftest import NOTEBOOK_HEAD
 
-HEAD = """---
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-"""
-CELL = """
-```{{code-cell}} ipython3
-{}
-```
-"""
+CELL = "\n```{{code-cell}} ipython3\n{}\n```\n"
 FAILING = ["import os", "assert os.environ['OMP_NUM_THREADS'] == '1', 'two are too many'"]
 SOUND = ['print("value", 0.125)']
 # One cell for each condition that tells it apart from the others, after what a sound notebook does
@@ -53,11 +42,10 @@ def reproduced(monkeypatch, capsys, folder, conditions, **notebooks):
     """
     paths = [folder / f"{name}.md" for name in notebooks]
     for path, cells in zip(paths, notebooks.values()):
-        path.write_text(HEAD + "".join(map(CELL.format, cells)))
+        path.write_text(NOTEBOOK_HEAD + "".join(map(CELL.format, cells)))
     asyncio.run(run.run_all(paths, folder / "stored", jobs=2))
-    monkeypatch.setattr(
-        reproduce, "CONDITIONS", {name: reproduce.CONDITIONS[name] for name in conditions}
-    )
+    chosen = {name: reproduce.CONDITIONS[name] for name in conditions}
+    monkeypatch.setattr(reproduce, "CONDITIONS", chosen)
     (folder / "output" / "former").mkdir(parents=True)
     fine = reproduce.reproduce(paths, folder / "stored", folder / "output", jobs=2)
     assert not (folder / "output" / "former").exists()
@@ -68,38 +56,28 @@ def reproduced(monkeypatch, capsys, folder, conditions, **notebooks):
 
 
 def test_what_is_the_same_what_differs_and_what_fails_is_told(tmp_path, monkeypatch, capsys):
-    conditions = ["as stored", "again", "two threads"]
+    conditions = ["as stored", "two threads"]
     planted = [PLANTED[2].replace("print", "import os\nprint"), PLANTED[-1]]
     notebooks = {"n01_sound": SOUND, "n02_planted": planted, "n03_failing": FAILING}
     fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, **notebooks)
-    told = {(name, condition): line[-1] for (name, condition), line in table.items()}
     random, both = (f"another text in {n} of 2 cells: " for n in (1, 2))
-    assert not fine and told == {
-        ("n01_sound", "as stored"): "same",
-        ("n01_sound", "again"): "same",
-        ("n01_sound", "two threads"): "same",
-        ("n02_planted", "as stored"): f"{random}cell-002",
-        ("n02_planted", "again"): f"{random}cell-002",
-        ("n02_planted", "two threads"): f"{both}cell-001, cell-002",
-        ("n03_failing", "as stored"): "same",
-        ("n03_failing", "again"): "same",
-        ("n03_failing", "two threads"): "FAILED: AssertionError: two are too many",
+    told = {
+        "n01_sound": ["same", "same"],
+        "n02_planted": [f"{random}cell-002", f"{both}cell-001, cell-002"],
+        "n03_failing": ["same", "FAILED: AssertionError: two are too many"],
+    }
+    assert not fine and {key: line[-1] for key, line in table.items()} == {
+        (name, condition): line for name in told for condition, line in zip(conditions, told[name])
     }
 
 
 @pytest.mark.depth
 def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch, capsys):
-    fine, table = reproduced(
-        monkeypatch, capsys, tmp_path, reproduce.CONDITIONS, n02_planted=PLANTED
-    )
+    conditions = reproduce.CONDITIONS
+    fine, table = reproduced(monkeypatch, capsys, tmp_path, conditions, n02_planted=PLANTED)
     last = "cell-007"  # is random
-    told = {
-        "as stored": last,
-        "again": last,
-        "two threads": f"cell-003, {last}",
-        "other seeds": f"cell-004, {last}",
-        "other images": f"cell-005, {last}",
-    }
+    told = {"as stored": last, "again": last, "two threads": f"cell-003, {last}"}
+    told |= {"other seeds": f"cell-004, {last}", "other images": f"cell-005, {last}"}
     more = {"other seeds": "; called exact, but depends on it: one that is called exact"}
     assert not fine and table == {
         ("n02_planted", condition): (
@@ -111,29 +89,22 @@ def test_every_planted_difference_is_told_in_its_condition(tmp_path, monkeypatch
     }
 
 
+NOT_THE_FIRST = {"again": "not the first run's row"}
+CALLED_EXACT = dict.fromkeys(
+    ["other seeds", "other images"], "called exact, but depends on it: row"
+)
+OTHER_TEXT = dict.fromkeys(reproduce.CONDITIONS, "another text in 1 of 1 cells: cell-001")
+PICTURE = "not the first run's picture in cell-001"
+
+
 @pytest.mark.parametrize("condition", reproduce.CONDITIONS)
 @pytest.mark.parametrize(
     "part, other, told_in",
     [
-        (
-            "pictures",
-            {"cell-001": [(None, {"image/png": "b"})]},
-            {"again": "not the first run's picture in cell-001"},
-        ),
-        ("values", {"row": ("network", 2.0)}, {"again": "not the first run's row"}),
-        (
-            "values",
-            {"row": ("exact", 1.0)},
-            {"again": "not the first run's row"}
-            | dict.fromkeys(
-                ["other seeds", "other images"], "called exact, but depends on it: row"
-            ),
-        ),
-        (
-            "text",
-            {"cell-001": [(["b", None, None], {})]},
-            dict.fromkeys(reproduce.CONDITIONS, "another text in 1 of 1 cells: cell-001"),
-        ),
+        ("pictures", {"cell-001": [(None, {"image/png": "b"})]}, {"again": PICTURE}),
+        ("values", {"row": ("network", 2.0)}, NOT_THE_FIRST),
+        ("values", {"row": ("exact", 1.0)}, NOT_THE_FIRST | CALLED_EXACT),
+        ("text", {"cell-001": [(["b", None, None], {})]}, OTHER_TEXT),
     ],
 )
 def test_pictures_and_measured_values_may_differ_but_in_a_second_run(
@@ -144,36 +115,21 @@ def test_pictures_and_measured_values_may_differ_but_in_a_second_run(
         pictures={"cell-001": [(None, {"image/png": "a"})]},
         values={"row": ("network", 1.0)},
     )
-    verdict, pictures, values = reproduce.compare(
-        condition, SimpleNamespace(**first | {part: other}), SimpleNamespace(**first)
-    )
+    runs = SimpleNamespace(**first | {part: other}), SimpleNamespace(**first)
+    verdict, *same = reproduce.compare(condition, *runs)
     assert verdict == told_in.get(condition, "same")
-    assert (pictures, values) == (
-        "0 of 1" if part == "pictures" else "1 of 1",
-        "0 of 1" if part == "values" else "1 of 1",
-    )
+    assert same == [f"{int(part != of)} of 1" for of in ("pictures", "values")]
 
 
 def test_seeds_are_shifted_whatever_way_they_are_given(monkeypatch):
     taken = []
-    module = SimpleNamespace(
-        train=lambda ufm, seed=0, **options: taken.append((ufm, seed, options))
-    )
-    module.train.__module__ = "planted"
-    (
-        monkeypatch.setitem(sys.modules, "ncutils", module),
-        monkeypatch.setitem(sys.modules, "planted", copy.copy(module)),
-    )
+    train = lambda ufm, seed=0, **options: taken.append((ufm, seed, options))
+    train.__module__ = "planted"
+    module, own = SimpleNamespace(train=train), SimpleNamespace(train=train)
+    monkeypatch.setitem(sys.modules, "ncutils", module)
+    monkeypatch.setitem(sys.modules, "planted", own)
     reproduce.shift_seeds(1000, "train")
-    (
-        module.train("a"),
-        module.train("b", 3),
-        module.train("c", seed=[1, 2], epochs=5),
-        sys.modules["planted"].train("d", seed=7),
-    )
-    assert taken == [
-        ("a", 1000, {}),
-        ("b", 1003, {}),
-        ("c", [1001, 1002], {"epochs": 5}),
-        ("d", 1007, {}),
-    ]
+    module.train("a"), module.train("b", 3), module.train("c", seed=[1, 2], epochs=5)
+    own.train("d", seed=7)
+    assert taken[:2] == [("a", 1000, {}), ("b", 1003, {})]
+    assert taken[2:] == [("c", [1001, 1002], {"epochs": 5}), ("d", 1007, {})]

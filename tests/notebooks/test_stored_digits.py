@@ -9,9 +9,8 @@ import pytest
 from conftest import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-CLAIMS = sorted(
-    NOTEBOOKS.glob("0[1-4]_*.ipynb")
-)  # the paper's; pages that others add may have fewer checks
+# the paper's; pages that others add may have fewer checks
+CLAIMS = sorted(NOTEBOOKS.glob("0[1-4]_*.ipynb"))
 NUMBER = re.compile(r"\d\.\d{2,}(?:e[-+]\d+)?|\d(?:\.\d+)?e[-+]\d+")
 
 
@@ -20,42 +19,32 @@ def texts(notebook):
     for cell in json.loads(notebook.read_text())["cells"]:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            yield from (
-                "".join(part)
-                for part in [
-                    output.get("text", ""),
-                    data.get("text/plain", ""),
-                    data.get("text/html", ""),
-                ]
-            )
+            yield "".join(output.get("text", ""))
+            yield from ("".join(data.get(f"text/{kind}", "")) for kind in ("plain", "html"))
 
 
 def shown_numbers(text):
     return {float(number) for number in NUMBER.findall(text)}
 
 
-def trained_values(ledger):
+def rows_of(notebook):
+    ledger = NOTEBOOKS / "ledgers" / f"{notebook.stem.split('_', 1)[1]}.json"
+    return json.loads(ledger.read_text())["rows"]
+
+
+def trained_values(notebook):
     """Values that were checked against a bound. One that was checked for equality is as the exact
     one that is shown.
     """
-    rows = json.loads(ledger.read_text())["rows"]
-    return [
-        abs(row["measured"])
-        for row in rows
-        if row["evidence"] != "exact" and row["relation"] in ("<=", ">=")
-    ]
+    rows = [row for row in rows_of(notebook) if row["evidence"] != "exact"]
+    return [abs(row["measured"]) for row in rows if row["relation"] in ("<=", ">=")]
 
 
 @pytest.mark.parametrize("notebook", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_stored_text_shows_no_value_of_a_trained_model(notebook):
     shown = set().union(*map(shown_numbers, texts(notebook)))
-    values = trained_values(NOTEBOOKS / "ledgers" / f"{notebook.stem.split('_', 1)[1]}.json")
-    for value in values:
-        close = (
-            [number for number in shown if number and abs(number / value - 1) < 1e-3]
-            if value
-            else []
-        )
+    for value in filter(None, trained_values(notebook)):
+        close = [number for number in shown if number and abs(number / value - 1) < 1e-3]
         assert not close, f"{notebook.name} shows {close}, a trained model measured {value}"
 
 
@@ -65,8 +54,6 @@ def test_a_shown_value_would_be_found():
 
 @pytest.mark.parametrize("notebook", CLAIMS, ids=lambda path: path.stem)
 def test_every_claim_has_enough_checks(notebook):
-    rows = json.loads(
-        (NOTEBOOKS / "ledgers" / f"{notebook.stem.split('_', 1)[1]}.json").read_text()
-    )["rows"]
+    rows = rows_of(notebook)
     assert len(rows) >= 6
     assert sum(row["evidence"] == "network" for row in rows) >= 2
