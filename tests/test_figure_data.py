@@ -19,10 +19,12 @@ import pytest
 import run
 from bs4 import BeautifulSoup
 from conftest import NOTEBOOK_HEAD, ROOT
+from pytest import approx
 
 from ncutils import UFM, figures, metrics, solve, theory
 
 NOTEBOOKS = ROOT / "notebooks"
+COLUMNS = ["panel", "series", "x", "y", "value"]
 NAMED = [
     (source.stem, name)
     for source in pairs.sources()
@@ -45,7 +47,6 @@ def curve(frame, series, panel=None):
 
 
 # What is in a file
-# -------------------------------------------------------------------------------------
 
 
 def test_curves_and_markers_are_there_to_eight_digits(ax):
@@ -53,24 +54,15 @@ def test_curves_and_markers_are_there_to_eight_digits(ax):
     x, y = rng.uniform(1e-6, 1e12, 9), rng.standard_normal((3, 9))
     y[0, 4] = np.nan
     masked = np.ma.masked_greater(y[1], 0.5)
-    for draw, values in zip(
-        (figures.exact, figures.trained, figures.network), (y[0], masked, y[2])
-    ):
+    for draw, values in ((figures.exact, y[0]), (figures.trained, masked), (figures.network, y[2])):
         draw(ax, x, values, "B")
     figures.limit(ax, x[:2], [0.1, 0.2], "B", "limit")
     frame = table(figures.data(ax.figure))
-    assert (
-        frame.columns.tolist() == ["panel", "series", "x", "y", "value"]
-        and frame.value.isna().all()
-    )
-    for kind, values in (
-        ("exact", y[0]),
-        ("trained UFM", masked.filled(np.nan)),
-        ("network", y[2]),
-    ):
+    assert frame.columns.tolist() == COLUMNS and frame.value.isna().all()
+    shown = {"exact": y[0], "trained UFM": masked.filled(np.nan), "network": y[2]}
+    for kind, values in shown.items():
         there = curve(frame, f"minority B, {kind}")
-        np.testing.assert_allclose(there[0], x, rtol=1e-7)
-        np.testing.assert_allclose(there[1], values, rtol=1e-7)
+        np.testing.assert_allclose(there, (x, values), rtol=1e-7)
     assert curve(frame, "minority B, limit")[1].tolist() == [0.1, 0.2]
 
 
@@ -89,17 +81,12 @@ def test_lines_across_have_one_coordinate_and_their_name(ax):
 
 
 def test_what_has_no_label_is_called_as_what_looks_the_same(ax):
-    figures.trained(ax, [1], [1], "A", label="first")
-    figures.trained(ax, [2], [2], "A", label="_")
-    figures.trained(ax, [3], [3], "B", label="_")
-    assert table(figures.data(ax.figure)).series.tolist() == ["first", "first", "unnamed"]
-
-
-def test_names_of_the_file_alone_are_not_in_the_legend(ax):
-    ax.plot([1], [1], label="_silent")
-    assert ax.get_legend_handles_labels() == ([], []) and table(
-        figures.data(ax.figure)
-    ).series.tolist() == ["silent"]
+    for x, group, label in ((1, "A", "first"), (2, "A", "_"), (3, "B", "_")):
+        figures.trained(ax, [x], [x], group, label=label)
+    ax.plot([1], [1], label="_silent")  # a name of the file alone
+    series = table(figures.data(ax.figure)).series.tolist()
+    assert series == ["first", "first", "unnamed", "silent"]
+    assert ax.get_legend_handles_labels()[1] == ["first"]
 
 
 def test_bars_points_and_areas_are_there(ax):
@@ -109,11 +96,7 @@ def test_bars_points_and_areas_are_there(ax):
     ax.vlines([1, 2], [0, 1], [9, 10], label="ends")
     ax.fill_between([1, 2], [0, 1], [11, 12], label="between")
     frame = table(figures.data(ax.figure))
-    there = {
-        name: list(zip(*map(np.ndarray.tolist, curve(frame, name))))
-        for name in frame.series.unique()
-    }
-    assert there == {
+    assert {name: [*zip(*curve(frame, name))] for name in frame.series.unique()} == {
         "points": [(1, 7), (2, 8)],
         "ends": [(1, 0), (1, 9), (2, 1), (2, 10)],
         "upright": [(1, 3), (2, 4)],
@@ -125,10 +108,12 @@ def test_bars_points_and_areas_are_there(ax):
 def test_what_is_not_in_the_file_is_said(ax):
     ax.imshow(np.eye(2))
     ax.axvspan(0, 1)
-    assert re.findall("without what is drawn as (.+)", figures.data(ax.figure)) == [
-        "Rectangle",
-        "AxesImage",
-    ]
+    said = re.findall("without what is drawn as (.+)", figures.data(ax.figure))
+    assert said == ["Rectangle", "AxesImage"]
+
+
+def grid(frame):
+    return frame.pivot(index="y", columns="x", values="value")
 
 
 def test_maps_are_there_with_their_zeros_and_without_nan(ax):
@@ -139,12 +124,12 @@ def test_maps_are_there_with_their_zeros_and_without_nan(ax):
     assert '# panel "heat": x is column; y is row; value is nats\n' in text
     frame = table(text)
     assert len(frame) == 9  # neither the lines between groups nor the hatch
-    np.testing.assert_array_equal(frame.pivot(index="y", columns="x", values="value"), matrix)
+    np.testing.assert_array_equal(grid(frame), matrix)
 
     fig, other = figures.panels()
     x, y, values = np.geomspace(1, 100, 3), np.geomspace(1, 10, 4), np.arange(12.0).reshape(4, 3)
     figures.field(other, x, y, values, "field", "nats")
-    frame = table(figures.data(fig)).pivot(index="y", columns="x", values="value")
+    frame = grid(table(figures.data(fig)))
     np.testing.assert_array_equal(frame, values)
     np.testing.assert_allclose(frame.columns, x, rtol=1e-7)
     np.testing.assert_allclose(frame.index, y, rtol=1e-7)
@@ -152,12 +137,8 @@ def test_maps_are_there_with_their_zeros_and_without_nan(ax):
 
 def test_maps_of_others_have_the_middles_of_their_pixels(ax):
     ax.pcolormesh([0, 1, 3], [0, 2, 8], np.ma.masked_equal([[1, 2], [3, 4]], 4))
-    assert table(figures.data(ax.figure)).fillna(-1)[["x", "y", "value"]].values.tolist() == [
-        [0.5, 1, 1],
-        [2, 1, 2],
-        [0.5, 5, 3],
-        [2, 5, -1],
-    ]
+    pixels = table(figures.data(ax.figure)).fillna(-1)[["x", "y", "value"]].values.tolist()
+    assert pixels == [[0.5, 1, 1], [2, 1, 2], [0.5, 5, 3], [2, 5, -1]]
 
 
 def test_large_figures_are_thinned_and_say_so(ax):
@@ -165,17 +146,13 @@ def test_large_figures_are_thinned_and_say_so(ax):
     figures.field(ax, n, n, np.outer(n, n), "", "product")
     figures.boundary(ax, n, n, "-", "diagonal")
     text = figures.data(ax.figure)
-    frame = table(text)
-    pixels, (x, y) = frame.dropna(), curve(frame, "diagonal")
-    assert (
-        "# maps: one row and column of every 45\n" in text
-        and "diagonal: one point of every 10\n" in text
-    )
-    assert np.array_equal(pixels.value, pixels.x * pixels.y) and sorted(set(pixels.x)) == list(
-        range(1, 1001, 45)
-    )
+    pixels, (x, y) = table(text).dropna(), curve(table(text), "diagonal")
+    assert "# maps: one row and column of every 45\n" in text
+    assert "diagonal: one point of every 10\n" in text
+    assert np.array_equal(pixels.value, pixels.x * pixels.y)
+    assert sorted(set(pixels.x)) == list(range(1, 1001, 45))
     assert np.array_equal(x, y) and x.tolist() == list(range(1, 1001, 10))
-    assert len(figures.data(ax.figure)) < 50_000
+    assert len(text) < 50_000
 
 
 def test_panels_are_told_apart_and_axes_said_also_where_a_label_stands_at_a_neighbour():
@@ -188,16 +165,12 @@ def test_panels_are_told_apart_and_axes_said_also_where_a_label_stands_at_a_neig
     axes[1, 1].set_xticks([1, 2], ["one", "two"])
     text = figures.data(fig)
     plt.close(fig)
-    assert (
-        text.splitlines()[:4]
-        == [
-            '# panel "1 same title": x is n ( ); y is upper',
-            '# panel "2 same title": x is (1: one, 2: two); y is upper',
-            '# panel "3 same title": x is n ( ); y is lower',
-            '# panel "4 same title": x is (1: one, 2: two); y is lower',
-        ]
-        or text
-    )
+    words = "(1: one, 2: two)"  # the ticks are shared
+    n = f"n ( ) {words}"
+    said = [(n, "upper"), (words, "upper"), (n, "lower"), (words, "lower")]
+    assert text.splitlines()[:4] == [
+        f'# panel "{i + 1} same title": x is {x}; y is {y}' for i, (x, y) in enumerate(said)
+    ]
     assert table(text).panel.unique().tolist() == [f"{n} same title" for n in (1, 2, 3, 4)]
 
 
@@ -216,7 +189,6 @@ def test_a_figure_is_not_changed():
 
 
 # What a run writes
-# -------------------------------------------------------------------------------------
 
 SMALL = (
     NOTEBOOK_HEAD
@@ -254,25 +226,17 @@ def test_a_run_keeps_the_data_of_named_figures_and_changes_nothing_else(tmp_path
     notebook = asyncio.run(run.run(source, tmp_path / "out"))
     assert [file.name for file in data.iterdir()] == ["fig-two.csv"]
     text = (data / "fig-two.csv").read_text()
-    assert text.startswith(
-        "# fig-two of 01_small: Two pictures, one file.\n# by the companion's authors, CC BY 4.0\n"
-    )
-    assert table(text)[["panel", "x", "y"]].values.tolist() == [
-        ["power 1", 1, 1],
-        ["power 1", 2, 2],
-        ["power 1", 3, 3],
-        ["power 2", 1, 1],
-        ["power 2", 2, 4],
-        ["power 2", 3, 9],
-    ]
-    assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2]
-    assert [
-        sum("image/png" in output.data for output in cell.outputs) for cell in notebook.cells[1:]
-    ] == [1, 2]
+    head = "# fig-two of 01_small: Two pictures, one file.\n# by the companion's authors, CC BY 4.0"
+    assert text.startswith(head + "\n")
+    points = [[f"power {power}", x, x**power] for power in (1, 2) for x in (1, 2, 3)]
+    assert table(text)[["panel", "x", "y"]].values.tolist() == points
+    first, second = (cell for cell in notebook.cells if cell.cell_type == "code")
+    assert (first.execution_count, second.execution_count) == (1, 2)
+    pictures = lambda cell: sum("image/png" in output.data for output in cell.outputs)
+    assert (pictures(first), pictures(second)) == (1, 2)
 
 
 # The stored files
-# --------------------------------------------------------------------------------------
 
 
 def test_every_figure_has_its_file_and_no_file_is_left_over():
@@ -285,11 +249,10 @@ def test_a_file_is_complete_and_small(notebook, name):
     path = NOTEBOOKS / "data" / notebook / f"{name}.csv"
     text, frame = path.read_text(), stored(notebook, name)
     assert text.startswith(f"# {name} of {notebook}: ") and path.stat().st_size < 170_000
-    assert frame.columns.tolist() == ["panel", "series", "x", "y", "value"] and len(frame) >= 4
+    assert frame.columns.tolist() == COLUMNS and len(frame) >= 4
     assert all(frame[column].dtype.kind in "fi" for column in ("x", "y", "value"))
-    assert frame[["panel", "series"]].notna().all(axis=None) and frame[["x", "y"]].notna().any(
-        axis=None
-    )
+    assert frame[["panel", "series"]].notna().all(axis=None)
+    assert frame[["x", "y"]].notna().any(axis=None)
     assert "unnamed" not in set(frame.series) and "without what is drawn as" not in text
 
 
@@ -306,26 +269,20 @@ def test_the_curves_of_the_threshold_are_those_of_the_solver(k_a):
     assert len(lam_z) == 60 and np.array_equal(lam_z, again)
     for value, gap, cosine in zip(lam_z[::4], gaps[::4], cosines[::4]):
         solution = solve(UFM.from_lam_z(sizes, value, lam_b=0.02))
-        assert gap == pytest.approx(metrics.minority_gap(solution.logits, B), rel=3e-6, abs=1e-7)
+        assert gap == approx(metrics.minority_gap(solution.logits, B), rel=3e-6, abs=1e-7)
         between = metrics.group_means(solution.cosines(), k_a)["B"]
-        assert (np.isnan(between) and np.isnan(cosine)) or cosine == pytest.approx(
-            between, rel=1e-6
-        )
+        assert (np.isnan(between) and np.isnan(cosine)) or cosine == approx(between, rel=1e-6)
     [theorem], _ = curve(frame, f"K_A = {k_a}, theorem", "1")
-    assert theorem == pytest.approx(theory.minority_threshold(100) / sum(sizes), rel=1e-7)
+    assert theorem == approx(theory.minority_threshold(100) / sum(sizes), rel=1e-7)
 
 
 def test_the_maps_of_the_threshold_are_those_of_the_solver():
-    frame = stored("03_threshold", "fig-threshold-heatmaps")
+    text = (NOTEBOOKS / "data/03_threshold/fig-threshold-heatmaps.csv").read_text()
+    frame = table(text)
     assert frame.panel.nunique() == 10
     for title in ("0.0027", "0.0039", "0.0075"):
-        text = (NOTEBOOKS / "data/03_threshold/fig-threshold-heatmaps.csv").read_text()
         assert f'# panel "{title}": x is column; y is row; value is Z (nats)' in text
-        Z = (
-            frame[frame.panel == float(title)]
-            .pivot(index="y", columns="x", values="value")
-            .to_numpy()
-        )
+        Z = grid(frame[frame.panel == float(title)]).to_numpy()
         exact = solve(UFM.from_lam_z([500] * 5 + [100] * 5, float(title), lam_b=0.02)).logits
         np.testing.assert_allclose(Z, exact, rtol=1e-5, atol=2e-5 * abs(exact).max() + 1e-8)
 
@@ -340,28 +297,23 @@ def test_the_phases_are_those_of_the_solver():
     for _, pixel in pixels[pixels.value > 0][::8].iterrows():
         sizes = [round(pixel.x * n_b)] * 5 + [n_b] * 5
         solution = solve(UFM.from_lam_z(sizes, pixel.y * np.sqrt(n_b) / sum(sizes)))
-        assert pixel.value == pytest.approx(
-            metrics.minority_gap(solution.logits, range(5, 10)), rel=1e-5
-        )
+        assert pixel.value == approx(metrics.minority_gap(solution.logits, range(5, 10)), rel=1e-5)
     assert (pixels.y[pixels.value > 0] < 1).all() and (pixels.y[pixels.value == 0] >= 1).all()
 
 
 # The pages
-# ---------------------------------------------------------------------------------------------
 
 
 def test_every_figure_links_to_its_data(site):
     links = set()
     for path in site.glob("notebooks/*.html"):
-        for link in BeautifulSoup(path.read_text(), "html.parser").select(
-            "a.figure-data[download]"
-        ):
+        page = BeautifulSoup(path.read_text(), "html.parser")
+        for link in page.select("a.figure-data[download]"):
             file, figure = path.parent / link["href"], link.find_parent("figure")
             assert link.find_parent("figcaption") and file.stem == figure["id"]
             assert file.read_bytes() == (NOTEBOOKS / link["href"]).read_bytes()
             links.add((path.stem, figure["id"]))
     assert links == set(NAMED)
+    files = {f"neural-collapse/notebooks/data/{notebook}/{name}.csv" for notebook, name in NAMED}
     with zipfile.ZipFile(site / "site.zip") as archive:
-        assert {
-            f"neural-collapse/notebooks/data/{notebook}/{name}.csv" for notebook, name in NAMED
-        } <= set(archive.namelist())
+        assert files <= set(archive.namelist())

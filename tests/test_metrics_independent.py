@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pytest import approx
 
 from ncutils import UFM, metrics
 
@@ -91,27 +92,22 @@ def means_of(columns, labels):
     return found, sizes
 
 
+def outer_sum(rows, weights):
+    """Σ w v vᵀ over rows v."""
+    d = range(len(rows[0]))
+    return [[sum(w * v[i] * v[j] for v, w in zip(rows, weights)) for j in d] for i in d]
+
+
 def scatter_of(features, labels):
     """Σ_W and Σ_B, sums over samples and over classes."""
     columns, labels = transposed(exact(features)), list(map(int, labels))
-    N, d = len(columns), len(columns[0])
-    means, sizes = means_of(columns, labels)
-    overall = [
-        sum(coordinates) / N for coordinates in zip(*columns)
-    ]  # over samples, not over classes
-    place = {k: i for i, k in enumerate(sorted(set(labels)))}
-    within, between = ([[Fraction(0)] * d for _ in range(d)] for _ in range(2))
-    for h, label in zip(columns, labels):
-        off = [a - b for a, b in zip(h, means[place[label]])]
-        for i in range(d):
-            for j in range(d):
-                within[i][j] += off[i] * off[j] / N
-    for mean, n in zip(means, sizes):
-        off = [a - b for a, b in zip(mean, overall)]
-        for i in range(d):
-            for j in range(d):
-                between[i][j] += n * off[i] * off[j] / N
-    return within, between, len(sizes)
+    N, (means, sizes) = len(columns), means_of(columns, labels)
+    overall = [sum(coordinates) / N for coordinates in zip(*columns)]  # over samples
+    own = dict(zip(sorted(set(labels)), means))
+    off = [[a - b for a, b in zip(h, own[label])] for h, label in zip(columns, labels)]
+    apart = [[a - b for a, b in zip(mean, overall)] for mean in means]
+    within = outer_sum(off, [Fraction(1, N)] * N)
+    return within, outer_sum(apart, [Fraction(n, N) for n in sizes]), len(sizes)
 
 
 def sample(sizes, d, seed, rank=None):
@@ -122,31 +118,25 @@ def sample(sizes, d, seed, rank=None):
     labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     if rank is None:
         means, off = rng.integers(-24, 25, (d, len(sizes))), rng.integers(-8, 9, (d, len(labels)))
-    else:
-        means, off = (
-            8 * rng.integers(-3, 4, (d, rank)) @ rng.integers(-3, 4, (rank, len(sizes))),
-            np.zeros((d, len(labels)), dtype=int),
-        )
-        for k in range(len(sizes)):  # in pairs, so that the means stay
-            own = np.flatnonzero(labels == k)
-            pairs = len(own) // 2
-            off[:, own[:pairs]] = rng.integers(-8, 9, (d, pairs))
-            off[:, own[pairs : 2 * pairs]] = -off[:, own[:pairs]]
+        return (means[:, labels] + off) / 8, labels
+    means = 8 * rng.integers(-3, 4, (d, rank)) @ rng.integers(-3, 4, (rank, len(sizes)))
+    off = np.zeros((d, len(labels)), dtype=int)
+    for k in range(len(sizes)):  # in pairs, so that the means stay
+        own = np.flatnonzero(labels == k)
+        pairs = len(own) // 2
+        off[:, own[:pairs]] = rng.integers(-8, 9, (d, pairs))
+        off[:, own[pairs : 2 * pairs]] = -off[:, own[:pairs]]
     return (means[:, labels] + off) / 8, labels
-
-
-def nc1_of(within, between, K):
-    return float(trace(times(within, pseudo_inverse(between))) / K)
 
 
 def agree(features, labels):
     within, between, K = scatter_of(features, labels)
     for found, defined in zip(metrics.scatter(features, labels), (within, between)):
-        assert found == pytest.approx(np.array(defined, dtype=float), rel=1e-13, abs=1e-13)
-    assert metrics.nc1(features, labels) == pytest.approx(nc1_of(within, between, K), rel=1e-10)
-    assert metrics.trace_ratio(features, labels) == pytest.approx(
-        float(trace(within) / trace(between)), rel=1e-13
-    )
+        assert found == approx(np.array(defined, dtype=float), rel=1e-13, abs=1e-13)
+    nc1 = trace(times(within, pseudo_inverse(between))) / K
+    assert metrics.nc1(features, labels) == approx(float(nc1), rel=1e-10)
+    ratio = trace(within) / trace(between)
+    assert metrics.trace_ratio(features, labels) == approx(float(ratio), rel=1e-13)
     return between
 
 
@@ -168,13 +158,11 @@ def test_means_that_span_fewer_dimensions(sizes, rank):
 )
 def test_any_sizes_and_dimensions(sizes, d, seed):
     features, labels = sample(sizes, d, seed)
-    _, between, _ = scatter_of(features, labels)
-    if any(map(any, between)):
+    if any(map(any, scatter_of(features, labels)[1])):
         agree(features, labels)
     else:
-        assert math.isnan(metrics.nc1(features, labels)) and math.isnan(
-            metrics.trace_ratio(features, labels)
-        )
+        assert math.isnan(metrics.nc1(features, labels))
+        assert math.isnan(metrics.trace_ratio(features, labels))
 
 
 @pytest.mark.parametrize("sizes", [[5, 5, 5], [9, 3, 1]], ids=["balanced", "imbalanced"])
@@ -186,31 +174,26 @@ def test_labels_with_gaps_and_float32(sizes):
     noise = 1e-3 * np.random.default_rng(0).standard_normal(features.shape)
     off = (features + noise).astype(np.float32)  # no eighths, yet fractions
     agree(off, labels)
-    assert metrics.class_means(off, gaps) == pytest.approx(
-        np.array(means_of(transposed(exact(off)), gaps.tolist())[0], dtype=float).T,
-        rel=1e-14,
-        abs=1e-15,
-    )
+    means = np.array(means_of(transposed(exact(off)), gaps.tolist())[0], dtype=float).T
+    assert metrics.class_means(off, gaps) == approx(means, rel=1e-14, abs=1e-15)
 
 
 @pytest.mark.parametrize("small, kept", [(Fraction(1, 900), True), (Fraction(1, 1100), False)])
 def test_the_cut_is_relative_to_the_largest_singular_value(small, kept):
     """Means ±u and ±small v with Σ_B = (uuᵀ + small² vvᵀ)/2, u and v of unit length and at right
-    angles, along no axis.
+    angles, along no axis; samples are off along u and v alike.
     """
     u, v = (Fraction(3, 5), Fraction(4, 5), 0), (Fraction(4, 5), Fraction(-3, 5), 0)
-    off, columns, labels = Fraction(1, 1000), [], []
-    for k, mean in enumerate([u, [-a for a in u], [small * a for a in v], [-small * a for a in v]]):
-        for sign in (1, -1):
-            columns.append(
-                [m + sign * off * (a + b) for m, a, b in zip(mean, u, v)]
-            )  # along u and v alike
-            labels.append(k)
+    off, means = Fraction(1, 1000), [(1, 0), (-1, 0), (0, small), (0, -small)]
+    columns = [
+        [(p + sign * off) * a + (q + sign * off) * b for a, b in zip(u, v)]
+        for p, q in means
+        for sign in (1, -1)
+    ]
     features = np.array(transposed(columns), dtype=float)
-    inverse = 2 + (
-        2 / small**2 if kept else 0
-    )  # uᵀ Σ_B⁺ u + vᵀ Σ_B⁺ v; small² is a singular value over the largest
-    assert metrics.nc1(features, labels) == pytest.approx(float(off**2 * inverse / 4), rel=1e-6)
+    inverse = 2 + (2 / small**2 if kept else 0)  # uᵀ Σ_B⁺ u + vᵀ Σ_B⁺ v
+    expected = float(off**2 * inverse / 4)
+    assert metrics.nc1(features, np.repeat(range(4), 2)) == approx(expected, rel=1e-6)
 
 
 def dot(u, v):
@@ -220,16 +203,14 @@ def dot(u, v):
 @given(st.integers(1, 5), st.integers(1, 6), st.integers(0, 10**6))
 def test_cosines(d, K, seed):
     matrix = np.random.default_rng(seed).integers(-3, 4, (d, K)) / 4
-    columns, found = transposed(exact(matrix)), metrics.cosines(matrix)
-    for k, u in enumerate(columns):
-        for l, v in enumerate(columns):
-            if any(u) and any(v):
-                square = dot(u, v) ** 2 / (dot(u, u) * dot(v, v))
-                assert found[k, l] == pytest.approx(
-                    math.copysign(math.sqrt(square), dot(u, v)), abs=1e-14
-                )
-            else:
-                assert math.isnan(found[k, l])
+    columns = transposed(exact(matrix))
+    for (k, l), found in np.ndenumerate(metrics.cosines(matrix)):
+        u, v = columns[k], columns[l]
+        if any(u) and any(v):
+            square = dot(u, v) ** 2 / (dot(u, u) * dot(v, v))
+            assert found == approx(math.copysign(math.sqrt(square), dot(u, v)), abs=1e-14)
+        else:
+            assert math.isnan(found)
 
 
 @given(st.integers(2, 7), st.integers(0, 10**6), st.data())
@@ -237,54 +218,35 @@ def test_minority_gap_and_spread(K, seed, data):
     Z = np.random.default_rng(seed).integers(-9, 10, (K, K)) / 8
     minority = data.draw(st.lists(st.integers(0, K - 1), min_size=2, max_size=K, unique=True))
     rows, columns = exact(Z), transposed(exact(Z))
-    own = [rows[k][k] for k in minority]
-    other = [rows[k][l] for k in minority for l in minority if k != l]
-    assert metrics.minority_gap(Z, minority) == pytest.approx(
-        float(sum(own) / len(own) - sum(other) / len(other)), abs=1e-14
-    )
-    furthest = max(
-        sum((a - b) ** 2 for a, b in zip(columns[k], columns[l]))
-        for k in minority
-        for l in minority
-    )
-    lengths = math.fsum(math.sqrt(dot(column, column)) for column in columns) / K
+    pairs = [(k, l) for k in minority for l in minority if k != l]
+    own = sum(rows[k][k] for k in minority) / len(minority)
+    gap = own - sum(rows[k][l] for k, l in pairs) / len(pairs)
+    assert metrics.minority_gap(Z, minority) == approx(float(gap), abs=1e-14)
+    off = [[a - b for a, b in zip(columns[k], columns[l])] for k, l in pairs]
+    furthest = math.sqrt(max(dot(column, column) for column in off))
+    length = math.fsum(math.sqrt(dot(column, column)) for column in columns) / K
     found = metrics.minority_spread(Z, minority)
-    assert (
-        found == pytest.approx(math.sqrt(furthest) / lengths, rel=1e-14)
-        if lengths
-        else math.isnan(found)
-    )
+    assert found == approx(furthest / length, rel=1e-14) if length else math.isnan(found)
 
 
 @pytest.mark.parametrize("each", ["class", "sample"])
 @pytest.mark.parametrize("sizes", [[3, 3, 3], [6, 2, 1]], ids=["balanced", "imbalanced"])
 def test_balance_residual(sizes, each):
     rng, lam_w, lam_h = np.random.default_rng(0), 0.375, 0.0625
-    ufm = UFM(sizes, lam_w, lam_h)
-    W, H = (
-        rng.integers(-8, 9, (3, 4)) / 8,
-        rng.integers(-8, 9, (4, 3 if each == "class" else sum(sizes))) / 8,
-    )
-    left = [
-        [Fraction(lam_w) * value for value in row] for row in times(transposed(exact(W)), exact(W))
-    ]
-    right = [[Fraction(0)] * 4 for _ in range(4)]
-    for column, n in zip(transposed(exact(H)), sizes if each == "class" else [1] * sum(sizes)):
-        for i in range(4):
-            for j in range(4):
-                right[i][j] += Fraction(lam_h) * n * column[i] * column[j]
+    counts = sizes if each == "class" else [1] * sum(sizes)
+    W, H = rng.integers(-8, 9, (3, 4)) / 8, rng.integers(-8, 9, (4, len(counts))) / 8
+    left = outer_sum(exact(W), [Fraction(lam_w)] * 3)
+    right = outer_sum(transposed(exact(H)), [Fraction(lam_h) * n for n in counts])
     apart = sum((a - b) ** 2 for row, other in zip(left, right) for a, b in zip(row, other))
     size = sum(a**2 for row in left for a in row)
-    assert metrics.balance_residual(W, H, ufm) == pytest.approx(math.sqrt(apart / size), rel=1e-13)
+    found = metrics.balance_residual(W, H, UFM(sizes, lam_w, lam_h))
+    assert found == approx(math.sqrt(apart / size), rel=1e-13)
 
 
-@given(
-    st.fractions(Fraction(1, 10**6), 10**6, max_denominator=10**6),
-    st.fractions(Fraction(1, 10**6), 10**6, max_denominator=10**6),
-)
+POSITIVE = st.fractions(Fraction(1, 10**6), 10**6, max_denominator=10**6).map(float)
+
+
+@given(POSITIVE, POSITIVE)
 def test_relative_gap(objective, optimum):
-    objective, optimum = float(objective), float(optimum)
     expected = (Fraction(objective) - Fraction(optimum)) / Fraction(optimum)
-    assert metrics.relative_gap(objective, optimum) == pytest.approx(
-        float(expected), rel=1e-9, abs=4e-16
-    )
+    assert metrics.relative_gap(objective, optimum) == approx(float(expected), rel=1e-9, abs=4e-16)

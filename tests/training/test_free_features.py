@@ -9,7 +9,7 @@ from pytest import approx
 from small_runs import SURROUNDINGS, needs_gpu, parts, refuse_to_solve, untouched
 from torch import nn
 
-from ncutils import UFM, Phase, metrics, solve, theory, train_ufm
+from ncutils import UFM, metrics, solve, theory, train_ufm
 from ncutils._device import pick_device
 from ncutils.training.free_features import geometric_grid
 from ncutils.ufm import Phase
