@@ -66,7 +66,7 @@ def refused(*notebooks):
     result = subprocess.run([*command, *map(str, notebooks)], **setting)
     # anything else: no test was run
     assert result.returncode in (0, 1), result.stdout + result.stderr
-    return set(re.findall(r"^FAILED ([^:]+)::", result.stdout, re.MULTILINE))
+    return set(re.findall(r"^FAILED .*?([^:/]+)::", result.stdout, re.MULTILINE))
 
 
 def test_every_source_is_stored_and_listed():
