@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from pytest import approx
 
 from ncutils import UFM, figures, solve
 
@@ -31,29 +32,19 @@ def test_exact_is_a_line_trained_hollow_and_network_filled(ax, group):
         draw(ax, x, y, group)
     exact, trained, network = ax.lines
     for line in ax.lines:
-        assert np.array_equal(line.get_xdata(), x) and np.array_equal(
-            line.get_ydata(), y, equal_nan=True
-        )
+        np.testing.assert_array_equal(line.get_data(), (x, y))
         assert style["label"] in line.get_label()
-    assert (
-        exact.get_linestyle() == style["linestyle"]
-        and exact.get_marker() == "None"
-        and exact.get_color() == style["color"]
-    )
+    look = exact.get_linestyle(), exact.get_marker(), exact.get_color()
+    assert look == (style["linestyle"], "None", style["color"])
     assert trained.get_linestyle() == network.get_linestyle() == "None"
     assert trained.get_marker() == network.get_marker() == style["marker"]
-    assert (
-        trained.get_markerfacecolor() == "none"
-        and to_hex(trained.get_markeredgecolor()) == style["color"].lower()
-    )
-    assert to_hex(network.get_markerfacecolor()) == style["color"].lower()
+    assert trained.get_markerfacecolor() == "none"
+    edge, inside = trained.get_markeredgecolor(), network.get_markerfacecolor()
+    assert to_hex(edge) == to_hex(inside) == style["color"].lower()
     assert len({line.get_label() for line in ax.lines}) == 3
-
-
-def test_a_label_can_be_given(ax):
     for draw in (figures.exact, figures.trained, figures.network):
         draw(ax, [1], [1], "A", label=draw.__name__)
-    assert [line.get_label() for line in ax.lines] == ["exact", "trained", "network"]
+    assert [line.get_label() for line in ax.lines[3:]] == ["exact", "trained", "network"]
 
 
 def test_reference_lines_carry_their_label(ax):
@@ -89,12 +80,8 @@ def test_a_field_hides_exact_zeros_and_nothing_else(ax):
 def test_a_boundary_can_be_seen_on_dark_and_on_light(ax):
     figures.boundary(ax, [1, 2], [3, 4], "--", "prediction")
     [line] = ax.lines
-    assert (
-        line.get_linestyle() == "--"
-        and line.get_color() == "black"
-        and line.get_label() == "prediction"
-    )
-    assert line.get_path_effects()
+    look = line.get_linestyle(), line.get_color(), line.get_label()
+    assert look == ("--", "black", "prediction") and line.get_path_effects()
 
 
 @pytest.mark.parametrize("rows, columns", [(1, 1), (2, 1), (1, 3)])
@@ -107,10 +94,8 @@ def test_panels_have_the_size_asked_for(rows, columns):
 def test_the_theme_is_set_only_when_asked_for():
     with matplotlib.rc_context({"axes.titleweight": "normal"}):
         figures.use_theme()
-        assert (
-            matplotlib.rcParams["axes.titleweight"] == "bold"
-            and not matplotlib.rcParams["axes.spines.top"]
-        )
+        assert matplotlib.rcParams["axes.titleweight"] == "bold"
+        assert not matplotlib.rcParams["axes.spines.top"]
 
 
 def mesh(ax):
@@ -121,13 +106,13 @@ def test_a_heatmap_shows_the_matrix_symmetric_about_zero_with_lines_between_grou
     matrix = np.arange(16.0).reshape(4, 4) - 3
     figures.heatmap(ax, matrix, "title", class_sizes=[5, 5, 3, 1])
     assert np.array_equal(mesh(ax).reshape(4, 4), matrix)
-    assert (
-        ax.collections[0].get_clim() == (-12, 12)
-        and ax.get_title(loc="left") + ax.get_title() == "title"
-    )
-    horizontal = sorted(line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1)
-    vertical = sorted(line.get_xdata()[0] for line in ax.lines if len(set(line.get_xdata())) == 1)
+    assert ax.collections[0].get_clim() == (-12, 12)
+    assert ax.get_title(loc="left") + ax.get_title() == "title"
+    ends = [line.get_data() for line in ax.lines]
+    horizontal = sorted(y[0] for _, y in ends if len(set(y)) == 1)
+    vertical = sorted(x[0] for x, _ in ends if len(set(x)) == 1)
     assert horizontal == vertical == [2, 3]
+    assert not any(c.get_hatch() for c in ax.collections)  # nothing is NaN
 
 
 def test_heatmap_limits_can_be_given(ax):
@@ -144,11 +129,6 @@ def test_a_class_without_direction_is_hatched(ax):
     assert np.ma.getmaskarray(mesh(ax)).sum() == 3
     assert [c.get_hatch() for c in ax.collections if c.get_hatch()] == ["///"]
     assert ax.collections[0].get_clim() == (-1, 1)
-
-
-def test_a_matrix_without_nan_is_not_hatched(ax):
-    figures.heatmap(ax, np.eye(3), "", [1, 1, 1])
-    assert not any(c.get_hatch() for c in ax.collections)
 
 
 def test_cosines_of_the_trivial_solution_can_be_drawn_without_a_warning(ax):
@@ -168,18 +148,12 @@ def test_the_plane_of_means_keeps_their_distances(ax):
     clouds, stars = ax.lines[::2], ax.lines[1::2]
     assert [len(cloud.get_xdata()) for cloud in clouds] == [6, 4, 3]
     assert [star.get_label() for star in stars] == ["class 0", "class 2", "class 3"]
-    drawn = np.array(
-        [[np.ravel(star.get_xdata())[0], np.ravel(star.get_ydata())[0]] for star in stars]
-    )
+    drawn = [np.ravel(star.get_data()) for star in stars]
     means = [features[:, labels == k].mean(axis=1) for k in (0, 2, 3)]
     for i, j in itertools.combinations(range(3), 2):
-        assert math.dist(drawn[i], drawn[j]) == pytest.approx(
-            math.dist(means[i], means[j]), rel=1e-12
-        )
+        assert math.dist(drawn[i], drawn[j]) == approx(math.dist(means[i], means[j]), rel=1e-12)
     for cloud, point in zip(clouds, drawn):
-        assert [np.mean(cloud.get_xdata()), np.mean(cloud.get_ydata())] == pytest.approx(
-            point, abs=1e-12
-        )
+        assert np.mean(cloud.get_data(), axis=1) == approx(point, abs=1e-12)
 
 
 def test_the_plane_of_means_of_many_features_asks_for_no_square_of_them(ax):
@@ -195,36 +169,27 @@ def test_the_plane_of_means_of_many_features_asks_for_no_square_of_them(ax):
 def test_directions_show_the_angles_of_the_optimum(ax, n):
     solution = solve(UFM.from_lam_z([500, n, n], 0.01), tol=1e-13)
     figures.directions(ax, solution.class_means(3), solution.ufm.class_sizes, "title")
-    ends = {
-        line.get_marker(): [line.get_xdata()[0], line.get_ydata()[0]]
-        for line in ax.lines
-        if line.get_marker() in ("o", "s")
-    }
     degrees = np.degrees(np.arccos(np.clip(solution.cosines("features"), -1, 1)))
-    shown = [text.get_text() for text in ax.texts if text.get_text().endswith("°")]
+    texts = [text.get_text() for text in ax.texts]
+    shown = [text for text in texts if text.endswith("°")]
     if n == 30:  # both minority means are one, opposite to the majority's
-        assert shown == ["180°", "0°"] and "classes 2 and 3\n30 images each" in [
-            text.get_text() for text in ax.texts
-        ]
+        assert shown == ["180°", "0°"] and "classes 2 and 3\n30 images each" in texts
         majority, minority, _ = np.linalg.norm(solution.class_means(3), axis=0)
-        assert ends["s"] == pytest.approx([0, -minority / majority])
+        ends = [np.ravel(line.get_data()) for line in ax.lines if line.get_marker() == "s"]
+        assert ends[0] == approx([0, -minority / majority]) and ends[1] == approx(ends[0])
     else:
-        assert sorted(shown) == sorted(
-            f"{angle:.0f}°" for angle in (degrees[0, 1], degrees[0, 1], degrees[1, 2])
-        )
-        assert f"class 3\n{n} images" in [text.get_text() for text in ax.texts]
-    tips = [
-        np.array([line.get_xdata()[1], line.get_ydata()[1]])
-        for line in ax.lines
-        if len(line.get_xdata()) == 2
-    ]
-    assert tips[0] == pytest.approx([0, 1])  # the majority points up and has length 1
-    turned = np.degrees(np.arctan2(tips[-1][0], tips[-1][1]))
-    assert abs(turned) == pytest.approx(degrees[0, 2], abs=1e-5)  # arccos near −1
+        pairs = degrees[0, 1], degrees[0, 1], degrees[1, 2]
+        assert sorted(shown) == sorted(f"{angle:.0f}°" for angle in pairs)
+        assert f"class 3\n{n} images" in texts
+    tips = [line.get_xydata()[1] for line in ax.lines if len(line.get_xdata()) == 2]
+    assert tips[0] == approx([0, 1])  # the majority points up and has length 1
+    turned = np.degrees(np.arctan2(*tips[-1]))
+    assert abs(turned) == approx(degrees[0, 2], abs=1e-5)  # arccos near −1
 
 
-def test_directions_are_refused_where_a_plane_does_not_hold_them(ax):
-    with pytest.raises(ValueError, match="means: must lie in one plane"):
-        figures.directions(ax, np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]), [5, 4, 4], "title")
-    with pytest.raises(ValueError, match="means: class 1 is 0"):
-        figures.directions(ax, np.zeros((3, 3)), [5, 4, 4], "title")
+@pytest.mark.parametrize(
+    "means, message", [(np.eye(3), "must lie in one plane"), (np.zeros((3, 3)), "class 1 is 0")]
+)
+def test_directions_are_refused_where_a_plane_does_not_hold_them(ax, means, message):
+    with pytest.raises(ValueError, match=f"means: {message}"):
+        figures.directions(ax, means, [5, 4, 4], "title")

@@ -221,14 +221,10 @@ def one_passage(condition, number):
     """Random settings (K_A, K_B, n_A, n_B, λ_b) that meet a condition for one passage, by a
     millionth or by far.
     """
-    rng = np.random.default_rng(1)
+    rng, ranges = np.random.default_rng(1), [(0.31, 2), (0, 5), (0, 16), (-8, 1), (-6, 2)]
     for _ in range(number):
-        k_a, k_b = int(10 ** rng.uniform(0.31, 2)), int(10 ** rng.uniform(0, 5))
-        log_r, lam_b, room = (
-            rng.uniform(0, 16),
-            10 ** rng.uniform(-8, 1),
-            1 + 10 ** rng.uniform(-6, 2),
-        )
+        k_a, k_b, log_r, lam_b, room = (rng.uniform(*between) for between in ranges)
+        k_a, k_b, lam_b, room = int(10**k_a), int(10**k_b), 10**lam_b, 1 + 10**room
         if condition == "no bias":
             lam_b = INF
         elif condition == "K_B":

@@ -20,6 +20,7 @@ from ncutils.paper.task import Plan
 SMALL = "--data mnist5k --network mlp --recipe fast --pool 14 --epochs 2 --device cpu".split()
 VARIES = {"seconds", "peak_mib", "date", "commit"}  # from run to run
 PNG = b"\x89PNG\r\n\x1a\n"
+solved = functools.cache(solve)
 
 LAMBDA_5 = (0.0027, 0.0030, 0.0033, 0.0039, 0.0045, 0.0051, 0.0057, 0.0063, 0.0069, 0.0075)
 LAMBDA_3 = (0.0037, 0.0041, 0.0045, 0.0053, 0.0062, 0.0070, 0.0078, 0.0086, 0.0094, 0.0102)
@@ -45,16 +46,10 @@ def by_hand(name, k_a, value, decay=0.0):
     l/20 and 0.01.
     """
     if name == "block":
-        sizes = {
-            1: (5000,) * 4 + (4000,) * 3 + (3000,) * 3,
-            2: (5000,) * 4 + (3000,) * 2 + (1000,) * 4,
-        }[value]
-        return UFM(sizes, 2e-3 + decay, 2e-6, 0.02 + decay)
-    n_a, n_b, l = {
-        "lambda": (500, 100, value),
-        "sizes": (value, 100, 0.005),
-        "angles": (value, value // 2, None),
-    }[name]
+        few = (4000,) * 3 + (3000,) * 3 if value == 1 else (3000,) * 2 + (1000,) * 4
+        return UFM((5000,) * 4 + few, 2e-3 + decay, 2e-6, 0.02 + decay)
+    known = {"lambda": (500, 100, value), "sizes": (value, 100, 0.005)}
+    n_a, n_b, l = known.get(name, (value, value // 2, None))  # the last of "angles"
     sizes = (n_a,) * k_a + (n_b,) * (10 - k_a)
     l = 0.1 / sum(sizes) if l is None else l
     return UFM(sizes, 2 * 5 * l + decay, 2 * l / 20, 2 * 0.01 + decay)
@@ -68,7 +63,7 @@ def one_thread():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(paper_figures, "solve", functools.cache(solve))
+        patch.setattr(paper_figures, "solve", solved)
         yield
     torch.set_num_threads(threads)
 
@@ -79,10 +74,8 @@ def paper(out, figure, *words):
 
 
 def small(out, figure="fig7", **options):
-    known = dict(
-        data="mnist5k", network="mlp", recipe="fast", pool=14, epochs=2, device="cpu", out=str(out)
-    )
-    return Plan(figure, **(known | options))
+    known = dict(data="mnist5k", network="mlp", recipe="fast", pool=14, epochs=2, device="cpu")
+    return Plan(figure, **({"out": str(out)} | known | options))
 
 
 def quiet(plan, **options):
@@ -103,13 +96,8 @@ def csvs(folder):
 
 def numbers(folder, but=VARIES):
     """What two equal runs have in common: rows of both files, in one order."""
-    return [
-        sorted(
-            tuple((name, text) for name, text in row.items() if name not in but)
-            for row in table(path)
-        )
-        for path in csvs(folder)
-    ]
+    of = lambda row: tuple((name, text) for name, text in row.items() if name not in but)
+    return [sorted(map(of, table(path))) for path in csvs(folder)]
 
 
 def once(rows):
@@ -119,19 +107,13 @@ def once(rows):
 
 
 def store(plan, results):
-    """Results {(setting, seed): columns} that nothing was trained for, with a history of two
-    epochs.
-    """
+    """Results {(setting, seed): columns}, not trained for, with a history of two epochs."""
     unknown = dict.fromkeys(stored.COLUMNS, "")
     unknown |= {"status": "done", "seconds": "0", "gap_relu": "0.5", "gap_linear": "0.5"}
     rows = [unknown | plan.key(*key) | columns for key, columns in results.items()]
-    moments = [
-        {name: row[name] for name in stored.HISTORY if name != "epoch"} | {"epoch": epoch}
-        for row in rows
-        for epoch in "12"
-    ]
+    moments = [row | {"epoch": epoch} for row in rows for epoch in "12"]
     with Results(plan) as file:
-        file.add(rows, moments)
+        file.add(rows, [{name: moment[name] for name in stored.HISTORY} for moment in moments])
 
 
 def count_trainings(patch):
@@ -172,7 +154,7 @@ def fake_data(patch, held=6000, shape=(1, 4, 4)):
 
 def measured(ufm, k_a, features, measure):
     """A measure of the exact optimum, entry by entry."""
-    Z, K = solve(ufm, features=features).logits, 10
+    Z, K = solved(ufm, features).logits, 10
     minority = range(k_a, K)
     if measure == "a_b":
         own = np.mean([Z[k, k] for k in minority])
@@ -191,3 +173,9 @@ def measured(ufm, k_a, features, measure):
 def lines(ax):
     """{label: points (n, 2)} of the lines of an axes."""
     return {line.get_label(): np.array(line.get_xydata()) for line in ax.lines}
+
+
+def few_points(patch):
+    """Curves that are drawn, but not looked at, have three points."""
+    curve = paper_figures.exact_curve
+    patch.setattr(paper_figures, "exact_curve", lambda *which: curve(*which, points=3))

@@ -123,6 +123,11 @@ def test_a_killed_worker_costs_no_result(monkeypatch, tmp_path, processes, here)
     assert once(table(csvs(tmp_path)[0]))
 
 
+class Future:
+    def __init__(self, result):
+        self.result = result
+
+
 class Client(contextlib.nullcontext):
     """Of a cluster that does its work here, when it is asked for results."""
 
@@ -133,17 +138,16 @@ class Client(contextlib.nullcontext):
         pass
 
     def submit(self, train, *arguments, **_):
-        return type("Future", (), {"result": lambda future: train(*arguments)})()
+        return Future(lambda: train(*arguments))
 
     def __enter__(self):
         return self
 
 
+GONE, CUT = type("Worker", (), {"address": NOWHERE}), "scheduler-connection-lost"
 LOST = {
-    "worker": lambda: distributed.KilledWorker("task", type("Worker", (), {"address": NOWHERE}), 3),
-    "scheduler": lambda: distributed.client.FutureCancelledError(
-        "task", "scheduler-connection-lost"
-    ),
+    "worker": lambda: distributed.KilledWorker("task", GONE, 3),
+    "scheduler": lambda: distributed.client.FutureCancelledError("task", CUT),
 }
 
 
@@ -153,12 +157,12 @@ def test_a_cluster_that_is_lost_is_a_message_and_keeps_what_is_finished(
 ):
     class Lossy(Client):
         def submit(self, train, *arguments, **_):
-            def result(future):
+            def result():
                 if csvs(tmp_path)[0].read_text().count("\n") > 1:
                     raise LOST[what]()
                 return train(*arguments)
 
-            return type("Future", (), {"result": result})()
+            return Future(result)
 
     monkeypatch.setattr(dask.distributed, "Client", lambda *_, **__: Lossy())
     monkeypatch.setattr(dask.distributed, "as_completed", list)

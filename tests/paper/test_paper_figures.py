@@ -3,6 +3,8 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import runs
+from pytest import approx
 from runs import LISTED, PNG, by_hand, lines, measured, one_thread, small, store
 
 from ncutils import solve
@@ -12,11 +14,7 @@ from ncutils.paper.task import Plan
 alone = pytest.fixture(autouse=True, scope="module")(one_thread)
 
 
-@pytest.fixture
-def few_points(monkeypatch):
-    """Of curves that are drawn, but not looked at."""
-    curve = paper_figures.exact_curve
-    monkeypatch.setattr(paper_figures, "exact_curve", lambda *which: curve(*which, points=3))
+few_points = pytest.fixture(lambda monkeypatch: runs.few_points(monkeypatch))
 
 
 @pytest.mark.parametrize("features", ["linear", "relu"])
@@ -25,13 +23,15 @@ def test_a_measure_of_the_exact_optimum_is_as_by_hand(features, measure):
     for name, k_a, value in (("lambda", 3, 0.0037), ("sizes", 5, 200), ("angles", 3, 1500)):
         ufm = by_hand(name, k_a, value)
         found = paper_figures.exact_measure(solve(ufm, features), k_a, measure)
-        assert found == pytest.approx(measured(ufm, k_a, features, measure), rel=1e-6, abs=1e-9)
+        assert found == approx(measured(ufm, k_a, features, measure), rel=1e-6, abs=1e-9)
 
 
-def test_other_measures_are_refused():
+def test_other_measures_and_curves_are_refused():
     allowed = "must be one of 'a_b', 'length_b', 'cos_a', 'cos_b', 'cos_ab'"
     with pytest.raises(ValueError, match=f"measure = 'nc1': {allowed}"):
         paper_figures.exact_measure(None, 5, "nc1")
+    with pytest.raises(ValueError, match="figure = 'fig1': has no curve over its structures"):
+        paper_figures.exact_curve(Plan("fig1", device="cpu"), "a_b", "relu")
 
 
 @pytest.mark.parametrize(
@@ -44,22 +44,14 @@ def test_a_curve_goes_from_the_least_to_the_largest_setting_of_all_whatever_is_r
     assert x[0] == known[0] and x[-1] == known[-1] and (np.diff(x) > 0).all() and len(x) == 7
     for n, height in zip(x[[0, -1]].tolist(), y[[0, -1]]):
         expected = measured(by_hand(name, k_a, n, decay), k_a, "relu", "length_b")
-        assert height == pytest.approx(expected, rel=1e-6)
+        assert height == approx(expected, rel=1e-6)
     if name != "lambda":
         assert (x % 2 == 0).all() and x.dtype.kind == "i"  # n_B = n_A/2 is a number of images
 
 
-def test_structures_have_no_curve():
-    with pytest.raises(ValueError, match="figure = 'fig1': has no curve over its structures"):
-        paper_figures.exact_curve(Plan("fig1", device="cpu"), "a_b", "relu")
-
-
 def test_seeds_are_averaged_setting_by_setting():
-    rows = [
-        {"setting": setting, "gap": text}
-        for setting, texts in (("200", ["3"]), ("100", ["0.5", "1.5", "4"]), ("300", ["2", ""]))
-        for text in texts
-    ]
+    of = lambda setting, *texts: [{"setting": setting, "gap": text} for text in texts]
+    rows = [*of("200", "3"), *of("100", "0.5", "1.5", "4"), *of("300", "2", "")]
     x, mean, low, high = paper_figures.over_seeds(rows, "gap")
     assert x.tolist() == [100, 200, 300] and mean[:2].tolist() == [2, 3]
     assert low[:2].tolist() == [0.5, 3] and high[:2].tolist() == [4, 3]
@@ -69,23 +61,18 @@ def test_seeds_are_averaged_setting_by_setting():
 def test_mean_logits_are_of_one_setting_in_the_order_of_their_rows():
     Z = np.arange(9.0).reshape(3, 3)
     text = lambda matrix: " ".join(f"{z:.4g}" for z in matrix.ravel())
-    rows = [
-        {"setting": setting, "logits": text(matrix)}
-        for setting, matrix in (("1", Z), ("1", Z + 2), ("2", -Z))
-    ]
+    stored = (("1", Z), ("1", Z + 2), ("2", -Z))
+    rows = [{"setting": setting, "logits": text(matrix)} for setting, matrix in stored]
     assert (paper_figures.logits_of(rows, 1.0) == Z + 1).all()
     assert (paper_figures.logits_of(rows, 2) == -Z).all()
 
 
+SOME = [("fig9", (500, 1000)), ("fig1", (1,))]
+SOME += [pytest.param("fig5", (0.0027, 0.0030), marks=pytest.mark.depth)]
+
+
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    "figure, values",
-    [
-        ("fig9", (500, 1000)),
-        ("fig1", (1,)),
-        pytest.param("fig5", (0.0027, 0.0030), marks=pytest.mark.depth),
-    ],
-)
+@pytest.mark.parametrize("figure, values", SOME)
 def test_networks_without_any_direction_are_drawn_too(tmp_path, few_points, figure, values):
     """A network that has gone to Z = 0 has no cosines and no NC1: its other measures are shown."""
     plan = small(tmp_path, figure, values=values)
@@ -115,41 +102,36 @@ def test_a_figure_shows_all_settings_and_seeds_that_its_options_have_given(tmp_p
     assert shown == [[[100, 2], [200, 5]], [[400, 7]]]
 
 
-@pytest.mark.parametrize(
-    "options, name, title",
-    [
-        (
-            dict(epochs=150, pool=1),
-            "sizes-ka5-mnist5k-mlp-relu-fast",
-            "mlp on mnist5k, relu features, recipe fast, 150 epochs",
-        ),
-        (
-            dict(epochs=2000, pool=1, recipe="authors", seeds=3, lr=0.01, batch_size=128),
-            "sizes-ka5-mnist5k-mlp-relu-authors",
-            "mlp on mnist5k, relu features, recipe authors, 2000 epochs",
-        ),
-        (
-            dict(epochs=2000, pool=1, compiled=True),
-            "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000",
-            "mlp on mnist5k, relu features, recipe fast, 2000 epochs",
-        ),
-        (
-            dict(figure="fig8", features="linear", lr=1e-3, batch_size=64),
-            "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14",
-            "mlp on mnist5k, linear features, recipe fast, 2 epochs",
-        ),
-        (
-            dict(data="cifar10", network="convnet", pool=1, epochs=None, test_images=True),
-            "sizes-ka5-cifar10-convnet-relu-fast-test-images",
-            "convnet on cifar10 with test images, relu features, recipe fast, 150 epochs",
-        ),
-    ],
-)
+NAMED = {  # name, title: options
+    (
+        "sizes-ka5-mnist5k-mlp-relu-fast",
+        "mlp on mnist5k, relu features, recipe fast, 150 epochs",
+    ): dict(epochs=150, pool=1),
+    (
+        "sizes-ka5-mnist5k-mlp-relu-authors",
+        "mlp on mnist5k, relu features, recipe authors, 2000 epochs",
+    ): dict(epochs=2000, pool=1, recipe="authors", seeds=3, lr=0.01, batch_size=128),
+    (
+        "sizes-ka5-mnist5k-mlp-relu-fast-epochs2000",
+        "mlp on mnist5k, relu features, recipe fast, 2000 epochs",
+    ): dict(epochs=2000, pool=1, compiled=True),
+    (
+        "sizes-ka3-mnist5k-mlp-linear-fast-epochs2-batch-size64-lr0.001-pool14",
+        "mlp on mnist5k, linear features, recipe fast, 2 epochs",
+    ): dict(figure="fig8", features="linear", lr=1e-3, batch_size=64),
+    (
+        "sizes-ka5-cifar10-convnet-relu-fast-test-images",
+        "convnet on cifar10 with test images, relu features, recipe fast, 150 epochs",
+    ): dict(data="cifar10", network="convnet", pool=1, epochs=None, test_images=True),
+}
+
+
+@pytest.mark.parametrize("said, options", NAMED.items())
 def test_a_picture_is_named_by_the_options_that_are_not_the_default_and_titled_by_its_networks(
-    tmp_path, saved, options, name, title
+    tmp_path, saved, said, options
 ):
     plan = small(tmp_path, **options)
     store(plan, {(plan.values[0], 0): {"a_b": "1", "length_b": "1"}})
     paper_figures.draw(plan)
     ((path, fig),) = saved
-    assert path == tmp_path / f"{name}.png" and fig.get_suptitle() == title
+    assert (path, fig.get_suptitle()) == (tmp_path / f"{said[0]}.png", said[1])

@@ -4,20 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from runs import (
-    ANGLES,
-    LAMBDA_3,
-    LAMBDA_5,
-    LISTED,
-    SIZES_3,
-    SIZES_5,
-    by_hand,
-    fake_data,
-    one_thread,
-    paper,
-    quiet,
-    small,
-)
+import runs
+from pytest import approx
+from runs import LAMBDA_5, LISTED, by_hand, fake_data, one_thread, paper, quiet, small
 
 from ncutils import solve
 from ncutils.paper import figures as paper_figures
@@ -32,8 +21,9 @@ alone = pytest.fixture(autouse=True, scope="module")(one_thread)
 
 
 def test_the_lists_that_notebooks_read_are_those_of_the_paper():
-    assert settings.LAMBDA_LAM_Z == {5: LAMBDA_5, 3: LAMBDA_3}
-    assert settings.SIZES_N_A == {5: SIZES_5, 3: SIZES_3} and settings.ANGLES_N_A == ANGLES
+    assert settings.LAMBDA_LAM_Z == {5: LAMBDA_5, 3: runs.LAMBDA_3}
+    assert settings.SIZES_N_A == {5: runs.SIZES_5, 3: runs.SIZES_3}
+    assert settings.ANGLES_N_A == runs.ANGLES
     assert (settings.LAM_B, settings.SIZES_LAM_Z, settings.ANGLES_LEVEL) == (0.02, 0.005, 0.1)
     assert (settings.LAMBDA_N_A, settings.N_B, settings.CLASSES) == (500, 100, 10)
     for make, name, k_a, value in (
@@ -44,7 +34,7 @@ def test_the_lists_that_notebooks_read_are_those_of_the_paper():
     ):
         ufm, expected = make(k_a, value, math.inf), by_hand(name, k_a, value)
         assert ufm.class_sizes == expected.class_sizes and ufm.lam_b == math.inf
-        assert [ufm.lam_w, ufm.lam_h] == pytest.approx([expected.lam_w, expected.lam_h], rel=1e-12)
+        assert [ufm.lam_w, ufm.lam_h] == approx([expected.lam_w, expected.lam_h], rel=1e-12)
 
 
 @pytest.mark.parametrize("recipe", ["authors", "fast"])
@@ -59,14 +49,15 @@ def test_settings_are_those_of_the_paper(figure, asked, recipe):
         ufm, other = plan.ufm(value), by_hand(name, k_a, value, plan.weight_decay)
         assert ufm.class_sizes == other.class_sizes
         penalties = [other.lam_w, other.lam_h, other.lam_b]
-        assert [ufm.lam_w, ufm.lam_h, ufm.lam_b] == pytest.approx(penalties, rel=1e-12)
+        assert [ufm.lam_w, ufm.lam_h, ufm.lam_b] == approx(penalties, rel=1e-12)
         if name == "angles" and recipe == "fast":
-            assert ufm.lam_z * ufm.num_samples == pytest.approx(0.1)
+            assert ufm.lam_z * ufm.num_samples == approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "figure, distinct", [("fig5", 3), ("fig6", 3), ("fig7", 2), ("fig8", 2), ("fig9", 11)]
-)
+DISTINCT = {"fig5": 3, "fig6": 3, "fig7": 2, "fig8": 2, "fig9": 11}
+
+
+@pytest.mark.parametrize("figure, distinct", DISTINCT.items())
 def test_the_first_settings_are_below_the_minority_threshold_and_the_others_on_it_or_above(
     figure, distinct
 ):
@@ -101,26 +92,16 @@ def given_to_the_trainer(patch):
 def test_the_trainer_gets_the_plan(monkeypatch, tmp_path, figure, value, warm, recipe):
     asked, got = fake_data(monkeypatch), given_to_the_trainer(monkeypatch)
     options = dict(recipe=recipe, batch_size=77, lr=0.3, device="cpu", compiled=True)
-    plan = Plan(
-        figure,
-        network="mlp",
-        values=(value,),
-        features="linear",
-        seeds=4,
-        out=str(tmp_path),
-        pool=2,
-        test_images=True,
-        **options,
-    )
+    more = dict(network="mlp", features="linear", seeds=4, pool=2, test_images=True)
+    plan = Plan(figure, values=(value,), out=str(tmp_path), **more, **options)
     task.train(plan, [(value, 3)], progress=False)
     name, k_a, _, epochs, decay = LISTED[figure, None]
     epochs, decay = (epochs, decay) if recipe == "authors" else (150, 0)
     options |= dict(epochs=epochs, weight_decay=decay, warm_start=warm, seed=[3], progress=False)
     assert {option: got[option] for option in options} == options
-    expected = by_hand(name, k_a, value, decay)
-    (ufm,) = got["ufms"]
+    expected, (ufm,) = by_hand(name, k_a, value, decay), got["ufms"]
     penalties = [expected.lam_w, expected.lam_h, expected.lam_b]
-    assert [ufm.lam_w, ufm.lam_h, ufm.lam_b] == pytest.approx(penalties)
+    assert [ufm.lam_w, ufm.lam_h, ufm.lam_b] == approx(penalties)
     assert tuple(got["sizes"]) == expected.class_sizes
     assert got["checkpoint"].parent == tmp_path / "checkpoints"
     assert isinstance(got["model"], MLP) and got["model"].features == "linear"
@@ -168,11 +149,7 @@ def test_a_checkpoint_is_named_by_all_that_its_result_depends_on(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        (
-            dict(figure="fig3"),
-            "figure = 'fig3': must be one of 'fig1', 'fig2', 'fig5', 'fig6', 'fig7', 'fig8', "
-            "'fig9'",
-        ),
+        (dict(figure="fig3"), "'fig3': must be one of 'fig1', 'fig2', 'fig5', 'fig6', 'fig7', "),
         (dict(data="digits"), "data = 'digits': must be one of 'mnist5k', 'fashion-mnist', "),
         (dict(network="vit"), "network = 'vit'"),
         (dict(features="sigmoid"), "features = 'sigmoid'"),

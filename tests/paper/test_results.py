@@ -13,20 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import runs
 import torch
-from runs import (
-    LAMBDA_5,
-    SMALL,
-    count_trainings,
-    csvs,
-    numbers,
-    once,
-    one_thread,
-    paper,
-    quiet,
-    small,
-    table,
-)
+from runs import LAMBDA_5, SMALL, count_trainings, csvs, numbers, paper, quiet, small, table
 
 from ncutils.paper import results as stored
 from ncutils.paper import run as running
@@ -35,7 +24,7 @@ from ncutils.paper.results import Results, results_of
 from ncutils.training import arguments
 from ncutils.training.network import train_network
 
-alone = pytest.fixture(autouse=True, scope="module")(one_thread)
+alone = pytest.fixture(autouse=True, scope="module")(runs.one_thread)
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and file locks of POSIX")
 TWO = dict(values=(100, 200), epochs=1)
 
@@ -89,7 +78,7 @@ def test_another_lr_batch_pool_or_number_of_epochs_is_another_result_of_the_same
     for plan in [*plans, *plans]:
         quiet(plan)
     rows = table(csvs(tmp_path)[0])
-    assert len(trainings) == len(rows) == 5 and once(rows)
+    assert len(trainings) == len(rows) == 5 and runs.once(rows)
     for plan, row in zip(plans, rows, strict=True):  # a figure is of one plan
         assert {name: float(row[name]) for name in usual} == {n: getattr(plan, n) for n in usual}
         assert results_of(plan) == [row]
@@ -102,8 +91,8 @@ def test_a_last_row_that_was_cut_is_dropped_and_redone(tmp_path, trainings, whol
     folder = shutil.copytree(whole, tmp_path / "cut")
     plan, good = small(folder, **TWO), [path.read_bytes() for path in csvs(folder)]
     last = len(good[which]) - len(good[which].splitlines(keepends=True)[-1])
-    # as a kill leaves it: history is written first
-    for end in (last + 1, last + 30, len(good[which]) - 1):
+    # as a kill leaves it: history is written first, at the end a whole one without its result
+    for end in (last + 1, last + 30, len(good[which]) - 1, *[len(good[which])] * which):
         csvs(folder)[which].write_bytes(good[which][:end])
         if which == 1:
             cut(csvs(folder)[0], 1)
@@ -111,13 +100,6 @@ def test_a_last_row_that_was_cut_is_dropped_and_redone(tmp_path, trainings, whol
         quiet(plan)
         assert trainings == [(200, [0])] and numbers(folder) == numbers(whole)
     assert all(path.read_bytes().endswith(b"\n") for path in csvs(folder))
-
-
-def test_a_history_without_its_result_is_dropped_and_redone(tmp_path, trainings, whole):
-    folder = shutil.copytree(whole, tmp_path / "cut")
-    cut(csvs(folder)[0], 1)
-    quiet(small(folder, **TWO))
-    assert trainings == [(200, [0])] and numbers(folder) == numbers(whole)
 
 
 @pytest.mark.parametrize("left", [b"", b"setting,se"], ids=["empty", "half a heading"])
@@ -143,12 +125,10 @@ def test_a_rest_of_an_ensemble_is_trained_to_the_same_results(tmp_path):
     path = quiet(plan)
     before = table(path)
     cut(path, 1)
-    quiet(plan)
-    rows = table(path)
-    assert rows[0] == before[0]
+    rows = table(quiet(plan))
+    assert rows[0] == before[0] and len(table(csvs(tmp_path)[1])) == 6
     assert [row["setting"] for row in rows] == ["0.0027", "0.003", "0.0033"]
     assert [row["together"] for row in rows] == ["3", "2", "2"]
-    assert len(table(csvs(tmp_path)[1])) == 6
     for row, expected in zip(rows, before):
         for measure in {*stored.MEASURES} - {"seconds", "peak_mib"}:
             assert float(row[measure]) == pytest.approx(float(expected[measure]), rel=1e-3)
@@ -259,17 +239,14 @@ def killed(tmp_path_factory):
 
 # 2 files with their names when opened; checkpoint, its name, 2 files and the unlink of 2 tasks
 MOMENTS = 2 * 2 + 2 * (2 + 2 + 1)
-
-
-def test_a_run_has_so_many_moments_at_which_a_kill_may_leave_something(killed):
-    assert len(killed) == MOMENTS
+THIN = (1, 5, 7, 13)
 
 
 @pytest.mark.parametrize(
-    "moment",
-    [n if n in (1, 5, 7, 13) else pytest.param(n, marks=pytest.mark.depth) for n in range(MOMENTS)],
+    "moment", [pytest.param(n, marks=[pytest.mark.depth] * (n not in THIN)) for n in range(MOMENTS)]
 )
 def test_after_a_kill_at_any_moment_the_same_command_completes_the_results(killed, whole, moment):
+    assert len(killed) == MOMENTS
     quiet(small(killed[moment], **TWO))
     assert numbers(killed[moment]) == numbers(whole)
     assert list(killed[moment].glob("checkpoints/*.part*")) == []
@@ -281,11 +258,10 @@ def test_a_running_command_keeps_others_out_and_can_be_killed_and_started_again(
     tmp_path, capsys, trainings
 ):
     words = ["--only", "100", "200", "300", "--epochs", "20"]
-    command = [sys.executable, "-m", "ncutils", "paper", "fig7", *SMALL, *words, "--out"]
     results = tmp_path / "killed" / "sizes-ka5-mnist5k-mlp-relu-fast.csv"
-    process = subprocess.Popen(
-        [*command, str(results.parent)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    options = [*SMALL, *words, "--out", str(results.parent)]
+    command = [sys.executable, "-m", "ncutils", "paper", "fig7", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 120
         while not (results.exists() and results.read_text().count("\n") >= 2):
