@@ -339,15 +339,15 @@ def test_pages_from_a_server_keep_to_it_and_their_formulas_can_be_read_aloud(got
     are asked for, which connect-src is about, and a page that was opened as a file may not read
     files.
     """
-    page = goto(f"{served}index.html")
-    page.wait_for_url(f"{served}book/index.html")
-    # the page that leads on names no icon, so that the browser may ask for one
-    assert all("404" in text and "/favicon.ico" in text for text in page.messages)
-    page.requests.clear(), page.messages.clear()
-    load(page, f"{served}book/setting.html")
+    page = goto(f"{served}book/setting.html")
     page.wait_for_load_state("networkidle")
     assert page.messages == [] and page.requests
     assert all(url.startswith((served, "data:")) for url in page.requests)
+    page.goto(f"{served}index.html")
+    page.wait_for_url(f"{served}book/index.html")
+    # the page that leads on names no icon, so that the browser may ask for one
+    assert all("404" in text and "/favicon.ico" in text for text in page.messages)
+    load(page, f"{served}book/setting.html")
     page.locator("article mjx-container").first.click(button="right")
     page.get_by_role("menuitem", name="Accessibility").hover()
     page.get_by_role("menuitemcheckbox", name="Activate").click()
