@@ -73,11 +73,11 @@ PYTEST = $(VENV) -m pytest -n 2 --dist loadscope --no-loadscope-reorder --nbval 
   --cov=ncutils --cov-report=term-missing --cov-fail-under=95 notebooks tests
 FONTS = $(VENV) -c 'import matplotlib.font_manager'  # a first import reports that it looks for fonts: not in a notebook
 
-test: venv  ## unit tests, and every notebook against its stored outputs (5 minutes)
+test: venv  ## unit tests, and every notebook against its stored outputs (ten minutes)
 	@$(FONTS)
 	@$(PYTEST) -m "not depth"
 
-test-all: venv  ## these, long fuzzing, every page in each theme, and all mutants (half an hour)
+test-all: venv  ## these, long fuzzing, every page in each theme, and all mutants (up to an hour)
 	@$(FONTS)
 	@status=0; $(PYTEST) || status=1; $(VENV) tests/mutants.py || status=1; exit $$status
 
