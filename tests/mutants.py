@@ -210,7 +210,7 @@ TABLE = {
         ),
         "rank without the K_g − 1 of a group": (
             "NuclearNorm.rank: self.blocks.siblings @ y → np.count_nonzero(y)",
-            "bisection, 3+7 classes, 500/100, λ_b = inf",
+            "ValueError: holds is True at low",
         ),
         "v with K_A and K_B exchanged": (
             "ZeroMinority.excess: self.log_k + self.log_k_b → self.log_k + self.log_k_a",
