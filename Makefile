@@ -77,7 +77,7 @@ test: venv  ## unit tests, and every notebook against its stored outputs (ten mi
 	@$(FONTS)
 	@$(PYTEST) -m "not depth"
 
-test-all: venv  ## these, long fuzzing, every page in each theme, and all mutants (up to an hour)
+test-all: venv  ## these, long fuzzing, every page in each theme, and all mutants (half an hour or more)
 	@$(FONTS)
 	@status=0; $(PYTEST) || status=1; $(VENV) tests/mutants.py || status=1; exit $$status
 

@@ -313,7 +313,7 @@ TABLE = {
         ),
         "(CVX+) with one class a group": (
             "ColumnNorm.weights: np.sqrt(self.blocks.counts) → np.ones(self.blocks.G)",
-            "80 values of λ_Z: the optimal value",
+            "ValueError: holds is False at low",
         ),
         "ReLU certificate: dual not scaled to its norm": (
             "solve: blocks.feasible(probabilities, nonnegative_norm) → found.probabilities",
