@@ -57,9 +57,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.append(
-    str(Path(__file__).resolve().parent.parent)
-)  # run as a script, it does not know the folder above
+# run as a script, it does not know the folder above
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.exact import environment, show_environment, show_targets
 from ncutils import UFM

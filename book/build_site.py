@@ -42,9 +42,8 @@ def stage(notebooks, only, target):
         for kind in ("*.ipynb", "ledgers/*.json", "data/*/*.csv")
         for made in folder.glob(kind)
     ]
-    taken = [
-        (folder, made) for folder, made in taken if made.parent.name not in only
-    ]  # figures that a new run has not
+    # figures that a new run has not
+    taken = [(folder, made) for folder, made in taken if made.parent.name not in only]
     for name in only:
         files = [f"{name}.ipynb", f"ledgers/{name.partition('_')[2]}.json"]
         taken += [(notebooks, notebooks / file) for file in files] + [
@@ -145,9 +144,8 @@ def main():
         "-W",
         "--keep-going",
     ]
-    jupyter_book(
-        arguments, standalone_mode=False
-    )  # leaves with a status other than 0 if a page has a fault
+    # leaves with a status other than 0 if a page has a fault
+    jupyter_book(arguments, standalone_mode=False)
     print(f"The page is {os.path.relpath(folder / 'html' / 'index.html')}")
 
 
@@ -155,7 +153,6 @@ if __name__ == "__main__":
     try:
         main()
     except OSError as error:  # the disk is full, or a folder may not be written or is not there
-        one = (
-            error.args[0][0][2] if isinstance(error, shutil.Error) else error
-        )  # the first of many files
+        # the first of many files
+        one = error.args[0][0][2] if isinstance(error, shutil.Error) else error
         sys.exit(f"book/build_site.py: {one}")

@@ -193,17 +193,6 @@ def check_square(name, matrix, gaps=True):
     return np.where(absent, np.nan, square)
 
 
-def check_positive_array(name, values):
-    """`values`, numbers of any shape, as a float64 array if all are positive and finite, else
-    ValueError.
-    """
-    with np.errstate(over="ignore"):
-        array = check_kind(name, values, REAL, "positive, finite").astype(np.float64)
-    if not ((array > 0) & (array < np.inf)).all():
-        raise ValueError(f"{name} = {shown(values)}: must be positive, finite")
-    return array
-
-
 def check_labels(labels, count, classes=None):
     """`labels` as an int64 array of `count` class indices ≥ 0, below `classes` if given, else
     ValueError.
@@ -307,11 +296,8 @@ def check_numbers(name, values, lowest, highest, allowed, whole=False):
     """`values` as a float64 array, all from lowest to highest, else ValueError with the first that
     is not.
     """
-    array = array_of(values, "iuf")
-    if array is None:
-        raise ValueError(f"{name} = {shown(values)}: must be {allowed}")
     with np.errstate(over="ignore"):  # what float64 cannot hold is infinite
-        array = array.astype(np.float64)
+        array = check_kind(name, values, REAL, allowed).astype(np.float64)
     valid = (array >= lowest) & (array <= highest) & (not whole or array == np.floor(array))
     for value in array[~valid].ravel()[:1]:
         raise ValueError(f"{name} = {value}: must be {allowed}")

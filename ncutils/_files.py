@@ -18,9 +18,8 @@ def write(path, content):
     `path`.
     """
     path = Path(path)
-    part = path.with_name(
-        f"{path.name}.{os.getpid()}-{threading.get_ident()}.part"
-    )  # another may write the same
+    # another may write the same
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent, f"{glob.escape(path.name)}.*.part")

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
+
 
 def scaled(array):
     """`array` times the power of 2 that makes its largest entry about 1, without rounding: then no

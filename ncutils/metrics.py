@@ -14,7 +14,7 @@ from ._checks import (
     check_features,
     check_integer,
     check_memory,
-    check_positive_array,
+    check_positive_numbers,
     check_square,
     shown,
 )
@@ -284,8 +284,8 @@ def relative_gap(objective, optimum):
     >>> metrics.relative_gap([3.0, 2.0], 2.0)
     array([0.5, 0. ])
     """
-    objective = check_positive_array("objective", objective)
-    optimum = check_positive_array("optimum", optimum)
+    objective = check_positive_numbers("objective", objective)
+    optimum = check_positive_numbers("optimum", optimum)
     try:
         with np.errstate(over="ignore"):  # a gap that no float can hold is infinite
             return objective / optimum - 1

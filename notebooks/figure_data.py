@@ -20,9 +20,8 @@ def load_ipython_extension(ipython):
         if drawn := [manager.canvas.figure for manager in Gcf.get_all_fig_managers()]:
             from ncutils import figures
 
-            file = Path(
-                os.environ["NCUTILS_FIGURES"], f"{ipython.execution_count - 1}.csv"
-            )  # the count is already the next cell's
+            # the count is already the next cell's
+            file = Path(os.environ["NCUTILS_FIGURES"], f"{ipython.execution_count - 1}.csv")
             file.write_text(figures.data(*drawn), encoding="utf-8")
 
     ipython.events.register("post_execute", keep)

@@ -47,9 +47,8 @@ def adapt(text, name):
     )
     text = re.sub(rf"name: fig-(?!{slug}$)", f"name: fig-{slug}-", text, flags=re.MULTILINE)
     text = re.sub(r'Ledger\("[^"]*"\)', f'Ledger("{word}")', text)
-    return re.sub(
-        r", readme\b|\breadme, |^:tags: \[readme\]\n", "", text, flags=re.MULTILINE
-    )  # the README keeps its picture
+    # the README keeps its picture
+    return re.sub(r", readme\b|\breadme, |^:tags: \[readme\]\n", "", text, flags=re.MULTILINE)
 
 
 def list_page(contents, name):

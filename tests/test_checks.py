@@ -7,7 +7,15 @@ import pytest
 import torch
 from scipy import sparse
 
-from ncutils import UFM, dual_bound, figures, metrics, train_network, ufm_objective
+from ncutils import (
+    UFM,
+    dual_bound,
+    figures,
+    metrics,
+    solve_two_groups,
+    train_network,
+    ufm_objective,
+)
 from ncutils._checks import (
     check_array,
     check_choice,
@@ -159,6 +167,9 @@ TAKERS = {  # every public function that takes arrays: the argument's name, and 
     "heatmap": ("matrix", lambda x: figures.heatmap(None, x, "", [1, 1, 1])),
     "plane_of_means": ("features", lambda x: figures.plane_of_means(None, x, LABELS, LABELS, "")),
     "directions": ("means", lambda x: figures.directions(None, x, [1, 1, 1], "")),
+    "solve_two_groups, n_a": ("n_a", lambda x: solve_two_groups(2, 3, x, 1, 0.1)),
+    "solve_two_groups, k_a": ("k_a", lambda x: solve_two_groups(x, 3, 9, 1, 0.1)),
+    "solve_two_groups, lam_b": ("lam_b", lambda x: solve_two_groups(2, 3, 9, 1, 0.1, x)),
     "train_network": (
         "images",
         lambda x: train_network(MLP((1, 4, 4), dim=3), x, LABELS, UFM_3, epochs=1),
@@ -198,6 +209,19 @@ def test_features_with_a_sample_a_row_are_told_apart_from_labels_that_do_not_fit
     assert refusal(getattr(metrics, taker), features, labels) == said
     text = refusal(getattr(metrics, taker), features, labels[:59])
     assert text.startswith("labels has shape (59,)") and ": must be 4 class indices" in text
+
+
+def test_the_objective_and_figures_tell_a_sample_a_row_too():
+    features, labels = np.ones((60, 4)), np.arange(60) % 3
+    ufm = UFM([20, 20, 20], 0.1, 0.1)
+    for call, name in (
+        (lambda x: ufm_objective(ufm, np.ones((3, 4)), x, np.zeros(3), labels), "H"),
+        (lambda x: figures.plane_of_means(None, x, labels, [0, 1, 2], ""), "features"),
+    ):
+        said = (
+            f"{name} has shape (N, d) = (60, 4) with 60 labels: must be (d, N); transpose it by .T"
+        )
+        assert refusal(call, features) == said
 
 
 def test_tensors_on_the_cpu_are_arrays():

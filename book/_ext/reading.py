@@ -261,9 +261,8 @@ def offer_downloads(app, exception):
             if path.is_file() and path.name not in (ZIP, ".buildinfo")
         ):
             name = Path("neural-collapse") / file.relative_to(out)
-            entry = zipfile.ZipInfo(
-                name.as_posix(), date_time=(1980, 1, 1, 0, 0, 0)
-            )  # the same pages give the same file
+            # the same pages give the same file
+            entry = zipfile.ZipInfo(name.as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
@@ -272,7 +271,6 @@ def setup(app):
     app.add_js_file("reading.js", loading_method="defer")
     app.connect("source-read", fold_code)
     app.connect("html-page-context", finish_body, priority=900)
-    app.connect(
-        "build-finished", offer_downloads, priority=900
-    )  # after everything else has been written
+    # after everything else has been written
+    app.connect("build-finished", offer_downloads, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": False}

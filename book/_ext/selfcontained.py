@@ -85,9 +85,8 @@ def broken(page):
 
 def secure(html, name):
     """The HTML of a page, with its policy ahead of everything that the policy is about."""
-    html = html.replace(
-        ' onclick="toggleFullScreen()"', ""
-    )  # reading.js listens to the theme's button
+    # reading.js listens to the theme's button
+    html = html.replace(' onclick="toggleFullScreen()"', "")
     page = BeautifulSoup(html, "html.parser")
     if faults := list(broken(page)):
         raise PolicyError(
@@ -100,9 +99,8 @@ def secure(html, name):
     scripts = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes]
     policy = POLICY | {"script-src": " ".join([POLICY["script-src"], *dict.fromkeys(scripts)])}
     content = "; ".join(f"{directive} {sources}" for directive, sources in policy.items())
-    before, charset, after = html.rpartition(
-        '<meta charset="utf-8" />'
-    )  # which has to stand within the first 1024 bytes
+    # which has to stand within the first 1024 bytes
+    before, charset, after = html.rpartition('<meta charset="utf-8" />')
     return (
         f'{before}{charset}<meta http-equiv="Content-Security-Policy" content="{content}">{after}'
     )
@@ -118,12 +116,10 @@ def finish(app, exception):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     for script in [out / "search.html", *(out / "_static").rglob("*.js")]:
         text = script.read_text(encoding="utf-8")
-        quiet = re.sub(
-            r"\n?//# sourceMappingURL=\S+", "", text
-        )  # a browser's tools would look for what was left out
-        if (
-            "mathjax" not in script.parts
-        ):  # the theme reports every change between light and dark, and more
+        # a browser's tools would look for what was left out
+        quiet = re.sub(r"\n?//# sourceMappingURL=\S+", "", text)
+        # the theme reports every change between light and dark, and more
+        if "mathjax" not in script.parts:
             quiet = re.sub(r"(?<![\w.])console\.(log|info|debug)\(", "(() => {})(", quiet)
         if quiet != text:
             script.write_text(quiet, encoding="utf-8")
@@ -135,7 +131,6 @@ def finish(app, exception):
 
 def setup(app):
     app.config.mathjax_path = "mathjax/tex-chtml.js"
-    app.connect(
-        "build-finished", finish, priority=800
-    )  # when the pages are written, the one that leads on to the first included
+    # when the pages are written, the one that leads on to the first included
+    app.connect("build-finished", finish, priority=800)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

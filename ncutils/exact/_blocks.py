@@ -21,9 +21,10 @@ from functools import cached_property
 import numpy as np
 from scipy.special import xlog1py, xlogy
 
+from .._linalg import LARGE
+
 SMALL = 12  # groups up to which matrices over all unknowns are faster than operators
 SLACK = 5e-15  # relatively, between the norm of a dual point and λ_Z: for rounding
-LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
 
 def diagonal(A):

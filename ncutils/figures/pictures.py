@@ -3,7 +3,7 @@
 import numpy as np
 import seaborn as sns
 
-from .._checks import array_of, check_array, check_labels, check_square, shown
+from .._checks import array_of, check_array, check_features, check_square, shown
 from .look import DECORATION, GREY, OTHERS, STYLES
 
 
@@ -90,8 +90,8 @@ def plane_of_means(ax, features, labels, classes, title):
     >>> ax.get_legend_handles_labels()[1]
     ['class 0', 'class 1', 'class 2']
     """
-    features, named = check_array("features", features, 2), array_of(classes, "iu")
-    labels = check_labels(labels, features.shape[1])
+    features, labels = check_features("features", features, labels)
+    named = array_of(classes, "iu")
     if named is None or named.shape != (3,) or not np.isin(named, labels).all():
         raise ValueError(
             f"classes = {shown(classes)}: must be three class indices that labels hold"

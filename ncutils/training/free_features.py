@@ -88,9 +88,8 @@ def _checked(ufms, dim, seed, iterations, tol, device, features):
     iterations = check_integer("iterations", iterations, at_least=1)
     tol = None if tol is None else check_positive("tol", tol)
     device = pick_device(device)
-    check_memory(
-        "dim", f"{dim} with {largest} samples", 10 * E * max(K, dim) * max(K, largest)
-    )  # there are about ten such arrays
+    entries = 10 * E * max(K, dim) * max(K, largest)  # there are about ten such arrays
+    check_memory("dim", f"{dim} with {largest} samples", entries)
     check_choice("features", features, ("linear", "relu"))
     return ufms, dim, seed, iterations, tol, device
 

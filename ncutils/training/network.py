@@ -256,8 +256,8 @@ def find_diverged(diverged, epoch, losses, models, limits, ufms):
     new = {
         e: f"training diverged in epoch {epoch}: objective {loss:.3g} for {ufm}: try a smaller lr"
         for e, (loss, limit, ufm) in enumerate(zip(losses, limits, ufms))
-        if e not in diverged and not loss <= limit
-    }  # NaN too
+        if e not in diverged and not loss <= limit  # NaN too
+    }
     diverged.update(new)
     if len(diverged) == len(ufms):
         raise Diverged(diverged)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._checks import check_array, check_labels
+from .._checks import check_array, check_features
+from .._linalg import LARGE
 from ..ufm import check_ufm
 
 
@@ -72,18 +73,17 @@ def ufm_objective(ufm, W, H, b, labels):
     0.693147
     """
     K = check_ufm(ufm).num_classes
-    W, H, b = check_array("W", W, 2), check_array("H", H, 2), check_array("b", b, 1)
+    H, labels = check_features("H", H, labels, K)
+    W, b = check_array("W", W, 2), check_array("b", b, 1)
     if W.shape != (K, len(H)) or b.shape != (K,):
         raise ValueError(
             f"W {W.shape}, H {H.shape}, b {b.shape}: must be ({K}, d), (d, N) and ({K},)"
         )
-    labels = check_labels(labels, H.shape[1], K)
     with np.errstate(over="ignore"):
         return objective_in_float64(ufm, W, H, b, labels)
 
 
 CHUNK = 2**18  # logits that are held at once: 2 MiB, which a cache holds
-LARGE = 600.0  # a margin whose exponential does not overflow, yet is far above 1
 
 
 def objective_in_float64(ufm, W, H, b, labels):
@@ -103,8 +103,7 @@ def _losses(logits, labels):
     sample = np.arange(len(labels))
     margins = np.subtract(logits, logits[labels, sample], out=logits)
     margins[labels, sample] = -np.inf  # the other classes only
-    excess = (
-        np.maximum(margins.max(axis=0), LARGE) - LARGE
-    )  # where it is not 0, the own class is nothing in the sum
+    # where the excess is not 0, the own class is nothing in the sum
+    excess = np.maximum(margins.max(axis=0), LARGE) - LARGE
     margins -= excess
     return np.log1p(np.exp(margins, out=margins).sum(axis=0)) + excess

@@ -604,7 +604,7 @@ BAD = [
     (dict(k_b="3"), "k_b = '3'"),
     (dict(n_a=[50, math.nan]), "n_a = nan: must be positive numbers, finite"),
     (dict(n_b=-1.0), "n_b = -1.0: must be positive"),
-    (dict(n_b=[[1], [2, 3]]), r"n_b = \[\[1\], \[2, 3\]\]: must be positive"),
+    (dict(n_b=[[1], [2, 3]]), "n_b is a list of which NumPy makes no array: must be positive"),
     (dict(n_a=[20, 10, 5], n_b=[20, 11, 6]), "n_a = 10.0, n_b = 11.0: must have n_a >= n_b"),
     (dict(lam_z=[1.0, 0.0]), "lam_z = 0.0: must be positive numbers"),
     (dict(lam_b=0.0), "lam_b = 0.0: must be numbers from 1e-16 to 1e100, or math.inf"),

@@ -70,6 +70,7 @@ def angles(changed, small, *penalties):
     return [float(re.search(r"([\d.]+|nan)°", line)[1]) for line in lines]
 
 
+# now class 1 is the small one, and zero
 @pytest.mark.parametrize(
     "small, penalties, expected",
     [
@@ -78,7 +79,7 @@ def angles(changed, small, *penalties):
         (1, (0.005,), [0]),  # 502 λ_Z > √1
         (5000, (0.005, 0.01), [180, NAN]),
     ],
-)  # now class 1 is the small one, and zero
+)
 def test_the_summarys_angles(changed, small, penalties, expected):
     assert angles(changed, small, *penalties) == pytest.approx(expected, abs=0.05, nan_ok=True)
 
